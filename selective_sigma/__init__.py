@@ -1,0 +1,13 @@
+"""Selective Sigma: more detail from diffusion samplers, only where the model draws it.
+
+>>> from selective_sigma import Detailer, Prediction, Settings
+>>> detailer = Detailer(Settings(strength=0.1, coverage=0.5), sigmas)
+>>> denoised = detailer.step(lambda x, sigma: Prediction(model(x, sigma)), x, sigma).denoised
+"""
+
+from .detailer import Detailer, Evaluate, Prediction
+from .report import Report
+from .settings import Settings
+
+__all__ = ["Detailer", "Evaluate", "Prediction", "Report", "Settings"]
+__version__ = "0.1.0"

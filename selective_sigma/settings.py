@@ -1,0 +1,92 @@
+"""Every constant of the detailer, in one place, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+MaskSource = Literal["change", "structure", "change_published", "first"]
+MaskOverride = Literal["off", "ones", "half", "zeros"]
+Passes = Literal["two", "economy"]
+Lie = Literal["noise_to_signal", "fixed_input"]
+Family = Literal["ve", "flow"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "mask_source": get_args(MaskSource),
+    "mask_override": get_args(MaskOverride),
+    "passes": get_args(Passes),
+    "lie": get_args(Lie),
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    "strength": (-1.0, 1.0),
+    "coverage": (0.0, 1.0),
+    "start": (0.0, 1.0),
+    "end": (0.0, 1.0),
+    "ema": (0.0, 1.0),
+    "memory": (0.0, 10.0),
+    "mask_clip_percentile": (0.0, 0.49),
+    "refresh": (0.0, 10.0),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the detailer does. Bad values raise ``ValueError`` naming setting, value and range.
+
+    The first eight stand in the order of the published node.
+    """
+
+    strength: float = 0.1
+    """Peak fraction of the noise-to-signal ratio hidden from the model; negative softens."""
+    coverage: float = 0.5
+    """0 nowhere, 0.5 the mask as it is, 1 everywhere (then one call a step)."""
+    start: float = 0.1
+    """Share of the run before detail begins; the first step is always clean."""
+    end: float = 0.9
+    """Share of the run after which detail has faded out; the last step is always clean."""
+    ema: float = 0.9
+    """``change_published`` only: weight of the previous mask, per step."""
+    mask_clip_percentile: float = 0.2
+    """Share of the pixels clipped at either end before the mask is stretched to [0, 1]."""
+    mask_override: MaskOverride = "off"
+    """A constant mask, to check the blend: always both passes, whatever the coverage."""
+    mask_source: MaskSource = "change"
+    """What the mask is made from."""
+    memory: float = 0.7
+    """``change`` and ``structure``: memory of the mask in e-folds of sigma; 0 for none."""
+    passes: Passes = "economy"
+    """``two`` is exact; ``economy`` holds the lie's effect and makes one call where it can."""
+    refresh: float = 0.6
+    """``economy``: e-folds of sigma after which the held effect is measured anew."""
+    lie: Lie = "noise_to_signal"
+    """On flow models, lie about noise against signal, or (as the peers do) about sigma alone."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value: object = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise ValueError(f"{name} is {value!r}: give a number from {low:g} to {high:g}")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
+        if self.start >= self.end:
+            raise ValueError(f"start is {self.start!r} and end is {self.end!r}: start must lie before end")
+
+    @property
+    def idle(self) -> bool:
+        """True where the result is the plain run, so that a host need not wrap anything."""
+        return self.mask_override == "off" and (self.strength == 0 or self.coverage == 0)
+
+
+def check_sigmas(values: list[float], name: str = "sigmas") -> None:
+    """Raise ``ValueError`` where a noise level is not a finite number of at least zero."""
+    for value in values:
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(f"{name} holds {value!r}: noise levels are finite numbers of at least 0")
+
+
+SETTING_NAMES = tuple(field.name for field in fields(Settings))
+RANGES = dict(_RANGES)
+CHOICES = dict(_CHOICES)
