@@ -131,7 +131,9 @@ class Detailer:
             part.observe(view)
         return true
 
-    def _measure(self, evaluate: Evaluate, x: Tensor, sigma: Tensor, levels: list[float], strength: Tensor) -> Prediction:
+    def _measure(
+        self, evaluate: Evaluate, x: Tensor, sigma: Tensor, levels: list[float], strength: Tensor
+    ) -> Prediction:
         """Both passes, the true one first: where the mask is empty, the lied one is not needed."""
         self.report.true += 1
         true, true_sound = self._call(evaluate, x, sigma)
@@ -159,7 +161,8 @@ class Detailer:
 
         What is stale in the held effect then costs |m - c| and not m. (method.md section 4)
         """
-        assert self._held is not None and self.mask is not None
+        assert self._held is not None
+        assert self.mask is not None
         held = self._held.effect
         weight = held.denoised.float().square()
         tiny = torch.finfo(torch.float32).tiny
@@ -181,7 +184,9 @@ class Detailer:
         held = self._held
         if held is None or self.mask is None or held.effect.denoised.shape != x.shape or not all(strengths):
             return False
-        return all(abs(math.log(then / now)) < self.settings.refresh for then, now in zip(held.sigma, levels, strict=True))
+        return all(
+            abs(math.log(then / now)) < self.settings.refresh for then, now in zip(held.sigma, levels, strict=True)
+        )
 
     def _call(self, evaluate: Evaluate, x: Tensor, sigma: Tensor) -> tuple[Prediction, Tensor]:
         prediction = evaluate(x, sigma)
@@ -192,7 +197,9 @@ class Detailer:
     def _tell(self, x: Tensor, sigma: Tensor, strength: Tensor) -> Told:
         return tell(x, sigma.reshape(-1).expand(len(x)), strength, self.family, self.settings.lie)
 
-    def _mask(self, denoised: Tensor, x: Tensor, levels: list[float], strength: Tensor, may_skip: bool) -> Tensor | None:
+    def _mask(
+        self, denoised: Tensor, x: Tensor, levels: list[float], strength: Tensor, may_skip: bool
+    ) -> Tensor | None:
         """The mask, or None where it lights nothing in any sample; keeps and records it."""
         steps = [abs(math.log(then / now)) for then, now in zip(self._seen or levels, levels, strict=True)]
         e_folds = torch.tensor(steps, dtype=torch.float32, device=x.device)

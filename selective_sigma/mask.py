@@ -112,7 +112,9 @@ class Mask:
         """
         s = self._settings
         if s.mask_override != "off":
-            return denoised.new_full((len(denoised), 1, *denoised.shape[2:]), _OVERRIDES[s.mask_override], dtype=torch.float32)
+            return denoised.new_full(
+                (len(denoised), 1, *denoised.shape[2:]), _OVERRIDES[s.mask_override], dtype=torch.float32
+            )
         raw = self._raw(denoised.detach(), x)
         if raw is None:
             return None

@@ -42,7 +42,9 @@ class Report:
         self._unsound = bad if self._unsound is None else self._unsound + bad
 
     def as_dict(self) -> dict[str, object]:
-        counts: dict[str, object] = {name: getattr(self, name) for name in ("steps", "calls", "true", "lied", "held", "nonfinite")}
+        counts: dict[str, object] = {
+            name: getattr(self, name) for name in ("steps", "calls", "true", "lied", "held", "nonfinite")
+        }
         return {**counts, "skipped": dict(self.skipped)}
 
     def __str__(self) -> str:

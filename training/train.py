@@ -117,7 +117,13 @@ def main(
         facts = {"steps": step, "batch": batch, "hours": round(seconds / 3600, 2), "loss": round(loss_mean, 4)}
         export(ema, facts, run / "weights.safetensors")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         task = progress.add_task("training", total=steps, completed=first)
         for step in range(first, steps):

@@ -136,7 +136,11 @@ def _portrait(c: _Canvas) -> Scene:
     strands = 1 + 0.45 * c.noise(6, c.size) + 0.2 * c.noise(c.size)
     hair_shape = c.inside(c.ellipse(cx, cy - 0.1, rx * 1.22, ry * 1.15))
     brow = cy - ry * 0.3 + 0.25 * ((c.x - cx) / rx) ** 2 * c.uniform(-1, 1)
-    hair = hair_shape * torch.maximum(c.inside(c.y - brow, 1.0), 1 - head) * c.inside(c.y - cy - ry * c.uniform(0.0, 0.8), 2.0)
+    hair = (
+        hair_shape
+        * torch.maximum(c.inside(c.y - brow, 1.0), 1 - head)
+        * c.inside(c.y - cy - ry * c.uniform(0.0, 0.8), 2.0)
+    )
 
     picture = _over(_bokeh(c), cloth * (1 + weave), body)
     picture = _over(picture, flesh * 0.8, neck * (1 - body * 0.5))
