@@ -1,0 +1,1 @@
+"""ComfyUI: the core wrapped around a SAMPLER or a MODEL. Importing this alone imports no ComfyUI."""
