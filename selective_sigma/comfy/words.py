@@ -1,0 +1,66 @@
+"""What the nodes say of themselves; the locale files hold the same words."""
+
+from __future__ import annotations
+
+SETTINGS = {
+    "strength": "How much detail to add: the share of the noise hidden from the model, at most. "
+    "0.05 to 0.15 is usual; 0 does nothing; below 0 softens.",
+    "coverage": "How much of the picture receives it. 0: nothing. 0.5: where the model is drawing something, "
+    "and flat areas are left alone. 1: everywhere, which also costs no extra model calls.",
+    "start": "Share of the run before detail begins. The first step is always clean.",
+    "end": "Share of the run at which detail has faded out. The last step is always clean. Must lie above start.",
+    "ema": "Weight of the previous mask at each step. Used by mask_source change_published only; "
+    "the others use memory.",
+    "mask_clip_percentile": "Share of the pixels clipped at the dark and at the bright end before the mask is "
+    "stretched to black and white. Higher: more contrast.",
+    "mask_override": "Replaces the mask by a constant, to check the blend; always runs both passes. zeros must give "
+    "the picture of the bare sampler, ones that of coverage 1.",
+    "mask_source": "What the mask is made from. change: where the prediction still moves. structure: where the "
+    "prediction varies from pixel to pixel. change_published: as in the first published pack. "
+    "first: the noisy latent itself, frozen (no better than chance).",
+    "memory": "How long the mask remembers, in e-folds of the noise level, so that it acts alike at every step "
+    "count. 0: each step stands alone. Not used by change_published and first.",
+    "passes": "two: a plain and a detailed model call at each active step. economy: the difference between the two "
+    "is kept for a few steps, so that most steps need one call.",
+    "refresh": "For passes economy: the kept difference is measured anew after this many e-folds of the noise level. "
+    "0: at every step, which is the same as two.",
+    "lie": "For flow models (SD3, Flux, Qwen-Image, Wan). noise_to_signal: the model is told of less noise, the "
+    "picture keeps its brightness. fixed_input: as other packs do. On SD 1.x and SDXL both are the same.",
+}
+SAMPLER = "The sampler to add detail to, for instance from KSamplerSelect."
+SAMPLER_OUT = "The sampler with detail. At strength 0 or coverage 0 this is the very sampler that came in."
+MODEL = "The model to add detail to. Place this node last, right before the sampler."
+MODEL_OUT = "The model with detail, for KSampler and everything else that samples with a MODEL."
+MASK = "Optional: detail goes only where this mask is white. Resized to the latent."
+REF = "The masks of the latest run, for Selective Sigma Mask Preview."
+REF_IN = "From Selective Sigma Detailer (Debug)."
+LATENT = (
+    "The latent that comes out of sampling. Passed on unchanged; connecting it makes this node wait for the sampler."
+)
+LATENT_OUT = "The latent that came in, unchanged."
+IMAGE = (
+    "Optional: the decoded picture. The mask is then laid over it. Decode the sampler's own output, not this node's."
+)
+IMAGE_OUT = "The masks as pictures: black is untouched, white receives full detail."
+SHOW = (
+    "last step: the mask of the last active step. every step: one picture for each step, in run order. "
+    "timeline: all steps in one picture, row by row. average: the mean over the run."
+)
+
+SIMPLE = (
+    "Adds detail while sampling, only where the model is drawing something; flat areas such as sky or skin out of "
+    "focus stay clean. Connect between KSamplerSelect and SamplerCustom."
+)
+DEBUG = (
+    "Selective Sigma Detailer with every constant exposed, and the masks of the run as an output for the preview. "
+    "The defaults are those of the plain node."
+)
+PREVIEW = (
+    "Shows where Selective Sigma Detailer (Debug) added detail, step by step if you like. Black where nothing "
+    "was added; all black when the run had no mask."
+)
+ON_MODEL = (
+    "Selective Sigma Detailer for the plain KSampler, KSampler (Advanced), and everything else that samples with a "
+    "MODEL. Gives the same picture as the sampler node; use one or the other, not both."
+)
+ALIASES = ["detail", "detail daemon", "sigma", "lying sigma", "texture", "sharpen", "add detail", "ssd"]
