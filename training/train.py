@@ -18,10 +18,10 @@ from typing import Annotated
 
 import torch
 import typer
-from diffusers import EulerDiscreteScheduler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
 
+from selective_sigma.demo.levels import log_sigma_table, to_timestep
 from selective_sigma.demo.network import LATENT_SCALE, NULL_CLASS, NULL_REGION, SceneUNet
 from selective_sigma.demo.scenes import KINDS, draw
 
@@ -29,19 +29,6 @@ ROOT = Path(__file__).resolve().parent.parent
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = -0.4, 1.5
 DROP_BOTH, DROP_ONE = 0.12, 0.06
 WARM_UP, DECAY_SHARE = 200, 0.3
-
-
-def noise_table() -> torch.Tensor:
-    """log(sigma) of Stable Diffusion's 1000 steps, ascending."""
-    scheduler = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    ratio = (1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod
-    return 0.5 * ratio.log()
-
-
-def to_timestep(log_sigma: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    high = torch.searchsorted(table, log_sigma).clamp(1, len(table) - 1)
-    low = high - 1
-    return low + ((log_sigma - table[low]) / (table[high] - table[low])).clamp(0, 1)
 
 
 def batch_of(size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -93,7 +80,7 @@ def main(
     run: Annotated[Path, typer.Option(help="folder for checkpoints and weights")] = ROOT / "training" / "run",
 ) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    table = noise_table()
+    table = log_sigma_table()
     torch.manual_seed(seed)
     net = SceneUNet().to(memory_format=torch.channels_last)
     ema = copy.deepcopy(net).eval().requires_grad_(False)

@@ -1,0 +1,164 @@
+"""The command line: ``selective-sigma demo | sweep | bench``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+# Progress and talk go to stderr, so that --json leaves stdout to machines.
+talk = Console(stderr=True)
+
+
+def floats(text: str, option: str) -> list[float]:
+    """A comma-separated list of numbers."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list of numbers: write {option} 0,0.1,0.2") from None
+
+
+def progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=talk)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("out"),
+    steps: Annotated[int, typer.Option(help="sampler steps", min=2)] = 20,
+    seed: int = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
+) -> None:
+    """Draw the sweeps and the triptych on the embedded network, and say what they cost."""
+    from .demo.show import show
+
+    with progress() as bar:
+        shown = show(out, steps, seed, bar)
+    if as_json:
+        typer.echo(json.dumps(asdict(shown)))
+        return
+    table = Table(title="model calls and change against the plain picture", title_justify="left")
+    for heading in ("scene", "method", "calls", "detail inside", "outside", "outside / inside"):
+        table.add_column(heading, justify="left" if heading in ("scene", "method") else "right")
+    for row in shown.rows:
+        leak = row.outside / row.inside if row.inside else 0.0
+        cost = f"{row.calls} ({row.calls / row.steps:.2f}x)"
+        table.add_row(row.scene, row.method, cost, f"{row.inside:.4f}", f"{row.outside:.4f}", f"{leak:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(shown.text)
+
+
+@app.command()
+def sweep(
+    strength: Annotated[str, typer.Option(help="comma-separated strengths, -1 to 1")] = "0,0.1,0.2",
+    coverage: Annotated[str, typer.Option(help="comma-separated coverages, 0 to 1")] = "0,0.25,0.5,1",
+    sampler: Annotated[str, typer.Option(help="sampler name; 'own' keeps a checkpoint's scheduler")] = "euler",
+    steps: Annotated[int, typer.Option(min=2)] = 20,
+    seed: int = 7,
+    guidance: Annotated[float, typer.Option(help="classifier-free guidance scale")] = 2.0,
+    scene: Annotated[str, typer.Option(help="kind of scene drawn by the embedded network")] = "landscape",
+    flow: Annotated[bool, typer.Option(help="embedded network as a rectified-flow model")] = False,
+    model: Annotated[Path | None, typer.Option(help="folder of a local diffusers checkpoint")] = None,
+    prompt: Annotated[str, typer.Option(help="for --model")] = "",
+    mask_source: str = Settings.mask_source,
+    passes: str = Settings.passes,
+    lie: str = Settings.lie,
+    out: Annotated[Path, typer.Option(help="folder for cells and figure")] = Path("out/sweep"),
+    as_json: Annotated[bool, typer.Option("--json", help="print the cells' reports as JSON")] = False,
+) -> None:
+    """Sample a grid of strengths and coverages; finished cells are kept and not made twice.
+
+    Several GPUs or machines: ``accelerate launch -m selective_sigma sweep ...`` shares the cells.
+    """
+    strengths, coverages = floats(strength, "--strength"), floats(coverage, "--coverage")
+    extra = {"mask_source": mask_source, "passes": passes, "lie": lie}
+    try:
+        for s in strengths:
+            for c in coverages:
+                Settings(strength=s, coverage=c, **extra)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+    from accelerate import PartialState
+
+    from .demo import sweep as sweeping
+    from .demo.source import open_source
+
+    state = PartialState()
+    job = sweeping.Job(
+        model=str(model.resolve()) if model else "embedded, flow" if flow else "embedded",
+        sampler=sampler,
+        steps=steps,
+        seed=seed,
+        guidance=guidance,
+        scene=prompt if model else scene,
+        settings=tuple(extra.items()),
+    )
+    try:
+        pipe, sample = open_source(job, flow, model, state.device)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    folder = sweeping.Folder(out, job)
+    wanted = sweeping.cells(strengths, coverages)
+    try:
+        with state.split_between_processes(folder.missing(wanted)) as share, progress() as bar:
+            task = bar.add_task(f"process {state.process_index}", total=len(share))
+            for _ in sweeping.run(folder, pipe, sample, share):
+                bar.advance(task)
+    except KeyboardInterrupt:
+        left = len(folder.missing(wanted))
+        talk.print(
+            f"Stopped. {len(wanted) - left} of {len(wanted)} cells are in {out}; the same command makes the rest."
+        )
+        raise typer.Exit(130) from None
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return
+    folder.figure(strengths, coverages).save(out / "sweep.png")
+    reports = [{**cell._asdict(), **done.report} for cell in wanted if (done := folder.load(cell))]
+    if as_json:
+        typer.echo(json.dumps({"figure": str(out / "sweep.png"), "cells": reports}))
+        return
+    table = Table("strength", "coverage", "model calls", "true", "lied", "held", title=f"{out / 'sweep.png'}")
+    for r in reports:
+        table.add_row(*(f"{r[k]:g}" for k in ("strength", "coverage", "calls", "true", "lied", "held")))
+    Console().print(table)
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="folder for the report")] = Path("out/bench"),
+    only: Annotated[str, typer.Option(help="comma-separated questions; empty for all")] = "",
+    seeds: Annotated[int, typer.Option(help="seeds a figure is averaged over", min=1)] = 3,
+) -> None:
+    """Run the comparisons with the peers' methods and write the report (a checkout only)."""
+    try:
+        from benchmarks.report import run_all
+    except ModuleNotFoundError as error:
+        if error.name not in ("benchmarks", "benchmarks.report"):
+            raise
+        talk.print("The benchmarks are part of the repository, not of the package: run this from its root.")
+        raise typer.Exit(2) from None
+    with progress() as bar:
+        report = run_all(out, [q for q in only.split(",") if q], seeds, bar)
+    Console().print(f"report: {report}")
+
+
+def main() -> None:
+    """Entry point; an interrupt ends quietly with the shell's own code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,60 @@
+"""Where a sweep's pictures come from: the embedded network, or a checkpoint on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from .pipeline import load
+from .samplers import scheduler
+from .scenes import KINDS
+from .sweep import Job
+
+
+def open_source(
+    job: Job, flow: bool = False, model: Path | None = None, device: torch.device | str = "cpu"
+) -> tuple[Any, Callable[[], Tensor]]:
+    """A pipe, and a function that runs it once and gives a picture (3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: unknown scene, sampler or folder.
+    """
+    return _checkpoint(job, model, device) if model else _embedded(job, flow, device)
+
+
+def _embedded(job: Job, flow: bool, device: torch.device | str) -> tuple[Any, Callable[[], Tensor]]:
+    if job.scene not in KINDS:
+        raise ValueError(f"scene is {job.scene!r}: choose one of {', '.join(KINDS)}")
+    pipe = load(job.sampler, flow).to(device)
+    return pipe, lambda: pipe(job.scene, 1, job.seed, job.steps, job.guidance)[0]
+
+
+def _checkpoint(job: Job, model: Path, device: torch.device | str) -> tuple[Any, Callable[[], Tensor]]:
+    if not (model / "model_index.json").is_file():
+        raise ValueError(f"model is {str(model)!r}: give the folder of a diffusers checkpoint (with model_index.json)")
+    on_gpu = torch.device(device).type != "cpu"
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    pipe = DiffusionPipeline.from_pretrained(model, torch_dtype=dtype, local_files_only=True)
+    if job.sampler != "own":
+        is_flow = "FlowMatch" in type(pipe.scheduler).__name__
+        pipe.scheduler = scheduler(job.sampler, is_flow, dict(pipe.scheduler.config))
+    pipe.to(device)
+    pipe.set_progress_bar_config(disable=True)
+
+    def sample() -> Tensor:
+        generator = torch.Generator().manual_seed(job.seed)
+        picture = pipe(
+            job.scene,
+            num_inference_steps=job.steps,
+            guidance_scale=job.guidance,
+            generator=generator,
+            output_type="np",
+        ).images[0]
+        return torch.from_numpy(picture).permute(2, 0, 1)
+
+    return pipe, sample

@@ -1,0 +1,119 @@
+"""A grid of strength and coverage, one picture a cell, shared over processes, resumable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..diffusers import detail
+from .figure import grid
+
+
+class Cell(NamedTuple):
+    strength: float
+    coverage: float
+
+    @property
+    def name(self) -> str:
+        return f"s{self.strength:+.3f}_c{self.coverage:.3f}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a cell's picture depends on besides strength and coverage."""
+
+    model: str
+    sampler: str
+    steps: int
+    seed: int
+    guidance: float
+    scene: str
+    """Kind of scene for the embedded network, prompt for a checkpoint."""
+    settings: tuple[tuple[str, Any], ...] = ()
+    """Further fields of ``Settings``."""
+
+
+class Done(NamedTuple):
+    """A finished cell: picture, mean mask of the run, and what it cost."""
+
+    picture: Image.Image
+    mask: Image.Image
+    report: dict[str, Any]
+
+
+def cells(strengths: Sequence[float], coverages: Sequence[float]) -> list[Cell]:
+    return [Cell(s, c) for s in strengths for c in coverages]
+
+
+def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Done:
+    """Sample one cell; ``sample`` runs the pipe and gives a picture (3, H, W) in [0, 1]."""
+    with detail(pipe, strength=cell.strength, coverage=cell.coverage, record=True, **dict(job.settings)) as run:
+        picture = sample()
+    masks = [mask[:1] for _, mask in run.masks]
+    mean = torch.stack(masks).mean(0)[0, 0] if masks else torch.zeros(picture.shape[1:])
+    return Done(to_image(picture), to_image(mean[None]), run.report.as_dict())
+
+
+def to_image(values: Tensor) -> Image.Image:
+    """(1 or 3, H, W) in [0, 1] to a picture."""
+    pixels = (values.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+
+
+class Folder:
+    """Cells on disk. A cell counts as done when its record says it was made by the same job."""
+
+    def __init__(self, path: Path, job: Job):
+        self.path, self.job = path, job
+        path.mkdir(parents=True, exist_ok=True)
+
+    def store(self, cell: Cell, done: Done) -> None:
+        done.picture.save(self.path / f"{cell.name}.png")
+        done.mask.save(self.path / f"{cell.name}_mask.png")
+        # The record comes last and whole: a cell cut off halfway is made again.
+        record = self.path / f"{cell.name}.json"
+        part = record.with_suffix(".part")
+        part.write_text(json.dumps({"job": asdict(self.job), "report": done.report}))
+        part.replace(record)
+
+    def load(self, cell: Cell) -> Done | None:
+        with suppress(FileNotFoundError, json.JSONDecodeError):
+            record = json.loads((self.path / f"{cell.name}.json").read_text())
+            if record["job"] == json.loads(json.dumps(asdict(self.job))):
+                with (
+                    Image.open(self.path / f"{cell.name}.png") as p,
+                    Image.open(self.path / f"{cell.name}_mask.png") as m,
+                ):
+                    return Done(p.copy(), m.copy(), record["report"])
+        return None
+
+    def missing(self, wanted: Sequence[Cell]) -> list[Cell]:
+        return [cell for cell in wanted if self.load(cell) is None]
+
+    def figure(self, strengths: Sequence[float], coverages: Sequence[float]) -> Image.Image:
+        """Pictures above, masks below; columns run along the longer of the two axes."""
+        across = len(coverages) >= len(strengths)
+        rows: list[tuple[str, list[Image.Image]]] = []
+        for fixed in strengths if across else coverages:
+            line = [Cell(fixed, c) for c in coverages] if across else [Cell(s, fixed) for s in strengths]
+            found = [done for cell in line if (done := self.load(cell))]
+            label = f"strength\n{fixed:+g}" if across else f"coverage\n{fixed:g}"
+            rows += [(label, [d.picture for d in found]), ("mask", [d.mask for d in found])]
+        columns = [f"coverage {c:g}" for c in coverages] if across else [f"strength {s:+g}" for s in strengths]
+        return grid(rows, columns)
+
+
+def run(folder: Folder, pipe: Any, sample: Callable[[], Tensor], share: Sequence[Cell]) -> Iterator[tuple[Cell, Done]]:
+    """Compute and store what is missing of this process's share, one cell at a time."""
+    for cell in folder.missing(share):
+        done = compute(pipe, sample, folder.job, cell)
+        folder.store(cell, done)
+        yield cell, done
