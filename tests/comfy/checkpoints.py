@@ -1,0 +1,171 @@
+"""Tiny random checkpoints that ComfyUI's stock loader nodes open, sample with and decode.
+
+Command line, with ComfyUI's own python and COMFYUI_PATH set where it is not ~/comfy/ComfyUI:
+
+    python tests/comfy/checkpoints.py FOLDER
+
+or, once ComfyUI is importable, ``write(folder)``. FOLDER is a ComfyUI ``models`` folder (or any
+folder named in ``extra_model_paths.yaml`` or by ``--base-directory X`` as ``X/models``). About
+40 MB are written:
+
+    checkpoints/tiny_sd15.ckpt                 CheckpointLoaderSimple: eps MODEL, CLIP, VAE (4 channels)
+    checkpoints/tiny_sd3.ckpt                  CheckpointLoaderSimple: flow MODEL (MMDiT), CLIP, VAE (16 channels)
+    diffusion_models/tiny_sd3.safetensors      UNETLoader: the same MMDiT
+    diffusion_models/tiny_wan.safetensors      UNETLoader: Wan 2.1, video latents (1, 16, T, H, W)
+    text_encoders/tiny_clip_l.ckpt             CLIPLoader, type sd3
+    vae/tiny_vae_4.safetensors, vae/tiny_vae_16.safetensors    VAELoader
+
+128 x 128 pixels sample in well under a second a step on one core. The CLIP is a full-size CLIP-L
+(0.5 GB in memory, 1 s to load): its size is fixed in ComfyUI, so its weights overlap in storage,
+which ``.ckpt`` files keep. Pictures are coloured noise; prompts do change them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SD15_UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 1],
+    "transformer_depth": [0, 1],
+    "transformer_depth_output": [1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "context_dim": 768,
+    "use_spatial_transformer": True,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "legacy": False,
+}
+SD3_MMDIT = {
+    "input_size": None,
+    "patch_size": 2,
+    "in_channels": 16,
+    "depth": 2,  # times 64: the hidden size
+    "adm_in_channels": 2048,
+    "context_embedder_config": {
+        "target": "torch.nn.Linear",
+        "params": {"in_features": 4096, "out_features": 128},
+    },
+    "num_patches": 64 * 64,
+    "pos_embed_max_size": 64,
+    "pos_embed_scaling_factor": None,
+}
+WAN = {"model_type": "t2v", "dim": 128, "num_heads": 1, "ffn_dim": 256, "num_layers": 2, "in_dim": 16, "out_dim": 16}
+
+
+def overlapping(shape: tuple[int, ...], seed: int) -> Tensor:
+    """A random tensor whose rows are one buffer, shifted by one: full rank, and next to nothing on disk."""
+    rows, columns = shape[0], math.prod(shape[1:])
+    buffer = torch.randn(rows + columns - 1, generator=torch.Generator().manual_seed(seed))
+    inner = [math.prod(shape[i + 1 :]) for i in range(1, len(shape))]
+    return buffer.as_strided(shape, (1, *inner))
+
+
+def fill(shapes: dict[str, tuple[int, ...]], prefix: str = "", last: str | None = None) -> dict[str, Tensor]:
+    """Weights by their names: norms at one, biases at zero, matrices random at gain one; ``last`` is quiet."""
+    filled = {}
+    for name, shape in shapes.items():
+        if len(shape) < 2:
+            value = torch.full(shape, 0.0 if name.endswith("bias") or "shift" in name else 1.0)
+        else:
+            quiet = 0.3 if last is not None and name.startswith(last) else 1.0
+            value = overlapping(shape, zlib.crc32(name.encode()))
+            # Scaled in place, so that the rows still share their storage.
+            torch.as_strided(value, (value.untyped_storage().nbytes() // 4,), (1,)).mul_(
+                quiet / math.sqrt(math.prod(shape[1:]))
+            )
+        filled[prefix + name] = value
+    return filled
+
+
+def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def parts() -> dict[str, dict[str, Tensor]]:
+    """State dicts of every part, without prefixes."""
+    import comfy.clip_model
+    import comfy.ldm.wan.model
+    import comfy.ops
+    import comfy.taesd.taesd
+    from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    ops = comfy.ops.disable_weight_init
+    config = json.loads((Path(comfy.__path__[0]) / "sd1_clip_config.json").read_text())
+    with torch.device("meta"):
+        unet = UNetModel(**SD15_UNET, operations=ops, device="meta")
+        mmdit = OpenAISignatureMMDITWrapper(**SD3_MMDIT, operations=ops, device="meta")
+        wan = comfy.ldm.wan.model.WanModel(**WAN, operations=ops, device="meta")
+        clip = comfy.clip_model.CLIPTextModel(config, torch.float32, "meta", ops)
+        vaes = {n: comfy.taesd.taesd.TAESD(latent_channels=n) for n in (4, 16)}
+    clip_weights = fill(shapes_of(clip))
+    for name, value in clip_weights.items():
+        if "embedding" in name:
+            value.as_strided((value.untyped_storage().nbytes() // 4,), (1,)).mul_(8.0)
+    return {
+        "unet": fill(shapes_of(unet), last="out.2"),
+        "mmdit": fill(shapes_of(mmdit), last="final_layer.linear"),
+        "wan": fill(shapes_of(wan), last="head.head"),
+        "clip": clip_weights,
+        **{
+            f"vae_{n}": fill(shapes_of(vae)) | {"taesd_decoder.18.bias": torch.full((3,), 0.5)}
+            for n, vae in vaes.items()
+        },
+    }
+
+
+def write(folder: str | Path) -> dict[str, Path]:
+    """Write every file listed above below ``folder``; returns the paths by file name."""
+    import safetensors.torch
+
+    made = parts()
+
+    def prefixed(prefix: str, part: str) -> dict[str, Tensor]:
+        return {prefix + name: value for name, value in made[part].items()}
+
+    sd15 = prefixed("model.diffusion_model.", "unet") | prefixed("first_stage_model.", "vae_4")
+    sd15 |= prefixed("cond_stage_model.transformer.", "clip")
+    sd3 = prefixed("model.diffusion_model.", "mmdit") | prefixed("first_stage_model.", "vae_16")
+    sd3 |= prefixed("text_encoders.clip_l.transformer.", "clip")
+    files = {
+        "checkpoints/tiny_sd15.ckpt": sd15,
+        "checkpoints/tiny_sd3.ckpt": sd3,
+        "diffusion_models/tiny_sd3.safetensors": made["mmdit"],
+        "diffusion_models/tiny_wan.safetensors": made["wan"],
+        "text_encoders/tiny_clip_l.ckpt": made["clip"],
+        "vae/tiny_vae_4.safetensors": made["vae_4"],
+        "vae/tiny_vae_16.safetensors": made["vae_16"],
+    }
+    written = {}
+    for name, state in files.items():
+        path = Path(folder) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".ckpt":
+            torch.save(state, path)
+        else:
+            safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, path)
+        written[path.name] = path
+    return written
+
+
+if __name__ == "__main__":
+    target = sys.argv.pop(1)
+    sys.path.insert(0, os.environ.get("COMFYUI_PATH", str(Path.home() / "comfy" / "ComfyUI")))
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True
+    for path in write(target).values():
+        print(f"{path.stat().st_size / 2**20:6.2f} MB  {path}")
