@@ -111,6 +111,7 @@ def parts() -> dict[str, dict[str, Tensor]]:
         wan = comfy.ldm.wan.model.WanModel(**WAN, operations=ops, device="meta")
         clip = comfy.clip_model.CLIPTextModel(config, torch.float32, "meta", ops)
         vaes = {n: comfy.taesd.taesd.TAESD(latent_channels=n) for n in (4, 16)}
+    grey = {"taesd_decoder.18.bias": torch.full((3,), 0.5)}
     clip_weights = fill(shapes_of(clip))
     for name, value in clip_weights.items():
         if "embedding" in name:
@@ -120,10 +121,8 @@ def parts() -> dict[str, dict[str, Tensor]]:
         "mmdit": fill(shapes_of(mmdit), last="final_layer.linear"),
         "wan": fill(shapes_of(wan), last="head.head"),
         "clip": clip_weights,
-        **{
-            f"vae_{n}": fill(shapes_of(vae)) | {"taesd_decoder.18.bias": torch.full((3,), 0.5)}
-            for n, vae in vaes.items()
-        },
+        "vae_4": fill(shapes_of(vaes[4])) | grey,
+        "vae_16": fill(shapes_of(vaes[16])) | grey,
     }
 
 

@@ -1,0 +1,123 @@
+"""A tiny MODEL that goes through the real CFGGuider, calc_cond_batch and BaseModel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sample
+import comfy.samplers
+import comfy.supported_models_base
+import torch
+from torch import Tensor, nn
+
+EPS = comfy.model_base.ModelType.EPS
+FLOW = comfy.model_base.ModelType.FLOW
+CHANNELS = 4
+
+
+class Net(nn.Module):
+    """The exact denoiser of white noise, plus a texture that depends on context; one to three space axes.
+
+    Deterministic in its input, nonlinear, and blind to the batch, so that anything can be compared bit for bit.
+    """
+
+    def __init__(self, axes: int = 2, flow: bool = False, **_: Any):
+        super().__init__()
+        self.dtype = torch.float32
+        self.flow = flow
+        self.calls: list[float] = []
+        conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            self.read = conv(CHANNELS, 8, 3, padding=1)
+            self.write = conv(8, CHANNELS, 3, padding=1)
+            self.context = nn.Linear(8, 8)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, **_: Any) -> Tensor:
+        self.calls.append(float(timesteps[0]))
+        each = (-1, *[1] * (x.ndim - 1))
+        t = timesteps.reshape(each).float() / 1000
+        prompt = self.context(context.mean(1)).reshape(len(x), 8, *each[2:])
+        texture = self.write(torch.tanh(self.read(x) + prompt))
+        if self.flow:
+            plain = x * (2 * t - 1) / (t * t + (1 - t) ** 2)
+            return plain - (1 - t) * texture
+        noisy = torch.sigmoid((t - 0.5) * 12)
+        return noisy * x + (1 - noisy) * 0.5 * texture
+
+
+def config(unet_config: dict[str, Any], settings: dict[str, Any]) -> Any:
+    made = comfy.supported_models_base.BASE(unet_config)
+    made.unet_config = unet_config
+    made.latent_format = comfy.latent_formats.SD15()
+    made.sampling_settings = settings
+    made.memory_usage_factor = 1.0
+    made.optimizations = {}
+    return made
+
+
+def patcher(base: Any) -> comfy.model_patcher.ModelPatcher:
+    device = torch.device("cpu")
+    base.eval().requires_grad_(False)
+    return comfy.model_patcher.ModelPatcher(base, load_device=device, offload_device=device)
+
+
+def model(kind: Any = EPS, axes: int = 2) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL around ``Net``; ``model.model.diffusion_model.calls`` counts what it was asked."""
+    settings = {"shift": 3.0} if kind is FLOW else {}
+    made = config({"axes": axes, "flow": kind is FLOW}, settings)
+    return patcher(comfy.model_base.BaseModel(made, kind, device=torch.device("cpu"), unet_model=Net))
+
+
+def calls(model: Any) -> list[float]:
+    return model.model.diffusion_model.calls
+
+
+def prompt(seed: int, width: int = 8, length: int = 3, **more: Any) -> list[list[Any]]:
+    """A CONDITIONING."""
+    return [[torch.randn(1, length, width, generator=torch.Generator().manual_seed(seed)), more]]
+
+
+def schedule(model: Any, steps: int = 10, name: str = "normal") -> Tensor:
+    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), name, steps)
+
+
+def sampler(name: str) -> comfy.samplers.KSAMPLER:
+    return comfy.samplers.sampler_object(name)
+
+
+def sample(
+    model: Any,
+    sampler: Any,
+    sigmas: Tensor,
+    *,
+    shape: tuple[int, ...] = (1, CHANNELS, 8, 8),
+    cfg: float = 2.0,
+    seed: int = 7,
+    latent: Tensor | None = None,
+    mask: Tensor | None = None,
+    callback: Callable[..., Any] | None = None,
+    width: int = 8,
+    more: dict[str, Any] | None = None,
+) -> Tensor:
+    """What SamplerCustom does, with everything seeded alike."""
+    latent = torch.zeros(shape) if latent is None else latent
+    torch.manual_seed(seed)
+    noise = comfy.sample.prepare_noise(latent, seed)
+    positive, negative = prompt(1, width, **(more or {})), prompt(2, width, **(more or {}))
+    with torch.inference_mode():
+        return comfy.sample.sample_custom(
+            model, noise, cfg, sampler, sigmas.clone(), positive, negative, latent,
+            noise_mask=mask, callback=callback, disable_pbar=True, seed=seed,
+        )  # fmt: skip
+
+
+def effect(changed: Tensor, plain: Tensor) -> float:
+    """L2 size of a change."""
+    return float((changed - plain).norm())
