@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .lie import Told, depth, per_sample, tell
-from .mask import Mask
+from .held import Held
+from .lie import Told, per_sample, tell
+from .mask import Mask, check_map
+from .prediction import Evaluate, Prediction
 from .report import Report
 from .schedule import Schedule, flat
 from .settings import Family, Settings, check_sigmas
 from .streams import Streams
 
-
-class Prediction(NamedTuple):
-    """What the model says of one latent.
-
-    ``denoised`` is the prediction of the clean latent; ``alike`` holds whatever else of its
-    shape the host needs blended with the same mask (uncond, cond, the raw output).
-    """
-
-    denoised: Tensor
-    alike: tuple[Tensor, ...] = ()
-
-    def join(self, combine: Callable[..., Tensor], *others: Prediction) -> Prediction:
-        """Combine predictions tensor by tensor."""
-        denoised = combine(self.denoised, *(o.denoised for o in others))
-        rows = zip(self.alike, *(o.alike for o in others), strict=True)
-        return Prediction(denoised, tuple(combine(*row) for row in rows))
-
-    def sound(self) -> Tensor:
-        """(batch,) bool: samples without NaN or inf."""
-        sums = [t.detach().flatten(1).sum(1, dtype=torch.float32) for t in (self.denoised, *self.alike)]
-        return torch.stack(sums).isfinite().all(0)
-
-
-Evaluate: TypeAlias = Callable[[Tensor, Tensor], Prediction]
-"""``evaluate(x, sigma)``: latent (batch, channels, *space) and sigma (batch,) to a prediction."""
-
-
-class _Held(NamedTuple):
-    """The lie's effect as last measured."""
-
-    effect: Prediction
-    depth: Tensor
-    sigma: list[float]
+__all__ = ["Detailer", "Evaluate", "Prediction"]
 
 
 class Detailer:
@@ -56,6 +25,9 @@ class Detailer:
 
     >>> detailer = Detailer(Settings(strength=0.1), sigmas)
     >>> prediction = detailer.step(evaluate, x, sigma)     # in place of evaluate(x, sigma)
+
+    ``report`` counts what was done; ``mask`` is the latest mask, (batch, 1, *space) float32, or
+    None before the first; ``masks`` holds (sigma, mask) of every step when recording.
     """
 
     def __init__(
@@ -71,21 +43,30 @@ class Detailer:
         record: bool = False,
     ):
         """Args:
-        sigmas: the run's noise levels, descending, one more than there are steps.
-        family: ``ve`` for x = x0 + sigma n, ``flow`` for x = (1 - sigma) x0 + sigma n.
-        limit: (batch or 1, 1, *space) in [0, 1], multiplies the mask: where detail may go.
-        within: (batch or 1, 1, *space), the part that inpainting regenerates; the mask is
-            normalised over it alone.
-        shapes: shapes of several latents packed into one (batch, 1, N), each with its own mask.
-        weights: one weight per step in place of the flat schedule, for comparisons.
-        record: keep the mask of every step in ``masks``.
+            sigmas: the run's noise levels, descending, one more than there are steps; an
+                ascending run (unsampling) is left plain.
+            family: ``ve`` for x = x0 + sigma n, ``flow`` for x = (1 - sigma) x0 + sigma n.
+            limit: (batch or 1, 1, *space) in [0, 1], multiplies the mask: where detail may go.
+            within: (batch or 1, 1, *space) in [0, 1], the part that inpainting regenerates; the
+                mask is normalised over it alone. Both are resized to the latent; of packed
+                latents they concern the first.
+            shapes: (batch, channels, *space) of several latents packed into one (batch, 1, N),
+                each with its own mask.
+            weights: one weight per step in place of the flat schedule, for comparisons.
+            record: keep the mask of every step in ``masks``.
+
+        Raises:
+            ValueError: for a bad value of any of these, naming it.
         """
-        levels = [float(v) for v in torch.as_tensor(sigmas).tolist()]
+        levels = _floats(torch.as_tensor(sigmas))
         check_sigmas(levels)
         if weights is None:
             weights = flat(max(len(levels) - 1, 0), settings.start, settings.end)
         if family not in ("ve", "flow"):
             raise ValueError(f"family is {family!r}: choose ve or flow")
+        for name, values in (("limit", limit), ("within", within)):
+            if values is not None:
+                check_map(name, values)
         self.settings = settings
         self.family: Family = family
         self.report = Report()
@@ -96,10 +77,10 @@ class Detailer:
         self._parts = [Mask(settings, within, limit)]
         self._parts += [Mask(settings) for _ in range(1, len(self._streams))]
         self._one_pass = settings.coverage >= 1 and settings.mask_override == "off" and limit is None
-        self._economy = settings.passes == "economy" and settings.mask_override == "off"
+        economy = settings.passes == "economy" and settings.mask_override == "off"
+        self._held = Held(settings.refresh) if economy else None
         self._record = record
-        self._seen: list[float] = []
-        self._held: _Held | None = None
+        self._seen: list[float | None] = []
 
     def step(self, evaluate: Evaluate, x: Tensor, sigma: Tensor) -> Prediction:
         """One prediction, with detail where the mask says so.
@@ -107,22 +88,28 @@ class Detailer:
         Args:
             evaluate: the model; called once or twice.
             x: noisy latent (batch, channels, *space), one to three space axes.
-            sigma: its noise level, (batch,) or a single value.
+            sigma: its noise level, one per sample or one for all (0-d too).
+
+        Returns:
+            The very tensors of ``evaluate(x, sigma)`` where there is nothing to do.
+
+        Raises:
+            TypeError, ValueError: before any model call, for latents or a sigma that cannot be.
         """
-        levels = _levels(x, sigma)
+        levels = self._check(x, sigma)
         self.report.steps += 1
         strengths = [self.settings.strength * self._schedule.at(level) for level in levels]
-        if not any(strengths):
-            self.report.skip("schedule" if any(map(self._schedule.covers, levels)) else "range")
+        if self.settings.idle or not any(strengths):
+            covered = any(map(self._schedule.covers, levels))
+            self.report.skip("idle" if self.settings.idle else "schedule" if covered else "range")
             return self._plain(evaluate, x, sigma)
-        strength = torch.tensor(strengths, dtype=torch.float32, device=x.device)
         if self._one_pass:
-            self._show(x.new_ones((len(x), 1, *x.shape[2:]), dtype=torch.float32), levels)
+            strength = torch.tensor(strengths, dtype=torch.float32, device=x.device)
+            ones = x.new_ones((len(x), 1, *x.shape[2:]), dtype=torch.float32)
+            self._show(ones * per_sample(strength != 0, x), levels)
             self.report.lied += 1
             return self._call(evaluate, *self._tell(x, sigma, strength))[0]
-        if self._may_hold(x, levels, strengths):
-            return self._reuse(evaluate, x, sigma, levels, strength)
-        return self._measure(evaluate, x, sigma, levels, strength)
+        return self._detail(evaluate, x, sigma, levels, strengths)
 
     def _plain(self, evaluate: Evaluate, x: Tensor, sigma: Tensor) -> Prediction:
         self.report.true += 1
@@ -131,62 +118,84 @@ class Detailer:
             part.observe(view)
         return true
 
-    def _measure(
-        self, evaluate: Evaluate, x: Tensor, sigma: Tensor, levels: list[float], strength: Tensor
+    def _detail(
+        self, evaluate: Evaluate, x: Tensor, sigma: Tensor, levels: list[float], strengths: list[float]
     ) -> Prediction:
-        """Both passes, the true one first: where the mask is empty, the lied one is not needed."""
-        self.report.true += 1
-        true, true_sound = self._call(evaluate, x, sigma)
-        mask = self._mask(true.denoised, x, levels, strength, may_skip=True)
-        if mask is None:
-            return true
-        self.report.lied += 1
-        lied, lied_sound = self._call(evaluate, *self._tell(x, sigma, strength))
-        sound = true_sound & lied_sound
+        """The true pass, the mask, then the lied pass, only where the mask has something to give.
 
-        def blend(n: Tensor, d: Tensor) -> Tensor:
-            m = mask.to(n.dtype)
-            # Exact at both ends, which lerp is not.
-            return torch.where(per_sample(sound, n), n * (1 - m) + d * m, n)
-
-        def effect(n: Tensor, d: Tensor) -> Tensor:
-            return torch.where(per_sample(sound, n), d - n, 0.0)
-
-        if self._economy and bool(strength.all()):
-            self._held = _Held(true.join(effect, lied), depth(strength), levels)
-        return true.join(blend, lied)
-
-    def _reuse(self, evaluate: Evaluate, x: Tensor, sigma: Tensor, levels: list[float], strength: Tensor) -> Prediction:
-        """One call at the mean lie; the held effect corrects the mask's deviation from that mean.
-
-        What is stale in the held effect then costs |m - c| and not m. (method.md section 4)
+        Samples whose effect is held have one call at the mean lie instead, and the held effect
+        corrects the mask's deviation from that mean: what is stale in it then costs |m - c| and
+        not m (method.md section 4). Each way acts on its own samples, with weight 0 on the rest.
         """
-        assert self._held is not None
-        assert self.mask is not None
-        held = self._held.effect
-        weight = held.denoised.float().square()
-        tiny = torch.finfo(torch.float32).tiny
-        mean = (self.mask * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=tiny)
-        grown = depth(strength) / self._held.depth
-        self.report.held += 1
-        call, sound = self._call(evaluate, *self._tell(x, sigma, mean * strength))
-        middle = per_sample(mean * grown, x)
-        true = call.denoised - (middle * held.denoised).to(x.dtype)
-        mask = self._mask(true, x, levels, strength, may_skip=False)
-        share = -middle if mask is None else mask * per_sample(grown, x) - middle
+        served = [False] * len(x) if self._held is None else self._held.serves(x, self.mask, levels, strengths)
+        decays = self._decays(levels, strengths)
+        # All that goes to the device goes before the model call, where nobody waits for it.
+        strength, decay, serve = torch.tensor([strengths, decays, served], dtype=torch.float32, device=x.device)
+        effect = None if self._held is None else self._held.effect
+        middle = grown = torch.zeros_like(strength)
+        if self._held is not None and effect is not None and self.mask is not None and any(served):
+            self.report.held += 1
+            mean = self._held.mean(self.mask) * serve
+            grown = self._held.grown(strength) * serve
+            middle = mean * grown
+            call, sound = self._call(evaluate, *self._tell(x, sigma, mean * strength))
+            true = torch.addcmul(call.denoised.detach(), effect.denoised, per_sample(-middle, x))
+        else:
+            self.report.true += 1
+            call, sound = self._call(evaluate, x, sigma)
+            true = call.denoised.detach()
+        mask, lit = self._mask(true, x, decay, strength, sound)
+        if mask is None or lit is None:
+            self.report.skip("first")
+            return call
+        self._seen = [now if s else then for now, s, then in zip(levels, strengths, self._seen, strict=True)]
+        self._show(mask, levels)
+        result = call
+        if not all(serves or s == 0 for serves, s in zip(served, strengths, strict=True)):
+            # One question to the device for each model call: sigma before the first, and here,
+            # where the answer can save the second.
+            measured = [bool(yes) and not serves for yes, serves in zip(lit.cpu(), served, strict=True)]
+            if any(measured):
+                self.report.lied += 1
+                lied, lied_sound = self._call(evaluate, *self._tell(x, sigma, strength))
+                both = sound & lied_sound
+                result = _blend(call, lied, mask * per_sample(both * (1.0 - serve), x))
+                if self._held is not None:
+                    self._held.store(call, lied, both, strength, measured, levels, strengths, served)
+            elif not any(served):
+                self.report.skip("empty")
+        if effect is not None and any(served):
+            share = (mask * per_sample(grown, x) - per_sample(middle, x)) * per_sample(sound, x)
+            result = _add(result, effect, share)
+        return result
 
-        def correct(base: Tensor, effect: Tensor) -> Tensor:
-            return torch.where(per_sample(sound, base), base + (share * effect).to(base.dtype), base)
+    def _check(self, x: Tensor, sigma: Tensor) -> list[float]:
+        """The noise level of each sample, after checking what a host handed over."""
+        if not x.is_floating_point():
+            raise TypeError(f"x is {x.dtype}: latents are floating point; convert them first")
+        if not 3 <= x.ndim <= 5:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}: give (batch, channels, *space) with one to three space axes"
+            )
+        if sigma.numel() not in (1, len(x)):
+            raise ValueError(f"sigma has {sigma.numel()} values for a batch of {len(x)}: give one, or one per sample")
+        levels = _floats(sigma)
+        check_sigmas(levels, "sigma")
+        self._streams.check(x)
+        self._parts[0].check(self._streams.split(x)[0])
+        if len(self._seen) != len(x):
+            # Another batch than before; nothing remembered tells of these samples.
+            self._seen = [None] * len(x)
+            for part in self._parts:
+                part.forget()
+        return levels if len(levels) == len(x) else levels * len(x)
 
-        return call.join(correct, held)
-
-    def _may_hold(self, x: Tensor, levels: list[float], strengths: list[float]) -> bool:
-        held = self._held
-        if held is None or self.mask is None or held.effect.denoised.shape != x.shape or not all(strengths):
-            return False
-        return all(
-            abs(math.log(then / now)) < self.settings.refresh for then, now in zip(held.sigma, levels, strict=True)
-        )
+    def _decays(self, levels: list[float], strengths: list[float]) -> list[float]:
+        """Weight of the remembered mask: all of it in samples that are not detailed at this step."""
+        return [
+            1.0 if s == 0 else 0.0 if then is None else self._parts[0].decay(abs(math.log(then / now)))
+            for then, now, s in zip(self._seen, levels, strengths, strict=True)
+        ]
 
     def _call(self, evaluate: Evaluate, x: Tensor, sigma: Tensor) -> tuple[Prediction, Tensor]:
         prediction = evaluate(x, sigma)
@@ -195,30 +204,20 @@ class Detailer:
         return prediction, sound
 
     def _tell(self, x: Tensor, sigma: Tensor, strength: Tensor) -> Told:
-        return tell(x, sigma.reshape(-1).expand(len(x)), strength, self.family, self.settings.lie)
+        each = sigma.to(x.device).reshape(-1).expand(len(x))
+        return tell(x, each, strength, self.family, self.settings.lie)
 
     def _mask(
-        self, denoised: Tensor, x: Tensor, levels: list[float], strength: Tensor, may_skip: bool
-    ) -> Tensor | None:
-        """The mask, or None where it lights nothing in any sample; keeps and records it."""
-        steps = [abs(math.log(then / now)) for then, now in zip(self._seen or levels, levels, strict=True)]
-        e_folds = torch.tensor(steps, dtype=torch.float32, device=x.device)
-        self._seen = levels
+        self, denoised: Tensor, x: Tensor, decay: Tensor, strength: Tensor, sound: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The mask, zero in samples it does not light, and which it does; None before a first."""
         views = zip(self._parts, self._streams.split(denoised), self._streams.split(x), strict=True)
-        masks = [part.make(view, seen, e_folds) for part, view, seen in views]
+        masks = [part.make(view, seen, decay) for part, view, seen in views]
         made = [m for m in masks if m is not None]
         if len(made) < len(masks):
-            self.report.skip("first")
-            return None
-        lit = self._parts[0].lights(made)
-        mask = self._streams.join(made) * per_sample(lit & (strength != 0), x)
-        self._show(mask, levels)
-        # One question to the device for each model call: sigma before the true pass, and here,
-        # where the answer can save the lied one.
-        if may_skip and not bool(lit.any()):
-            self.report.skip("empty")
-            return None
-        return mask
+            return None, None
+        lit = self._parts[0].lights(made, sound) & (strength != 0)
+        return self._streams.join(made) * per_sample(lit, x), lit
 
     def _show(self, mask: Tensor, levels: list[float]) -> None:
         self.mask = mask
@@ -226,14 +225,24 @@ class Detailer:
             self.masks.append((levels[0], mask))
 
 
-def _levels(x: Tensor, sigma: Tensor) -> list[float]:
-    """The noise level of each sample, after checking what a host handed over."""
-    if not x.is_floating_point():
-        raise TypeError(f"x is {x.dtype}: latents are floating point; convert them first")
-    if not 3 <= x.ndim <= 5:
-        raise ValueError(f"x has shape {tuple(x.shape)}: give (batch, channels, *space) with one to three space axes")
-    if sigma.numel() not in (1, len(x)):
-        raise ValueError(f"sigma has {sigma.numel()} values for a batch of {len(x)}: give one, or one per sample")
-    levels = [float(v) for v in sigma.reshape(-1).tolist()]
-    check_sigmas(levels, "sigma")
-    return levels if len(levels) == len(x) else levels * len(x)
+def _blend(true: Prediction, lied: Prediction, mask: Tensor) -> Prediction:
+    """n (1 - m) + l m: exact at both ends, which lerp is not; in float32, rounded once."""
+    rest = 1.0 - mask
+
+    def blend(n: Tensor, d: Tensor) -> Tensor:
+        # Samples that are not sound have mask 0 and stay as they are: no NaN from 0 * NaN.
+        return (d * mask).nan_to_num_(0.0, 0.0, 0.0).addcmul_(n, rest).to(n.dtype)
+
+    return true.join(blend, lied)
+
+
+def _add(prediction: Prediction, effect: Prediction, share: Tensor) -> Prediction:
+    def add(base: Tensor, change: Tensor) -> Tensor:
+        return torch.addcmul(base, change, share).to(base.dtype)
+
+    return prediction.join(add, effect)
+
+
+def _floats(values: Tensor) -> list[float]:
+    """Values as floats, in one transfer from the device."""
+    return [float(v) for v in values.detach().reshape(-1).cpu()]

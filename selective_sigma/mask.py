@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .lie import per_sample
+from .percentile import SAMPLES, Places, places, stretch
+from .prediction import finite
 from .settings import Settings
 
-SAMPLES = 4096
-"""Pixels that percentiles are taken from; more would move a mask by less than 0.01."""
 FLOOR = 0.02
 """A mask that nowhere exceeds this, or (published) whose mean does not, counts as empty."""
 
 _OVERRIDES = {"ones": 1.0, "half": 0.5, "zeros": 0.0}
-_POOL: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def resample(values: Tensor, space: Sequence[int]) -> Tensor:
-    """Resize (batch, channels, *space) to another spatial size, linearly."""
+    """Resize (batch, channels, *space) to another spatial size, linearly; then in float32."""
     if tuple(values.shape[2:]) == tuple(space):
         return values
-    return F.interpolate(values, tuple(space), mode=_MODE[values.ndim - 2], align_corners=False)
+    return F.interpolate(values.float(), tuple(space), mode=_MODE[values.ndim - 2], align_corners=False)
 
 
 def blur(values: Tensor) -> Tensor:
-    """Mean over each pixel and its direct neighbours, in one to three space axes."""
-    return _POOL[values.ndim - 2](values, 3, 1, 1, count_include_pad=False)
+    """Mean over each pixel and its direct neighbours in one to three space axes, (batch, channels, *space).
+
+    Axis by axis, with the mean of two at the borders; many times cheaper on a CPU than avg_pool.
+    """
+    for axis in range(2, values.ndim):
+        size = values.shape[axis]
+        if size < 2:
+            continue
+        total = values.clone()
+        total.narrow(axis, 1, size - 1).add_(values.narrow(axis, 0, size - 1))
+        total.narrow(axis, 0, size - 1).add_(values.narrow(axis, 1, size - 1))
+        values = total.mul_(1 / 3)
+        for end in (0, -1):
+            values.select(axis, end).mul_(1.5)
+    return values
 
 
 def change(denoised: Tensor, previous: Tensor) -> Tensor:
@@ -52,36 +65,13 @@ def structure(denoised: Tensor) -> Tensor:
     return energy.sqrt_()
 
 
-def percentiles(values: Tensor, clip: float, within: Tensor | None = None, samples: int | None = SAMPLES) -> Tensor:
-    """The ``clip`` and ``1 - clip`` percentile of each sample, (batch, 2), linear between ranks.
-
-    Args:
-        values: (batch, 1, *space), float32.
-        within: (batch or 1, 1, *space); only pixels where it exceeds one half count.
-        samples: take an even stride of about this many pixels; None for all of them. A full
-            sort is most of what the published method spends.
-    """
-    flat = values.flatten(1)
-    # An odd stride visits every column of a latent whose width is a power of two.
-    stride = 1 if samples is None else (flat.shape[1] // samples) | 1
-    ordered = flat[:, ::stride]
-    count = torch.full((len(flat), 1), ordered.shape[1], device=flat.device)
-    if within is not None:
-        keep = (within.expand_as(values).flatten(1)[:, ::stride] > 0.5).expand_as(ordered)
-        count = keep.sum(1, keepdim=True).clamp(min=1)
-        ordered = torch.where(keep, ordered, torch.inf)
-    ordered = ordered.sort(dim=1).values
-    rank = torch.tensor([clip, 1.0 - clip], device=flat.device) * (count - 1)
-    low = rank.floor().long()
-    high = (low + 1).minimum(count - 1)
-    return torch.lerp(ordered.gather(1, low), ordered.gather(1, high), rank - low)
-
-
-def stretch(values: Tensor, clip: float, within: Tensor | None = None, samples: int | None = SAMPLES) -> Tensor:
-    """Stretch each sample to [0, 1] between its two percentiles, over the whole clip for video."""
-    bounds = percentiles(values, clip, within, samples)
-    low, high = (per_sample(bounds[:, i], values) for i in (0, 1))
-    return ((values - low) / (high - low + 1e-8)).clamp_(0, 1)
+def check_map(name: str, values: Tensor) -> None:
+    """Raise ``ValueError`` unless ``values`` is a (batch or 1, 1, *space) map in [0, 1]."""
+    if not 3 <= values.ndim <= 5 or values.shape[1] != 1:
+        raise ValueError(f"{name} has shape {tuple(values.shape)}: give (batch or 1, 1, *space)")
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"{name} holds values from {low:g} to {high:g}: give numbers from 0 to 1")
 
 
 class Mask:
@@ -93,57 +83,92 @@ class Mask:
         self._within = within
         self._limit = limit
         self._published = settings.mask_source == "change_published"
+        self._samples = None if self._published else SAMPLES
+        self._constant = _OVERRIDES.get(settings.mask_override, 1.0 if settings.coverage >= 1 else None)
+        self._places: tuple[torch.Size, Places] | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all predictions and masks, as when another batch comes."""
         self._previous: Tensor | None = None
         self._memory: Tensor | None = None
         self._frozen: Tensor | None = None
+
+    def check(self, x: Tensor) -> None:
+        """Raise ``ValueError`` where ``within`` or ``limit`` do not fit a latent like ``x``."""
+        for name, values in (("within", self._within), ("limit", self._limit)):
+            if values is not None and (values.ndim != x.ndim or len(values) not in (1, len(x))):
+                raise ValueError(
+                    f"{name} has shape {tuple(values.shape)} for a latent of {tuple(x.shape)}: "
+                    f"give ({len(x)} or 1, 1, *space) with {x.ndim - 2} space axes"
+                )
+
+    def decay(self, e_folds: float) -> float:
+        """Weight of the remembered mask after a step of ``e_folds`` in log-sigma."""
+        s = self._settings
+        if self._published:
+            return s.ema
+        # Counted in log-sigma, the memory is alike at every step count (method.md section 2).
+        return math.exp(-e_folds / s.memory) if s.memory > 0 else 0.0
 
     def observe(self, denoised: Tensor) -> None:
         """See a prediction of a step without detail; the published method does not look."""
         if not self._published:
             self._previous = denoised.detach()
 
-    def make(self, denoised: Tensor, x: Tensor, e_folds: Tensor) -> Tensor | None:
+    def make(self, denoised: Tensor, x: Tensor, decay: Tensor) -> Tensor | None:
         """The mask (batch, 1, *space), float32, or None where there is nothing to go by yet.
 
         Args:
             denoised: true prediction at this step, (batch, channels, *space), any float type.
             x: noisy latent of this step, for ``first``.
-            e_folds: (batch,), size of the step since the last mask in log-sigma.
+            decay: (batch,), weight of the remembered mask; 1 leaves it as it is.
         """
         s = self._settings
-        if s.mask_override != "off":
-            return denoised.new_full(
-                (len(denoised), 1, *denoised.shape[2:]), _OVERRIDES[s.mask_override], dtype=torch.float32
-            )
-        raw = self._raw(denoised.detach(), x)
+        space = denoised.shape[2:]
+        if self._constant is not None:
+            mask = denoised.new_full((len(denoised), 1, *space), self._constant, dtype=torch.float32)
+            return mask if s.mask_override != "off" else self._limited(mask)
+        raw = self._raw(denoised.detach(), x.detach())
         if raw is None:
             return None
-        # What the model could not say must not spread to where it could.
-        raw = raw.nan_to_num_(0.0, 0.0, 0.0) if self._published else blur(raw.nan_to_num_(0.0, 0.0, 0.0))
-        within = None if self._within is None else resample(self._within.float(), raw.shape[2:])
-        mask = stretch(raw, s.mask_clip_percentile, within, None if self._published else SAMPLES)
-        if self._memory is not None:
-            decay = self._decay(e_folds, mask)
-            mask = decay * resample(self._memory, mask.shape[2:]) + (1.0 - decay) * mask
+        # What the model could not say leaves the sample's mask as it was.
+        usable = finite(raw.flatten(1).sum(1))
+        raw = raw.nan_to_num_(0.0, 0.0, 0.0)
+        if not self._published:
+            raw = blur(raw)
+        mask = stretch(raw, s.mask_clip_percentile, self._among(raw), self._samples)
+        memory = torch.zeros_like(mask) if self._memory is None else resample(self._memory, space)
+        mask = torch.lerp(mask, memory, per_sample(decay.masked_fill(~usable, 1.0), mask))
         # Stored before the shift, so that coverage does not feed back.
         self._memory = mask
-        mask = (mask + 2.0 * (s.coverage - 0.5)).clamp(0, 1)
-        return mask if self._limit is None else mask * resample(self._limit.to(mask), mask.shape[2:])
+        if s.coverage != 0.5:
+            mask = (mask + 2.0 * (s.coverage - 0.5)).clamp_(0, 1)
+        return self._limited(mask)
 
-    def lights(self, masks: list[Tensor]) -> Tensor:
-        """(batch,) bool: whether a mask (one per packed part) lights anything worth a call."""
+    def lights(self, masks: list[Tensor], sound: Tensor) -> Tensor:
+        """(batch,) bool: whether a mask (one per packed part) lights anything worth a call.
+
+        Args:
+            sound: (batch,) bool; in samples with NaN or inf there is nothing to light.
+        """
         if self._settings.mask_override != "off":
-            return torch.ones(len(masks[0]), dtype=torch.bool, device=masks[0].device)
+            return torch.ones_like(sound)
         flat = [m.flatten(1) for m in masks]
         lit = [m.mean(1) >= FLOOR if self._published else m.amax(1) > FLOOR for m in flat]
-        return torch.stack(lit).any(0)
+        return torch.stack(lit).any(0) & sound
 
-    def _decay(self, e_folds: Tensor, like: Tensor) -> Tensor | float:
-        s = self._settings
-        if self._published:
-            return s.ema
-        # Counted in log-sigma, the memory is alike at every step count (method.md section 2).
-        return per_sample(torch.exp(-e_folds / s.memory), like) if s.memory > 0 else 0.0
+    def _limited(self, mask: Tensor) -> Tensor:
+        return mask if self._limit is None else mask * resample(self._limit.to(mask), mask.shape[2:])
+
+    def _among(self, raw: Tensor) -> Places | None:
+        """The pixels of ``within``, found once for each size of the latent."""
+        if self._within is None:
+            return None
+        if self._places is None or self._places[0] != raw.shape[2:]:
+            within = resample(self._within.to(raw), raw.shape[2:])
+            self._places = (raw.shape[2:], places(within, self._samples))
+        return self._places[1]
 
     def _raw(self, denoised: Tensor, x: Tensor) -> Tensor | None:
         source = self._settings.mask_source
@@ -151,8 +176,9 @@ class Mask:
             return structure(denoised)
         if source == "first":
             if self._frozen is None:
-                self._frozen = x.detach().abs().mean(1, keepdim=True, dtype=torch.float32)
-            return resample(self._frozen, denoised.shape[2:])
+                self._frozen = x.abs().mean(1, keepdim=True, dtype=torch.float32)
+            # A copy: what is made of it is written in place.
+            return resample(self._frozen, denoised.shape[2:]).clone()
         previous, self._previous = self._previous, denoised
         if previous is None:
             return None

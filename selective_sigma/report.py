@@ -12,8 +12,10 @@ from torch import Tensor
 class Report:
     """Model calls of one run by kind, and why steps went without detail.
 
-    ``skipped`` counts steps by reason: ``schedule`` (outside start..end), ``range`` (a sigma the
-    run does not hold), ``first`` (nothing to compare with yet), ``empty`` (the mask lit nothing).
+    ``skipped`` counts steps by reason: ``idle`` (strength or coverage 0), ``schedule`` (outside
+    start..end), ``range`` (a sigma the run does not hold), ``first`` (nothing to compare with yet),
+    ``empty`` (the mask lit nothing). A step counts as ``held`` where the held effect served at
+    least one sample; when others in its batch had to be measured, it has a ``lied`` call too.
     """
 
     steps: int = 0
@@ -21,7 +23,7 @@ class Report:
     lied: int = 0
     held: int = 0
     skipped: dict[str, int] = field(default_factory=dict[str, int])
-    _unsound: Tensor | None = field(default=None, repr=False)
+    _sound: list[Tensor] = field(default_factory=list[Tensor], repr=False)
 
     @property
     def calls(self) -> int:
@@ -31,17 +33,19 @@ class Report:
     @property
     def nonfinite(self) -> int:
         """Predictions with NaN or inf, by sample, that were passed through untouched."""
-        return 0 if self._unsound is None else int(self._unsound)
+        return int((~torch.cat(self._sound)).sum()) if self._sound else 0
 
     def skip(self, reason: str) -> None:
+        """Count a step that went without detail."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
     def count_unsound(self, sound: Tensor) -> None:
-        # Summed where it lies; reading it here would make the host wait for the device.
-        bad = torch.count_nonzero(~sound)
-        self._unsound = bad if self._unsound is None else self._unsound + bad
+        """Count the samples, (batch,) bool, that are not sound, when somebody asks."""
+        # Reading it here would make the host wait for the device.
+        self._sound.append(sound)
 
     def as_dict(self) -> dict[str, object]:
+        """The counts, ready for JSON."""
         counts: dict[str, object] = {
             name: getattr(self, name) for name in ("steps", "calls", "true", "lied", "held", "nonfinite")
         }

@@ -19,12 +19,25 @@ class Streams:
     def __len__(self) -> int:
         return 1 if self._shapes is None else len(self._shapes)
 
+    def check(self, x: Tensor) -> None:
+        """Raise ``ValueError`` unless the parts make up ``x``."""
+        if self._shapes is None:
+            return
+        total = sum(math.prod(shape) for shape in self._shapes)
+        if x.ndim != 3 or x.shape[1] != 1 or x.shape[2] != total:
+            raise ValueError(f"shapes hold {total} values, x has shape {tuple(x.shape)}: give (batch, 1, {total})")
+
     def split(self, packed: Tensor) -> list[Tensor]:
         """Views of the parts, each (batch, channels, *space)."""
         if self._shapes is None:
             return [packed]
-        parts = packed.split([math.prod(shape) for shape in self._shapes], dim=-1)
-        return [part.reshape(len(packed), *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        parts: list[Tensor] = []
+        start = 0
+        for shape in self._shapes:
+            size = math.prod(shape)
+            parts.append(packed.narrow(-1, start, size).reshape(len(packed), *shape))
+            start += size
+        return parts
 
     def join(self, masks: list[Tensor]) -> Tensor:
         """Pack one mask (batch, 1, *space) per part to broadcast against the packed latent."""
