@@ -1,0 +1,1 @@
+"""What we claim, as comparisons that anyone can run: ``selective-sigma bench``."""
