@@ -1,0 +1,129 @@
+"""Every sampler ComfyUI names, on eps and flow models: bit for bit where there is nothing to add."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import comfy.samplers
+import pytest
+import tiny
+import torch
+from published import Published
+from torch import Tensor
+
+from selective_sigma import Report, Settings
+from selective_sigma.comfy.capture import Capture
+from selective_sigma.comfy.model_patch import patch
+from selective_sigma.comfy.sampler import wrap
+
+NAMES = comfy.samplers.SAMPLER_NAMES
+KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
+STEPS = 10
+PUBLISHED = Settings(mask_source="change_published", passes="two", lie="fixed_input")
+every = pytest.mark.parametrize("name", NAMES)
+both = pytest.mark.parametrize("kind", KINDS)
+# Two solvers of ComfyUI's own say this of every run, wrapped or not.
+pytestmark = pytest.mark.filterwarnings("ignore:To copy construct", "ignore:Should have t")
+
+
+class Ran(NamedTuple):
+    result: Tensor
+    calls: int
+    report: Report | None
+
+
+@cache
+def base(kind: str) -> Any:
+    return tiny.model(KINDS[kind])
+
+
+@cache
+def run(kind: str, name: str, settings: Settings | None = None) -> Ran:
+    """One run; the same for the same question, which is asked only once."""
+    model, capture = base(kind), Capture()
+    sampler = tiny.sampler(name)
+    if settings is not None:
+        sampler = wrap(sampler, settings, capture=capture)
+    tiny.calls(model).clear()
+    result = tiny.sample(model, sampler, tiny.schedule(model, STEPS))
+    return Ran(result, len(tiny.calls(model)), capture.report)
+
+
+@cache
+def published(kind: str, name: str) -> tuple[Tensor, Published]:
+    reference = Published()
+    model = base(kind)
+    return tiny.sample(model, reference.wrap(tiny.sampler(name)), tiny.schedule(model, STEPS)), reference
+
+
+def test_all_are_here():
+    assert len(NAMES) == 42
+
+
+@both
+@every
+def test_finite_and_changed(kind: str, name: str):
+    ran = run(kind, name, Settings())
+    assert ran.result.isfinite().all()
+    assert 1e-4 < tiny.effect(ran.result, run(kind, name).result) / float(ran.result.norm()) < 0.5
+
+
+@both
+@every
+def test_zeros_is_the_bare_sampler(kind: str, name: str):
+    ran = run(kind, name, Settings(mask_override="zeros"))
+    assert torch.equal(ran.result, run(kind, name).result)
+    assert ran.report is not None
+    assert ran.report.lied > 0
+
+
+@both
+@every
+def test_ones_is_coverage_one(kind: str, name: str):
+    ones, full = run(kind, name, Settings(mask_override="ones")), run(kind, name, Settings(coverage=1.0))
+    assert torch.equal(ones.result, full.result)
+    assert not torch.equal(ones.result, run(kind, name).result)
+
+
+@every
+def test_nothing_to_do_is_the_very_sampler(name: str):
+    sampler = tiny.sampler(name)
+    assert wrap(sampler, Settings(strength=0.0)) is sampler
+    assert wrap(sampler, Settings(coverage=0.0)) is sampler
+    assert wrap(sampler, Settings()) is not sampler
+
+
+@both
+@every
+def test_model_patch_is_the_sampler_wrap(kind: str, name: str):
+    model = patch(base(kind), Settings())
+    result = tiny.sample(model, tiny.sampler(name), tiny.schedule(model, STEPS))
+    assert torch.equal(result, run(kind, name, Settings()).result)
+
+
+@both
+@every
+def test_calls_are_counted_and_fewer_than_published(kind: str, name: str):
+    steps = run(kind, name).calls
+    _, reference = published(kind, name)
+    assert reference.calls > reference.steps
+    for settings in (Settings(), Settings(passes="two"), Settings(coverage=1.0)):
+        ran = run(kind, name, settings)
+        assert ran.report is not None
+        assert ran.report.calls == ran.calls
+        if name == "dpm_adaptive":  # Chooses its steps by what it sees.
+            assert ran.calls / ran.report.steps <= reference.calls / reference.steps
+            continue
+        assert ran.report.steps == reference.steps == steps
+        assert ran.calls <= reference.calls
+    assert run(kind, name, Settings()).calls < reference.calls
+    assert run(kind, name, Settings(coverage=1.0)).calls == run(kind, name, Settings(coverage=1.0)).report.steps
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "cfg_pp" not in name])
+def test_published_constants_give_the_published_method(name: str):
+    expected, _ = published("eps", name)
+    result = run("eps", name, PUBLISHED).result
+    assert tiny.effect(result, expected) <= 1e-5 * float(expected.norm())
+    assert tiny.effect(expected, run("eps", name).result) > 1e-3 * float(expected.norm())
