@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ class Levels:
         self._check(given)
         run = levels[self.index :]
         # Second-order schedulers list a level once for each call; a step is a change of level.
-        self.sigmas = [run[0]] + [now for then, now in zip(run, run[1:], strict=False) if now != then]
+        self.sigmas = [run[0]] + [now for then, now in pairwise(run) if now != then]
 
     def over(self, scheduler: Any, given: Tensor) -> bool:
         """Whether a call belongs to another run than this one."""

@@ -21,17 +21,10 @@ class _Branch(Detailer):
     """A detailer that takes its masks from the one that made the same step before it, if any."""
 
     lead: _Branch | None = None
-    latest: Tensor | None = None
+    latest: Any = None
 
-    def _mask(
-        self, denoised: Tensor, x: Tensor, levels: list[float], strength: Tensor, may_skip: bool
-    ) -> Tensor | None:
-        if self.lead is None:
-            self.latest = super()._mask(denoised, x, levels, strength, may_skip)
-        else:
-            self.mask, self.latest = self.lead.mask, self.lead.latest
-            if self.latest is None:
-                self.report.skip("first" if self.mask is None else "empty")
+    def _mask(self, *views: Any) -> Any:
+        self.latest = super()._mask(*views) if self.lead is None else self.lead.latest
         return self.latest
 
 
@@ -144,14 +137,14 @@ class Run:
             return known[0]
         branch = _Branch(self.settings, levels.sigmas, levels.kind.family, **self._options)
         branch.report = self.report
+        track = _Track(branch, parts)
         if turn:
             branch.lead = self._tracks[0].branch
-        elif known:
-            branch.masks = known[0].branch.masks
-        for other in self._tracks[1:]:
-            other.branch.lead = branch if turn == 0 else other.branch.lead
-        self._tracks[turn : turn + 1] = [_Track(branch, parts)]
-        return self._tracks[turn]
+            self._tracks[turn : turn + 1] = [track]
+        else:
+            branch.masks = known[0].branch.masks if known else branch.masks
+            self._tracks = [track]
+        return track
 
 
 def _output(result: Any) -> Tensor:

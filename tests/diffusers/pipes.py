@@ -1,0 +1,240 @@
+"""Tiny pipelines with random weights, built from configs: nothing is downloaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSDEScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    LMSDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+    TCDScheduler,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+UNET_SCHEDULERS = {
+    "euler": lambda: EulerDiscreteScheduler(**SD, timestep_spacing="leading"),
+    "euler_karras_v": lambda: EulerDiscreteScheduler(**SD, use_karras_sigmas=True, prediction_type="v_prediction"),
+    "euler_ancestral": lambda: EulerAncestralDiscreteScheduler(**SD),
+    "heun": lambda: HeunDiscreteScheduler(**SD),
+    "lms": lambda: LMSDiscreteScheduler(**SD),
+    "dpmpp_2m_karras": lambda: DPMSolverMultistepScheduler(**SD, use_karras_sigmas=True),
+    "dpmpp_2m_sde": lambda: DPMSolverMultistepScheduler(**SD, algorithm_type="sde-dpmsolver++"),
+    "dpmpp_2s": lambda: DPMSolverSinglestepScheduler(**SD),
+    "dpmpp_sde": lambda: DPMSolverSDEScheduler(**SD, noise_sampler_seed=3),
+    "deis": lambda: DEISMultistepScheduler(**SD),
+    "unipc": lambda: UniPCMultistepScheduler(**SD),
+    "ddim": lambda: DDIMScheduler(**SD, clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+    "ddim_zero_snr": lambda: DDIMScheduler(
+        **SD,
+        clip_sample=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    ),
+    "ddpm": lambda: DDPMScheduler(**SD, clip_sample=False),
+    "lcm": lambda: LCMScheduler(**SD),
+    "tcd": lambda: TCDScheduler(**SD),
+}
+FLOW_SCHEDULERS = {
+    "flow_euler": lambda: FlowMatchEulerDiscreteScheduler(shift=3.0),
+    "flow_heun": lambda: FlowMatchHeunDiscreteScheduler(shift=3.0),
+    "flow_unipc": lambda: UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    ),
+    "flow_dpmpp_2m": lambda: DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    ),
+}
+
+
+def _random(*shape: int, seed: int = 7) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Tiny:
+    """A pipeline and the arguments to call it with; ``tiny(...)`` returns its latents."""
+
+    def __init__(self, pipe: Any, arguments: dict[str, Any], modules: tuple[str, ...]):
+        self.pipe = pipe
+        self.arguments = arguments
+        self.module = getattr(pipe, modules[0])
+        pipe.set_progress_bar_config(disable=True)
+
+    def __call__(self, seed: int = 0, **changes: Any) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        # Some samplers draw from the global generator.
+        torch.manual_seed(seed)
+        return self.pipe(generator=generator, **{**self.arguments, **changes})[0]
+
+
+def _unet(**changes: Any) -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "sample_size": 16,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": (2, 4),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 32,
+        "cross_attention_dim": 32,
+    }
+    return UNet2DConditionModel(**{**config, **changes}).eval()
+
+
+def _sdxl_arguments() -> dict[str, Any]:
+    return {
+        "prompt_embeds": _random(1, 5, 32),
+        "negative_prompt_embeds": _random(1, 5, 32, seed=8),
+        "pooled_prompt_embeds": _random(1, 32, seed=9),
+        "negative_pooled_prompt_embeds": _random(1, 32, seed=10),
+        "num_inference_steps": 8,
+        "guidance_scale": 4.0,
+        "output_type": "latent",
+        "return_dict": False,
+    }
+
+
+def sdxl(scheduler: Any = None) -> Tiny:
+    pipe = StableDiffusionXLPipeline(
+        None, None, None, None, None, _unet(), scheduler or UNET_SCHEDULERS["euler"](), add_watermarker=False
+    )
+    return Tiny(pipe, {**_sdxl_arguments(), "height": 128, "width": 96}, ("unet",))
+
+
+def sdxl_img2img(scheduler: Any = None) -> Tiny:
+    torch.manual_seed(0)
+    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, sample_size=16)
+    pipe = StableDiffusionXLImg2ImgPipeline(
+        vae, None, None, None, None, _unet(), scheduler or UNET_SCHEDULERS["euler"](), add_watermarker=False
+    )
+    return Tiny(pipe, {**_sdxl_arguments(), "image": _random(1, 4, 16, 16), "strength": 0.6}, ("unet",))
+
+
+def flux(scheduler: Any = None) -> Tiny:
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    ).eval()
+    scheduler = scheduler or FLOW_SCHEDULERS["flow_euler"]()
+    pipe = FluxPipeline(scheduler, None, None, None, None, None, transformer)
+    arguments = {
+        "prompt_embeds": _random(1, 5, 32),
+        "pooled_prompt_embeds": _random(1, 32, seed=9),
+        "height": 128,
+        "width": 96,
+        "num_inference_steps": 8,
+        "output_type": "latent",
+        "return_dict": False,
+    }
+    return Tiny(pipe, arguments, ("transformer",))
+
+
+def flux_true_cfg(scheduler: Any = None) -> Tiny:
+    tiny = flux(scheduler)
+    tiny.arguments |= {
+        "negative_prompt_embeds": _random(1, 5, 32, seed=8),
+        "negative_pooled_prompt_embeds": _random(1, 32, seed=10),
+        "true_cfg_scale": 3.0,
+    }
+    return tiny
+
+
+def sd3(scheduler: Any = None) -> Tiny:
+    torch.manual_seed(0)
+    transformer = SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        caption_projection_dim=32,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        pos_embed_max_size=16,
+    ).eval()
+    scheduler = scheduler or FLOW_SCHEDULERS["flow_euler"]()
+    pipe = StableDiffusion3Pipeline(transformer, scheduler, None, None, None, None, None, None, None)
+    return Tiny(pipe, {**_sdxl_arguments(), "height": 128, "width": 96}, ("transformer",))
+
+
+def wan(scheduler: Any = None) -> Tiny:
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=32,
+        freq_dim=32,
+        ffn_dim=32,
+        num_layers=2,
+        rope_max_seq_len=32,
+    ).eval()
+    scheduler = scheduler or FLOW_SCHEDULERS["flow_unipc"]()
+    pipe = WanPipeline(None, None, None, scheduler, transformer)
+    arguments = {
+        "prompt_embeds": _random(1, 5, 32),
+        "negative_prompt_embeds": _random(1, 5, 32, seed=8),
+        "height": 128,
+        "width": 96,
+        "num_frames": 9,
+        "num_inference_steps": 8,
+        "guidance_scale": 3.0,
+        "output_type": "latent",
+        "return_dict": False,
+    }
+    return Tiny(pipe, arguments, ("transformer",))
+
+
+PIPES = {"sdxl": sdxl, "flux": flux, "flux_true_cfg": flux_true_cfg, "sd3": sd3, "wan": wan}
+FLOW_PIPES = ("flux", "flux_true_cfg", "sd3", "wan")
+CASES = [("sdxl", name) for name in UNET_SCHEDULERS]
+CASES += [(pipe, name) for pipe in FLOW_PIPES for name in FLOW_SCHEDULERS]
+
+
+def build(pipe: str, scheduler: str | None = None) -> Tiny:
+    """A tiny pipeline by name, with a scheduler by name or its own."""
+    makers = {**UNET_SCHEDULERS, **FLOW_SCHEDULERS}
+    return PIPES[pipe](makers[scheduler]() if scheduler else None)

@@ -1,0 +1,131 @@
+"""A denoiser known in closed form: the adapter's run must equal the core's own on it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from torch import nn
+
+from selective_sigma import Detailer, Prediction, Settings
+from selective_sigma.diffusers import detail
+from selective_sigma.diffusers.predictions import from_input, to_denoised, to_input, to_output
+
+from .pipes import SD
+
+# Divides 1000: DDIM steps by a constant number of timesteps.
+STEPS = 10
+SIZE = 16
+
+
+def field(seed: int, channels: int = 3) -> torch.Tensor:
+    return torch.randn((1, channels, SIZE, SIZE), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+MEAN = field(1)
+SPREAD = (field(2, 1).abs() * torch.linspace(0.02, 1.5, SIZE)) + 0.05
+
+
+def exact(x: torch.Tensor, sigma: torch.Tensor, family: str) -> torch.Tensor:
+    """E[x0 | x] where every pixel is normal, with its own mean and spread."""
+    sigma = sigma.double().reshape(-1, 1, 1, 1)
+    signal = 1 - sigma if family == "flow" else torch.ones_like(sigma)
+    return (signal * SPREAD**2 * x + sigma**2 * MEAN) / (signal**2 * SPREAD**2 + sigma**2)
+
+
+class Exact(nn.Module):
+    """``exact`` as a network: its input scaled, its noise level told by timestep."""
+
+    def __init__(self, scheduler, prediction: str):
+        super().__init__()
+        self.prediction = prediction
+        self.family = "flow" if prediction == "flow_prediction" else "ve"
+        if self.family == "ve":
+            alphas = scheduler.alphas_cumprod.double()
+            self.logs = ((1 - alphas) / alphas).log() / 2
+
+    def forward(self, sample, timestep):
+        timestep = timestep.double().reshape(-1)
+        if self.family == "flow":
+            sigma = timestep / 1000
+        else:
+            low = timestep.floor().long().clamp(0, len(self.logs) - 2)
+            sigma = torch.lerp(self.logs[low], self.logs[low + 1], timestep - low).exp()
+        x = from_input(sample.double(), sigma, self.family)
+        return (to_output(exact(x, sigma, self.family), x, sigma, self.prediction),)
+
+
+class Loop:
+    """The least a pipeline can be."""
+
+    def __init__(self, scheduler, prediction: str):
+        self.scheduler = scheduler
+        self.unet = Exact(scheduler, prediction)
+
+    def __call__(self, x):
+        self.scheduler.set_timesteps(STEPS)
+        for t in self.scheduler.timesteps:
+            shown = self.scheduler.scale_model_input(x, t) if hasattr(self.scheduler, "scale_model_input") else x
+            x = self.scheduler.step(self.unet(shown, t)[0], t, x, return_dict=False)[0]
+        return x.double()
+
+
+def core(settings: Settings, sigmas: list[float], noise: torch.Tensor, family: str):
+    """Euler's method with the core alone."""
+    detailer = Detailer(settings, sigmas, family)
+    x = noise * sigmas[0]
+    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+        sigma = torch.tensor([now], dtype=torch.float64)
+        told = detailer.step(lambda x, s: Prediction(exact(x, s, family)), x, sigma).denoised
+        x = x + (x - told) / now * (after - now)
+    return x, detailer
+
+
+def scheduler_of(name: str, prediction: str):
+    if name == "flow":
+        return FlowMatchEulerDiscreteScheduler(shift=3.0)
+    if name == "euler":
+        return EulerDiscreteScheduler(**SD, prediction_type=prediction, timestep_spacing="trailing")
+    return DDIMScheduler(**SD, prediction_type=prediction, timestep_spacing="trailing", clip_sample=False)
+
+
+VE = [(name, prediction) for name in ("euler", "ddim") for prediction in ("epsilon", "v_prediction", "sample")]
+
+
+@pytest.mark.parametrize("passes", ["two", "economy"])
+@pytest.mark.parametrize("coverage", [0.5, 1.0])
+@pytest.mark.parametrize(("name", "prediction"), [*VE, ("flow", "flow_prediction")])
+def test_equals_the_core(name, prediction, coverage, passes):
+    settings = Settings(strength=0.2, coverage=coverage, passes=passes)
+    scheduler = scheduler_of(name, prediction)
+    pipe = Loop(scheduler, prediction)
+    noise = field(3)
+    family = "flow" if name == "flow" else "ve"
+    scheduler.set_timesteps(STEPS)
+    if name == "ddim":
+        alphas = scheduler.alphas_cumprod[scheduler.timesteps].float()
+        sigmas = [*((1 - alphas) / alphas).sqrt().tolist(), 0.0]
+    else:
+        sigmas = scheduler.sigmas.tolist()
+    start = noise * sigmas[0]
+    with detail(pipe, strength=0.2, coverage=coverage, passes=passes) as run:
+        # DDIM keeps its latent as the model is shown it.
+        found = pipe(to_input(start, torch.tensor(sigmas[:1]), "ve") if name == "ddim" else start)
+    wanted, detailer = core(settings, sigmas, noise, family)
+    plain, _ = core(Settings(strength=0.0), sigmas, noise, family)
+    effect = (wanted - plain).norm()
+    assert effect > 1e-3
+    assert (found - wanted).norm() < 1e-3 * effect
+    assert (found - wanted).abs().max() < 1e-4
+    assert run.report.as_dict() == detailer.report.as_dict()
+    torch.testing.assert_close(run.mask, detailer.mask, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "flow_prediction"])
+def test_conversions_invert(prediction):
+    family = "flow" if prediction == "flow_prediction" else "ve"
+    sigma = torch.tensor([0.03, 0.9], dtype=torch.float64)
+    x, denoised = field(4).repeat(2, 1, 1, 1), field(5).repeat(2, 1, 1, 1)
+    output = to_output(denoised, x, sigma, prediction)
+    torch.testing.assert_close(to_denoised(output, x, sigma, prediction), denoised)
+    torch.testing.assert_close(from_input(to_input(x, sigma, family), sigma, family), x)

@@ -1,0 +1,179 @@
+"""The hook comes and goes without a trace, and refuses what it cannot do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import EDMEulerScheduler, EulerDiscreteScheduler, FirstBlockCacheConfig, PyramidAttentionBroadcastConfig
+from diffusers.hooks import HookRegistry, ModelHook
+
+from selective_sigma.diffusers import SUPPORTED, detail, disable, enable
+
+from .pipes import SD, build, flux, sdxl
+
+
+class Scale(ModelHook):
+    """Another hook, with or without a forward of its own."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+        self.calls = 0
+
+    def post_forward(self, module, output):
+        self.calls += 1
+        return (output[0] * self.factor, *output[1:])
+
+
+class ScaleForward(Scale):
+    def new_forward(self, module, *args, **kwargs):
+        return self.fn_ref.original_forward(*args, **kwargs)
+
+
+def state(module):
+    return {name: value for name, value in vars(module).items() if name not in ("_modules", "_parameters", "_buffers")}
+
+
+def test_removal_leaves_no_trace():
+    tiny = sdxl()
+    before = state(tiny.module)
+    with detail(tiny.pipe):
+        assert state(tiny.module) != before
+    assert state(tiny.module) == before
+    with pytest.raises(RuntimeError, match="mine"), detail(tiny.pipe):
+        raise RuntimeError("mine")
+    assert state(tiny.module) == before
+
+
+@pytest.mark.parametrize("settings", [{"strength": 0}, {"coverage": 0.0}])
+def test_idle_installs_nothing(settings):
+    tiny = sdxl()
+    before = state(tiny.module)
+    with detail(tiny.pipe, **settings) as run:
+        assert state(tiny.module) == before
+    assert run.mask is None
+    assert run.report.calls == 0
+
+
+@pytest.mark.parametrize("kind", [Scale, ScaleForward])
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_beside_another_hook(kind, order):
+    tiny = sdxl()
+    bare = tiny()
+    registry = HookRegistry.check_if_exists_or_initialize(tiny.module)
+    if order == "before":
+        registry.register_hook(kind(0.9), "scale")
+        forward = tiny.module.forward
+        scaled = tiny()
+        with detail(tiny.pipe, mask_override="zeros"):
+            assert torch.equal(tiny(), scaled)
+        assert tiny.module.forward is forward
+    else:
+        enable(tiny.pipe, mask_override="zeros")
+        registry.register_hook(kind(0.9), "scale")
+        scaled = tiny()
+        disable(tiny.pipe)
+    assert not torch.equal(scaled, bare)
+    assert torch.equal(tiny(), scaled)
+    registry.remove_hook("scale")
+    assert torch.equal(tiny(), bare)
+
+
+def test_twice_is_refused():
+    tiny = sdxl()
+    with detail(tiny.pipe):
+        with pytest.raises(ValueError, match=r"already enabled on this pipe's unet.*disable"):
+            enable(tiny.pipe)
+        changed = tiny()
+    with detail(tiny.pipe):
+        assert torch.equal(tiny(), changed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strength": float("nan")}, "strength"),
+        ({"coverage": 2}, "coverage"),
+        ({"start": 0.9, "end": 0.1}, "start"),
+        ({"mask_source": "no"}, "mask_source"),
+        ({"limit": torch.ones(4, 4)}, "limit"),
+    ],
+)
+def test_bad_settings(settings, message):
+    tiny = sdxl()
+    before = state(tiny.module)
+    with pytest.raises(ValueError, match=message), detail(tiny.pipe, **settings):
+        pass
+    assert state(tiny.module) == before
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (EDMEulerScheduler(), "EDMEulerScheduler is not supported"),
+        (None, "NoneType is not supported"),
+        (EulerDiscreteScheduler(prediction_type="v_prediction", timestep_type="continuous"), "continuous"),
+        (EulerDiscreteScheduler(prediction_type="odd"), "prediction_type 'odd'"),
+    ],
+)
+def test_unsupported_scheduler(scheduler, message):
+    tiny = sdxl()
+    tiny.pipe.scheduler = scheduler
+    with pytest.raises(ValueError, match=message) as caught:
+        enable(tiny.pipe)
+    if "not supported: set" in str(caught.value):
+        assert all(name in str(caught.value) for name in SUPPORTED)
+
+
+def test_scheduler_changed_while_enabled():
+    tiny = sdxl()
+    with detail(tiny.pipe) as run:
+        tiny()
+        tiny.pipe.scheduler = EulerDiscreteScheduler(**SD, use_karras_sigmas=True)
+        tiny()
+        assert run.report.steps == 8
+        tiny.pipe.scheduler = EDMEulerScheduler()
+        with pytest.raises(ValueError, match="EDMEulerScheduler is not supported"):
+            tiny()
+
+
+def test_no_denoiser():
+    class Empty:
+        scheduler = EulerDiscreteScheduler()
+
+    with pytest.raises(ValueError, match="Empty has no unet or transformer"):
+        enable(Empty())
+
+
+@pytest.mark.parametrize("pipe", ["flux", "flux_true_cfg", "wan"])
+def test_first_block_cache_keeps_the_passes_apart(pipe):
+    tiny = build(pipe)
+    tiny.module.enable_cache(FirstBlockCacheConfig(threshold=1.0))
+    plain = tiny()
+    with detail(tiny.pipe, mask_override="zeros") as run:
+        assert torch.equal(tiny(), plain)
+        assert run.report.lied > 0
+    with detail(tiny.pipe, passes="two"):
+        assert tiny().isfinite().all()
+    assert torch.equal(tiny(), plain)
+    tiny.module.disable_cache()
+    assert not torch.equal(tiny(), plain)
+
+
+def test_a_counting_cache_is_refused():
+    tiny = flux()
+    config = PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=(0, 1000),
+        spatial_attention_block_identifiers=("transformer_blocks",),
+        current_timestep_callback=lambda: tiny.pipe._current_timestep,
+    )
+    tiny.module.enable_cache(config)
+    with pytest.raises(ValueError, match=r"PyramidAttentionBroadcastHook counts model calls.*disable_cache"):
+        enable(tiny.pipe)
+    tiny.module.disable_cache()
+    with detail(tiny.pipe):
+        tiny()
+        tiny.module.enable_cache(config)
+        with pytest.raises(ValueError, match="counts model calls"):
+            tiny()

@@ -1,0 +1,147 @@
+"""Inputs that hold more than the latent, and outputs that hold more than the prediction."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
+from torch import nn
+
+from selective_sigma.diffusers import detail
+from selective_sigma.diffusers.packing import Layout
+
+from .pipes import SD, flux
+
+GRID = (6, 4)
+
+
+class Net(nn.Module):
+    """A little convolutional eps model: ``inputs`` channels to ``outputs``."""
+
+    def __init__(self, inputs, outputs, config=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.seen = []
+        if config:
+            self.config = {"in_channels": inputs, "out_channels": outputs}
+
+    def forward(self, sample, timestep, extra=None):
+        self.seen.append((sample, timestep))
+        return (torch.tanh(self.conv(sample)) * (1 + timestep.reshape(-1, 1, 1, 1) / 1000), "more")
+
+
+class Loop:
+    def __init__(self, net, scheduler=None, time=lambda t: t):
+        self.unet = net
+        self.scheduler = scheduler or DDIMScheduler(**SD, clip_sample=False)
+        self.time = time
+
+    @torch.no_grad()
+    def __call__(self, behind=None, steps=8):
+        x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        self.scheduler.set_timesteps(steps)
+        for t in self.scheduler.timesteps:
+            output, more = self.unet(x if behind is None else torch.cat([x, behind], 1), self.time(t))
+            assert more == "more"
+            x = self.scheduler.step(output[:, :4], t, x, return_dict=False)[0]
+        return x
+
+
+def identities(pipe, call):
+    plain = call()
+    with detail(pipe, mask_override="zeros"):
+        assert torch.equal(call(), plain)
+    with detail(pipe, mask_override="ones"):
+        ones = call()
+    with detail(pipe, coverage=1.0):
+        assert torch.equal(call(), ones)
+    with detail(pipe, strength=0.3) as run:
+        out = call()
+    assert not torch.equal(out, plain)
+    assert not torch.equal(ones, plain)
+    return run
+
+
+@pytest.mark.parametrize(("behind", "outputs", "config"), [(0, 4, False), (0, 8, True), (5, 4, True)])
+def test_channels(behind, outputs, config):
+    """No config; a learned variance; an inpainting model's mask and masked image."""
+    net = Net(4 + behind, outputs, config)
+    pipe = Loop(net)
+    extra = torch.randn(2, behind, 8, 8) if behind else None
+    run = identities(pipe, lambda: pipe(extra))
+    assert run.mask.shape == (2, 1, 8, 8)
+    if behind:
+        assert all(torch.equal(sample[:, 4:], extra) for sample, _ in net.seen)
+
+
+def test_what_the_lied_pass_is_told():
+    """Same latent at unit variance, and a timestep between the table's."""
+    net = Net(4, 4)
+    pipe = Loop(net)
+    with detail(pipe, strength=0.2, passes="two", mask_source="structure"):
+        pipe()
+    pairs = [(a, b) for a, b in zip(net.seen, net.seen[1:], strict=False) if b[1].shape == (2,)]
+    table = ((1 - pipe.scheduler.alphas_cumprod) / pipe.scheduler.alphas_cumprod).sqrt()
+    assert len(pairs) > 3
+    for (x, t), (lied, told) in pairs[:3]:
+        true, low = float(table[t]), told[0].long()
+        sigma = float(torch.lerp(table[low].log(), table[low + 1].log(), told[0] - low).exp())
+        assert sigma == pytest.approx(0.8 * true, rel=1e-3)
+        wanted = x * ((1 + true**2) / (1 + sigma**2)) ** 0.5
+        torch.testing.assert_close(lied, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_another_measure_of_time_is_refused():
+    pipe = Loop(Net(4, 4), FlowMatchEulerDiscreteScheduler(), time=lambda t: 1 - t / 1000)
+    with pytest.raises(ValueError, match="reversed"), detail(pipe):
+        pipe()
+
+
+def test_tokens_without_a_grid_are_refused():
+    tiny = flux()
+    with pytest.raises(ValueError, match="neither img_ids nor img_shapes"):
+        Layout(torch.zeros(1, 24, 16), tiny.module, {}.get)
+
+
+def test_packing_is_the_pipelines_own():
+    tiny = flux()
+    latents = torch.arange(2 * 4 * 12 * 8.0).reshape(2, 4, 12, 8)
+    tokens = FluxPipeline._pack_latents(latents, 2, 4, 12, 8)
+    ids = FluxPipeline._prepare_latent_image_ids(2, *GRID, "cpu", torch.float32)
+    for name, value in (("img_ids", ids), ("img_shapes", [[(1, *GRID)], [(1, *GRID)]])):
+        layout = Layout(tokens, tiny.module, {name: value}.get)
+        assert torch.equal(layout.read(tokens), latents)
+        assert torch.equal(layout.write(tokens, latents), tokens)
+
+
+def test_reference_tokens():
+    """Flux Kontext: an image's tokens behind the latent's."""
+    tiny = flux()
+    reference = torch.randn(1, 24, 16, generator=torch.Generator().manual_seed(5))
+    ids = FluxPipeline._prepare_latent_image_ids(1, *GRID, "cpu", torch.float32)
+    second = ids.clone()
+    second[:, 0] = 1
+    seen = []
+
+    @torch.no_grad()
+    def call():
+        x = torch.randn(1, 24, 16, generator=torch.Generator().manual_seed(0))
+        scheduler = tiny.pipe.scheduler
+        scheduler.set_timesteps(8)
+        for t in scheduler.timesteps:
+            output = tiny.module(
+                torch.cat([x, reference], 1),
+                timestep=t.expand(1) / 1000,
+                img_ids=torch.cat([ids, second]),
+                txt_ids=torch.zeros(5, 3),
+                encoder_hidden_states=tiny.arguments["prompt_embeds"],
+                pooled_projections=tiny.arguments["pooled_prompt_embeds"],
+            ).sample
+            seen.append(output.shape)
+            x = scheduler.step(output[:, :24], t, x, return_dict=False)[0]
+        return x
+
+    run = identities(tiny.pipe, call)
+    assert run.mask.shape == (1, 1, 12, 8)
+    assert set(seen) == {(1, 48, 16)}

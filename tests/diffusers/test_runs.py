@@ -1,0 +1,192 @@
+"""One detailer for each run of a pipeline, one mask for each step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from selective_sigma.diffusers import detail, disable, enable
+
+from .pipes import PIPES, UNET_SCHEDULERS, build, sdxl, sdxl_img2img, wan
+
+
+@pytest.mark.parametrize("pipe", PIPES)
+def test_each_call_of_a_pipe_is_a_run(pipe):
+    tiny = build(pipe)
+    with detail(tiny.pipe) as run:
+        first = tiny()
+        report = run.report
+        mask = run.mask
+        again = tiny()
+        assert torch.equal(again, first)
+        assert run.report is not report
+        assert run.report.as_dict() == report.as_dict()
+        assert torch.equal(run.mask, mask)
+        tiny(num_inference_steps=5)
+        assert run.report.steps == report.steps * 5 // 8
+        # A run that breaks off leaves nothing to the next.
+        with pytest.raises(KeyboardInterrupt):
+            tiny(callback_on_step_end=_interrupt)
+        assert torch.equal(tiny(), first)
+
+
+def _interrupt(pipe, step, timestep, kwargs):
+    if step == 4:
+        raise KeyboardInterrupt
+    return kwargs
+
+
+@pytest.mark.parametrize("pipe", ["sdxl", "flux_true_cfg", "wan"])
+def test_samples_do_not_meet(pipe):
+    """A batch gives each sample what it gets alone; batch sizes may differ between runs."""
+    tiny = build(pipe)
+    size = {"num_videos_per_prompt" if pipe == "wan" else "num_images_per_prompt": 2}
+    with detail(tiny.pipe, coverage=0.6, passes="two") as run:
+        alone = tiny()
+        alone_mask = run.mask
+        both = tiny(**size)
+        assert run.mask.shape[0] == 2
+        assert both.shape[0] == 2
+        assert torch.equal(tiny(), alone)
+    plain = tiny(**size)
+    assert (both - plain).flatten(1).norm(dim=1).min() > 0
+    # The first sample draws the same noise in both where the batch does not change how it is drawn.
+    with detail(tiny.pipe, coverage=0.6, passes="two") as run:
+        latents = torch.randn(2, *_latent_shape(tiny, pipe), generator=torch.Generator().manual_seed(1))
+        both = tiny(latents=latents, **size)
+        masks = run.mask
+        alone = tiny(latents=latents[:1])
+        torch.testing.assert_close(both[:1], alone, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(masks[:1], run.mask, atol=2e-2, rtol=0)
+    assert alone_mask.shape == run.mask.shape
+
+
+def _latent_shape(tiny, pipe):
+    return {"sdxl": (4, 16, 12), "flux_true_cfg": (48, 16), "wan": (4, 3, 16, 12)}[pipe]
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dpmpp_2m_karras", "ddim", "lcm"])
+def test_image_to_image(name):
+    """Strength below 1 begins inside the schedule: that is the run."""
+    tiny = sdxl_img2img(UNET_SCHEDULERS[name]())
+    changes = {"num_inference_steps": 10, "strength": 0.6}
+    plain = tiny(**changes)
+    with detail(tiny.pipe, record=True, mask_source="structure") as run:
+        out = tiny(**changes)
+    assert torch.equal(tiny(**changes), plain)
+    assert not torch.equal(out, plain)
+    assert run.report.steps == {"heun": 11}.get(name, 6)
+    assert run.report.skipped["schedule"] >= 2
+    sigmas = [sigma for sigma, _ in run.masks]
+    assert sigmas == sorted(sigmas, reverse=True)
+    with detail(tiny.pipe, mask_override="zeros"):
+        assert torch.equal(tiny(**changes), plain)
+
+
+def test_masks_and_limit():
+    tiny = sdxl()
+    plain = tiny()
+    limit = torch.zeros(1, 1, 16, 12)
+    limit[..., :6] = 1
+    with detail(tiny.pipe, strength=0.2, limit=limit, record=True) as run:
+        assert run.mask is None
+        tiny()
+    assert len(run.masks) == run.report.steps - run.report.skipped["schedule"]
+    assert torch.equal(run.masks[-1][1], run.mask)
+    assert run.mask.shape == (1, 1, 16, 12)
+    assert 0 < run.mask[..., :6].max() <= 1
+    assert run.mask[..., 6:].max() == 0
+    with detail(tiny.pipe, strength=0.2, coverage=1.0, limit=torch.zeros(1, 1, 4, 4)) as run:
+        assert torch.equal(tiny(), plain)
+
+
+def test_second_call_of_a_step_has_the_mask_of_the_first():
+    """Wan calls its model twice a step; the second answer does not move the mask."""
+    tiny = wan()
+    with detail(tiny.pipe, record=True, passes="two") as run:
+        tiny()
+        masks = run.masks
+        other = -3 * tiny.arguments["negative_prompt_embeds"]
+        # Without guidance the pictures, and so the masks, would be those of the condition alone.
+        tiny(negative_prompt_embeds=other, guidance_scale=1.0 + 1e-12)
+        close = run.masks
+        tiny(guidance_scale=1.0)
+    assert len(masks) == len(close) == len(run.masks) == 4
+    for one, two in zip(close, run.masks, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("passes", ["two", "economy"])
+def test_guidance_in_one_batch_or_in_two_calls(passes):
+    """[uncond, cond] at once, and cond then uncond, are the same picture."""
+    tiny = sdxl()
+    unet, scheduler = tiny.pipe.unet, tiny.pipe.scheduler
+    a = tiny.arguments
+    cond, uncond = ((a[f"{n}prompt_embeds"], a[f"{n}pooled_prompt_embeds"]) for n in ("", "negative_"))
+    ids = torch.zeros(1, 6)
+
+    def call(x, t, *sides):
+        text, pooled = (torch.cat(parts) for parts in zip(*sides, strict=True))
+        added = {"text_embeds": pooled, "time_ids": ids.repeat(len(sides), 1)}
+        return unet(x.repeat(len(sides), 1, 1, 1), t, text, added_cond_kwargs=added).sample.chunk(len(sides))
+
+    @torch.no_grad()
+    def sample(batch):
+        scheduler.set_timesteps(8)
+        x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            shown = scheduler.scale_model_input(x, t)
+            if batch:
+                u, c = call(shown, t, uncond, cond)
+            else:
+                (c,), (u,) = call(shown, t, cond), call(shown, t, uncond)
+            x = scheduler.step(u + 4 * (c - u), t, x, return_dict=False)[0]
+        return x
+
+    tiny.pipe._guidance_scale = 4.0
+    plain = sample(True)
+    with detail(tiny.pipe, passes=passes) as run:
+        one = sample(True)
+        once, mask = run.report.as_dict(), run.mask
+        two = sample(False)
+        twice = run.report.as_dict()
+    assert (one - plain).norm() > 1e-3
+    torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(mask, run.mask, atol=1e-2, rtol=0)
+    for name in ("steps", "calls", "true", "lied", "held"):
+        assert twice[name] == 2 * once[name]
+
+
+def test_guidance_that_stops_on_the_way():
+    """diffusers' documented trick: a callback ends guidance, the batch halves."""
+    tiny = sdxl()
+
+    def stop(pipe, step, timestep, kwargs):
+        if step == 3:
+            pipe._guidance_scale = 0.0
+            kwargs = {name: value.chunk(2)[-1] for name, value in kwargs.items()}
+        return kwargs
+
+    names = ["prompt_embeds", "add_text_embeds", "add_time_ids"]
+    changes = {"callback_on_step_end": stop, "callback_on_step_end_tensor_inputs": names}
+    plain = tiny(**changes)
+    with detail(tiny.pipe, mask_override="zeros"):
+        assert torch.equal(tiny(**changes), plain)
+    with detail(tiny.pipe) as run:
+        out = tiny(**changes)
+    assert out.isfinite().all()
+    assert not torch.equal(out, plain)
+    assert run.report.steps == 8
+
+
+def test_enable_and_disable():
+    tiny = sdxl()
+    plain = tiny()
+    run = enable(tiny.pipe, strength=0.3)
+    changed = tiny()
+    assert not torch.equal(changed, plain)
+    assert run.report.steps == 8
+    disable(tiny.pipe)
+    disable(tiny.pipe)
+    assert torch.equal(tiny(), plain)
+    assert "model calls for 8" in str(run.report)
