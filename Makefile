@@ -1,0 +1,51 @@
+# make demo    pictures in out/, from nothing        make test    everything that CI runs
+# make lint    ruff and pyright                      make bench   the evidence, in out/bench/
+PYTHON ?= python3
+TORCH ?= 2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test test-comfy lint bench clean
+
+demo: $(VENV)/.ready
+	$(BIN)/selective-sigma demo
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest tests --ignore=tests/comfy
+	@$(MAKE) --no-print-directory test-comfy
+
+# ComfyUI is tested in its own environment, never in ours, and never against a stand-in.
+test-comfy:
+	@if [ ! -x "$(COMFYUI_PATH)/.venv/bin/python" ]; then \
+	  echo "SKIPPED tests/comfy: no ComfyUI with a .venv at $(COMFYUI_PATH); install one there or set COMFYUI_PATH"; \
+	elif ! "$(COMFYUI_PATH)/.venv/bin/python" -c "import pytest" 2>/dev/null; then \
+	  echo "SKIPPED tests/comfy: run $(COMFYUI_PATH)/.venv/bin/pip install pytest"; \
+	else \
+	  COMFYUI_PATH="$(COMFYUI_PATH)" "$(COMFYUI_PATH)/.venv/bin/python" -m pytest tests/comfy; \
+	fi
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(VENV)/.ready
+	$(BIN)/selective-sigma bench
+
+# The CPU build of torch where no GPU asks for more: several GB less. From the wheels at hand
+# first, then from PyTorch's own index, then whatever the platform's default build is.
+$(VENV)/.ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null \
+	  || { ! command -v nvidia-smi >/dev/null \
+	       && { $(PIP) install -q "torch==$(TORCH)+cpu" 2>/dev/null \
+	            || $(PIP) install -q "torch==$(TORCH)+cpu" --index-url $(CPU_WHEELS) 2>/dev/null; }; } \
+	  || $(PIP) install -q "torch==$(TORCH)"
+	$(PIP) install -q -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) out
