@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .held import Held
+from .held import Correction, Held
 from .lie import Told, per_sample, tell
 from .mask import Mask, check_map
 from .prediction import Evaluate, Prediction
@@ -127,19 +127,19 @@ class Detailer:
         corrects the mask's deviation from that mean: what is stale in it then costs |m - c| and
         not m (method.md section 4). Each way acts on its own samples, with weight 0 on the rest.
         """
-        served = [False] * len(x) if self._held is None else self._held.serves(x, self.mask, levels, strengths)
-        decays = self._decays(levels, strengths)
+        held, active = self._held, [s != 0 for s in strengths]
+        served = [False] * len(x) if held is None else held.serves(x, self.mask, levels, strengths)
+        measured = [yes and not serves for yes, serves in zip(active, served, strict=True)]
+        decays = self._decays(levels, active)
         # All that goes to the device goes before the model call, where nobody waits for it.
         strength, decay, serve = torch.tensor([strengths, decays, served], dtype=torch.float32, device=x.device)
-        effect = None if self._held is None else self._held.effect
-        middle = grown = torch.zeros_like(strength)
-        if self._held is not None and effect is not None and self.mask is not None and any(served):
+        correct: Correction | None = None
+        if held is not None and held.effect is not None and self.mask is not None and any(served):
             self.report.held += 1
-            mean = self._held.mean(self.mask) * serve
-            grown = self._held.grown(strength) * serve
-            middle = mean * grown
+            mean = held.mean(self.mask) * serve
+            correct = Correction(held.effect, mean, held.grown(strength) * serve)
             call, sound = self._call(evaluate, *self._tell(x, sigma, mean * strength))
-            true = torch.addcmul(call.denoised.detach(), effect.denoised, per_sample(-middle, x))
+            true = correct.true(call.denoised.detach())
         else:
             self.report.true += 1
             call, sound = self._call(evaluate, x, sigma)
@@ -148,26 +148,23 @@ class Detailer:
         if mask is None or lit is None:
             self.report.skip("first")
             return call
-        self._seen = [now if s else then for now, s, then in zip(levels, strengths, self._seen, strict=True)]
+        self._seen = [now if yes else then for now, yes, then in zip(levels, active, self._seen, strict=True)]
         self._show(mask, levels)
         result = call
-        if not all(serves or s == 0 for serves, s in zip(served, strengths, strict=True)):
+        if any(measured):
             # One question to the device for each model call: sigma before the first, and here,
             # where the answer can save the second.
-            measured = [bool(yes) and not serves for yes, serves in zip(lit.cpu(), served, strict=True)]
-            if any(measured):
-                self.report.lied += 1
-                lied, lied_sound = self._call(evaluate, *self._tell(x, sigma, strength))
-                both = sound & lied_sound
-                result = _blend(call, lied, mask * per_sample(both * (1.0 - serve), x))
-                if self._held is not None:
-                    self._held.store(call, lied, both, strength, measured, levels, strengths, served)
-            elif not any(served):
-                self.report.skip("empty")
-        if effect is not None and any(served):
-            share = (mask * per_sample(grown, x) - per_sample(middle, x)) * per_sample(sound, x)
-            result = _add(result, effect, share)
-        return result
+            measured = [yes and bool(worth) for yes, worth in zip(measured, lit.cpu(), strict=True)]
+        if any(measured):
+            self.report.lied += 1
+            lied, lied_sound = self._call(evaluate, *self._tell(x, sigma, strength))
+            both = sound & lied_sound
+            result = _blend(call, lied, mask * per_sample(both * (1.0 - serve), x))
+            if held is not None:
+                held.store(call, lied, both, strength, measured, levels, strengths, served)
+        elif correct is None:
+            self.report.skip("empty")
+        return result if correct is None else correct.apply(result, mask, sound)
 
     def _check(self, x: Tensor, sigma: Tensor) -> list[float]:
         """The noise level of each sample, after checking what a host handed over."""
@@ -188,13 +185,15 @@ class Detailer:
             self._seen = [None] * len(x)
             for part in self._parts:
                 part.forget()
+            if self._held is not None:
+                self._held = Held(self.settings.refresh)
         return levels if len(levels) == len(x) else levels * len(x)
 
-    def _decays(self, levels: list[float], strengths: list[float]) -> list[float]:
+    def _decays(self, levels: list[float], active: list[bool]) -> list[float]:
         """Weight of the remembered mask: all of it in samples that are not detailed at this step."""
         return [
-            1.0 if s == 0 else 0.0 if then is None else self._parts[0].decay(abs(math.log(then / now)))
-            for then, now, s in zip(self._seen, levels, strengths, strict=True)
+            1.0 if not yes else 0.0 if then is None else self._parts[0].decay(abs(math.log(then / now)))
+            for then, now, yes in zip(self._seen, levels, active, strict=True)
         ]
 
     def _call(self, evaluate: Evaluate, x: Tensor, sigma: Tensor) -> tuple[Prediction, Tensor]:
@@ -234,13 +233,6 @@ def _blend(true: Prediction, lied: Prediction, mask: Tensor) -> Prediction:
         return (d * mask).nan_to_num_(0.0, 0.0, 0.0).addcmul_(n, rest).to(n.dtype)
 
     return true.join(blend, lied)
-
-
-def _add(prediction: Prediction, effect: Prediction, share: Tensor) -> Prediction:
-    def add(base: Tensor, change: Tensor) -> Tensor:
-        return torch.addcmul(base, change, share).to(base.dtype)
-
-    return prediction.join(add, effect)
 
 
 def _floats(values: Tensor) -> list[float]:

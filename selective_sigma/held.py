@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,6 +88,34 @@ class Held:
             new if fresh else old if kept else None
             for new, fresh, old, kept in zip(now, measured, before, served, strict=True)
         ]
+
+
+class Correction(NamedTuple):
+    """Turns a call at the mean lie into the blend, for the samples served; leaves the rest alone.
+
+    With c the mean mask, e the held effect and g = lambda / lambda_held: the call is at c e g,
+    so that call - c g e is the true prediction, and call + (m - c) g e the blend.
+    """
+
+    effect: Prediction
+    mean: Tensor
+    """(batch,): c, 0 in samples not served."""
+    grown: Tensor
+    """(batch,): g, 0 in samples not served."""
+
+    def true(self, denoised: Tensor) -> Tensor:
+        """What the true pass would have said, about."""
+        return torch.addcmul(denoised, self.effect.denoised, per_sample(-self.mean * self.grown, denoised))
+
+    def apply(self, call: Prediction, mask: Tensor, sound: Tensor) -> Prediction:
+        """The blend under ``mask`` (batch, 1, *space); samples not ``sound`` (batch,) bool stay as they are."""
+        grown = per_sample(self.grown * sound, mask)
+        share = (mask - per_sample(self.mean, mask)).mul_(grown)
+
+        def correct(base: Tensor, change: Tensor) -> Tensor:
+            return torch.addcmul(base, change, share).to(base.dtype)
+
+        return call.join(correct, self.effect)
 
 
 def _difference(true: Tensor, lied: Tensor) -> Tensor:

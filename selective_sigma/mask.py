@@ -154,9 +154,10 @@ class Mask:
         """
         if self._settings.mask_override != "off":
             return torch.ones_like(sound)
-        flat = [m.flatten(1) for m in masks]
-        lit = [m.mean(1) >= FLOOR if self._published else m.amax(1) > FLOOR for m in flat]
-        return torch.stack(lit).any(0) & sound
+        lit = torch.zeros_like(sound)
+        for values in (mask.flatten(1) for mask in masks):
+            lit |= values.mean(1) >= FLOOR if self._published else values.amax(1) > FLOOR
+        return lit & sound
 
     def _limited(self, mask: Tensor) -> Tensor:
         return mask if self._limit is None else mask * resample(self._limit.to(mask), mask.shape[2:])

@@ -31,10 +31,8 @@ class Prediction(NamedTuple):
         """(batch,) bool: samples without NaN or inf."""
         # One sum for each sample: several times faster than isfinite() on all of it. In float32,
         # as half precision would overflow.
-        total = torch.zeros((), dtype=torch.float32, device=self.denoised.device)
-        for values in (self.denoised, *self.alike):
-            total = total + values.detach().flatten(1).sum(1, dtype=torch.float32)
-        return finite(total)
+        sums = [t.detach().flatten(1).sum(1, dtype=torch.float32) for t in (self.denoised, *self.alike)]
+        return finite(sums[0] if len(sums) == 1 else torch.stack(sums).sum(0))
 
 
 def finite(sums: Tensor) -> Tensor:

@@ -73,7 +73,10 @@ class Schedule:
         weights: one weight per step.
         """
         if len(weights) != max(len(sigmas) - 1, 0):
-            raise ValueError(f"{len(weights)} weights for {len(sigmas)} sigmas: give one weight per step")
+            raise ValueError(f"weights has {len(weights)} values for {len(sigmas)} sigmas: give one per step")
+        for weight in weights:
+            if not math.isfinite(weight):
+                raise ValueError(f"weights holds {weight!r}: give finite numbers")
         # An ascending run adds noise (unsampling); there is no detail to add on the way up.
         descends = len(sigmas) > 1 and sigmas[0] > sigmas[-1]
         pairs = sorted(zip(sigmas, weights, strict=False), key=lambda pair: pair[0]) if descends else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Literal, get_args
 
 MaskSource = Literal["change", "structure", "change_published", "first"]
@@ -65,7 +66,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             value: object = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
                 raise ValueError(f"{name} is {value!r}: give a number from {low:g} to {high:g}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
