@@ -1,0 +1,141 @@
+"""ComfyUI in a headless browser, by hand or for ``test_server``: open a workflow, run it, take its picture.
+
+Needs chromium and chromium-driver (Debian: apt-get install chromium chromium-driver) and selenium (PyPI).
+``docs/screenshots.py`` makes the pictures of the documentation with it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+FLAGS = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
+FLAGS += ["disable-component-update", "disable-sync", "disable-dev-shm-usage", "hide-scrollbars"]
+COMPLAINTS = """
+const seen = [...document.querySelectorAll('.p-dialog, .p-toast-message, .comfy-missing-nodes, .comfy-error-report')];
+return seen.map(element => element.innerText.trim()).filter(text => text.length);
+"""
+ERRORS = "return (window.app.lastNodeErrors ? JSON.stringify(window.app.lastNodeErrors) : '')"
+
+
+def missing() -> str | None:
+    """Why there is no browser here, or None."""
+    for program in ("chromium", "chromedriver"):
+        if shutil.which(program) is None:
+            return f"no {program}"
+    try:
+        import selenium  # noqa: F401
+    except ImportError:
+        return "no selenium"
+    return None
+
+
+class Browser:
+    """One page of ComfyUI; a context manager."""
+
+    def __init__(self, url: str, width: int = 1600, height: int = 900, scale: float = 1.0):
+        from selenium import webdriver
+
+        self._profile = tempfile.mkdtemp(prefix="selective-sigma-browser-")
+        options = webdriver.ChromeOptions()
+        for flag in [*FLAGS, f"window-size={width},{height}", f"force-device-scale-factor={scale}"]:
+            options.add_argument(f"--{flag}")
+        options.add_argument(f"--user-data-dir={self._profile}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        options.binary_location = shutil.which("chromium") or ""
+        service = webdriver.ChromeService(shutil.which("chromedriver"))
+        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver.set_script_timeout(120)
+        self.driver.get(url)
+        self.wait("return !!(window.app && window.app.graph && window.app.extensionManager)", 60)
+        time.sleep(1.5)
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.driver.quit()
+        shutil.rmtree(self._profile, ignore_errors=True)
+
+    def run(self, script: str, *values: Any) -> Any:
+        return self.driver.execute_script(script, *values)
+
+    def wait(self, script: str, seconds: float = 90) -> Any:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if found := self.run(script):
+                return found
+            time.sleep(0.2)
+        raise TimeoutError(f"{script!r} was not true within {seconds} s; seen: {self.complaints()}")
+
+    def load(self, workflow: dict[str, Any] | Path) -> None:
+        """Open a workflow as the menu does; raises what the page complains of."""
+        text = workflow.read_text() if isinstance(workflow, Path) else json.dumps(workflow)
+        script = "const done = arguments[1]; window.app.loadGraphData(JSON.parse(arguments[0])).then(() => done(''), "
+        error = self.driver.execute_async_script(script + "error => done(String(error)))", text)
+        time.sleep(1.0)
+        if error or self.complaints():
+            raise AssertionError(f"{error} {self.complaints()}")
+
+    def complaints(self) -> list[str]:
+        """Dialogs and toasts on the page."""
+        return self.run(COMPLAINTS)
+
+    def prompt(self) -> dict[str, Any]:
+        """The graph in API format, by the frontend's own conversion."""
+        script = "const done = arguments[0]; window.app.graphToPrompt().then(p => done(JSON.stringify(p.output)))"
+        return json.loads(self.driver.execute_async_script(script))
+
+    def graph(self) -> dict[str, Any]:
+        """The graph as the frontend saves it."""
+        return json.loads(self.run("return JSON.stringify(window.app.graph.serialize())"))
+
+    def queue(self, seconds: float = 90) -> None:
+        """Run the graph and wait until the server is idle; raises where it was refused or failed."""
+        start = """
+        const done = arguments[0];
+        window.ssdDone = false; window.ssdError = '';
+        const api = window.app.api;
+        api.addEventListener('execution_success', () => { window.ssdDone = true; }, {once: true});
+        api.addEventListener('execution_error', e => { window.ssdError = JSON.stringify(e.detail); }, {once: true});
+        window.app.queuePrompt(0).then(ok => done(ok));
+        """
+        if not self.driver.execute_async_script(start):
+            raise AssertionError(f"not queued: {self.run(ERRORS)} {self.complaints()}")
+        self.wait("return window.ssdDone || window.ssdError", seconds)
+        if error := self.run("return window.ssdError"):
+            raise AssertionError(error[:2000])
+        time.sleep(1.0)
+
+    def fit(self, left: float = 60, top: float = 60, margin: float = 30) -> None:
+        """Show the whole graph."""
+        self.run(
+            """
+            const [left, top, margin] = arguments, canvas = window.app.canvas, boxes = [];
+            for (const node of window.app.graph._nodes) {
+                boxes.push([node.pos[0], node.pos[1] - 30, node.pos[0] + node.size[0], node.pos[1] + node.size[1]]);
+            }
+            for (const g of window.app.graph._groups) {
+                boxes.push([g.pos[0], g.pos[1], g.pos[0] + g.size[0], g.pos[1] + g.size[1]]);
+            }
+            const x0 = Math.min(...boxes.map(b => b[0])), y0 = Math.min(...boxes.map(b => b[1]));
+            const x1 = Math.max(...boxes.map(b => b[2])), y1 = Math.max(...boxes.map(b => b[3]));
+            const wide = window.innerWidth - left - 2 * margin, high = window.innerHeight - top - 2 * margin;
+            const scale = Math.min(wide / (x1 - x0), high / (y1 - y0));
+            canvas.ds.scale = scale;
+            canvas.ds.offset[0] = (left + margin + (wide - scale * (x1 - x0)) / 2) / scale - x0;
+            canvas.ds.offset[1] = (top + margin + (high - scale * (y1 - y0)) / 2) / scale - y0;
+            canvas.setDirty(true, true);
+            """,
+            left,
+            top,
+            margin,
+        )
+        time.sleep(1.0)
+
+    def screenshot(self, path: str | Path) -> None:
+        self.driver.save_screenshot(str(path))

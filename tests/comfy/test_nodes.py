@@ -1,0 +1,180 @@
+"""The nodes and their pictures, in ComfyUI's python without its server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import comfy.samplers
+import folder_paths
+import pytest
+import torch
+from comfy_api.latest import ComfyExtension
+
+from selective_sigma.comfy import nodes, words
+from selective_sigma.comfy.capture import Capture
+from selective_sigma.report import Report
+from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES, Settings
+
+REPOSITORY = Path(__file__).parents[2]
+LOCALES = REPOSITORY / "locales"
+CLASSES = asyncio.run(nodes.SelectiveSigmaExtension().get_node_list())
+SCHEMAS = {kind.__name__: kind.GET_SCHEMA() for kind in CLASSES}
+DEBUG = SCHEMAS["SelectiveSigmaDetailerDebugNode"]
+
+
+@pytest.fixture(autouse=True)
+def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where previews are saved."""
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
+
+
+def sampler(name: str = "euler") -> Any:
+    return comfy.samplers.sampler_object(name)
+
+
+def enter(folder: Path) -> Any:
+    """The repository as ComfyUI loads it: by path, under a name of its own making."""
+    name = f"{folder}".replace(".", "_x_")
+    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_entry_hands_on_the_extension():
+    module = enter(REPOSITORY)
+    extension = asyncio.run(module.comfy_entrypoint())
+    assert isinstance(extension, ComfyExtension)
+    assert [kind.__name__ for kind in asyncio.run(extension.get_node_list())] == list(SCHEMAS)
+    assert (REPOSITORY / module.WEB_DIRECTORY / "docs").is_dir()
+    # With it, even empty, ComfyUI would never ask for the entry point.
+    assert not hasattr(module, "NODE_CLASS_MAPPINGS")
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_a_node_says_what_it_is(kind: str):
+    schema = SCHEMAS[kind]
+    assert schema.node_id == kind
+    assert schema.description
+    assert all(given.tooltip for given in [*schema.inputs, *schema.outputs])
+    assert (REPOSITORY / f"web/docs/{kind}.md").read_text().startswith(f"# {schema.display_name}\n")
+
+
+def test_the_debug_node_is_the_settings():
+    given = {one.id: one for one in DEBUG.inputs if one.id in SETTING_NAMES}
+    assert list(given) == list(SETTING_NAMES)
+    for name, one in given.items():
+        assert one.default == getattr(Settings(), name)
+        assert one.tooltip == words.SETTINGS[name]
+        if name in CHOICES:
+            assert tuple(one.options) == CHOICES[name]
+        else:
+            assert (one.min, one.max) == RANGES[name]
+    assert set(words.SETTINGS) == set(SETTING_NAMES)
+    page = (REPOSITORY / "web/docs/SelectiveSigmaDetailerDebugNode.md").read_text()
+    for name, default in ((n, getattr(Settings(), n)) for n in SETTING_NAMES):
+        assert f"| `{name}` | {default} |" in page
+
+
+def words_of(schema: Any) -> dict[str, Any]:
+    """What a locale file holds of a node; widgets have a label, and so do sockets."""
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": {one.id: {"name": one.id, "tooltip": one.tooltip} for one in schema.inputs},
+        "outputs": {str(i): {"name": one.display_name, "tooltip": one.tooltip} for i, one in enumerate(schema.outputs)},
+    }
+
+
+def test_the_english_words_are_the_nodes_own():
+    said = {kind: words_of(schema) for kind, schema in SCHEMAS.items()}
+    path = LOCALES / "en/nodeDefs.json"
+    if os.environ.get("UPDATE_LOCALE"):
+        path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
+    assert json.loads(path.read_text()) == said, "run again with UPDATE_LOCALE=1"
+
+
+@pytest.mark.parametrize("path", sorted(LOCALES.glob("*/nodeDefs.json")), ids=lambda path: path.parent.name)
+def test_a_translation_has_every_word(path: Path):
+    def shape(given: Any) -> Any:
+        return {key: shape(value) for key, value in given.items()} if isinstance(given, dict) else bool(given)
+
+    english = json.loads((LOCALES / "en/nodeDefs.json").read_text())
+    assert shape(json.loads(path.read_text())) == shape(english)
+
+
+@pytest.mark.parametrize("values", [{"strength": 0.0, "coverage": 0.5}, {"strength": 0.1, "coverage": 0.0}], ids=str)
+def test_what_does_nothing_hands_back_what_came(values: dict[str, float]):
+    given = sampler()
+    assert nodes.SelectiveSigmaDetailerNode.execute(given, **values)[0] is given
+    assert nodes.SelectiveSigmaDetailerModelNode.execute(given, **values)[0] is given
+    same, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(given, **values).args
+    assert same is given
+    shown = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute(ref, {"samples": torch.zeros(2, 4, 16, 24)})[1]
+    assert shown.shape == (2, 160, 240, 3)
+    assert not shown.any()
+
+
+def test_the_debug_node_takes_what_the_published_graph_gives():
+    published = dict(zip(SETTING_NAMES, (0.1, 0.5, 0.1, 0.9, 0.9, 0.2, "off"), strict=False))
+    assert tuple(published) == nodes.PUBLISHED
+    given = sampler()
+    wrapped, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(given, **published).args
+    assert wrapped is not given
+    assert isinstance(ref, Capture)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"strength": float("nan")}, "strength is nan: give a number from -1 to 1"),
+        ({"coverage": 1.5}, "coverage is 1.5"),
+        ({"start": 0.9, "end": 0.2}, "start must lie before end"),
+        ({"passes": "three"}, "choose one of two, economy"),
+        ({"mask": torch.zeros(1, 1, 2, 3, 4)}, "connect a MASK"),
+        ({"mask": torch.full((1, 4, 4), float("inf"))}, "values from 0 to 1"),
+    ],
+    ids=str,
+)
+def test_bad_values_are_refused_before_sampling(values: dict[str, Any], says: str):
+    with pytest.raises(ValueError, match=says):
+        nodes.SelectiveSigmaDetailerDebugNode.execute(sampler(), **values)
+
+
+def test_start_and_end_are_checked_when_queued():
+    check = nodes.SelectiveSigmaDetailerDebugNode.validate_inputs
+    assert check(start=0.1, end=0.9) is True
+    assert "start must lie before end" in check(start=0.9, end=0.1)
+    assert "start is 7.0" in check(start=7.0, end=0.1)
+    # One of them comes over a link, and is known only later.
+    assert check(start=0.95) is True
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (1, 8, 6), (3, 8, 6)], ids=str)
+def test_a_mask_of_any_form_becomes_a_limit(shape: tuple[int, ...]):
+    limit = nodes.limit_from(torch.full(shape, 2.0))
+    assert limit.shape == (shape[0] if len(shape) == 3 else 1, 1, 8, 6)
+    assert limit.max() == 1
+
+
+def test_the_preview_wants_our_reference():
+    with pytest.raises(TypeError, match=r"mask_ref is a dict: connect mask_ref of Selective Sigma Detailer \(Debug\)"):
+        nodes.SelectiveSigmaDetailerMaskPreviewNode.execute({}, {"samples": torch.zeros(1, 4, 8, 8)})
+
+
+def test_the_preview_shows_the_run_that_was_captured():
+    ref = Capture()
+    masks = [(3.0 - i, torch.full((1, 1, 32, 32), i / 2)) for i in range(3)]
+    ref.store(masks, Report())
+    latent = {"samples": torch.zeros(1, 4, 32, 32)}
+    result = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute(ref, latent, "every step")
+    assert result[0] is latent
+    assert [float(picture.mean()) for picture in result[1]] == [0.0, 0.5, 1.0]
+    assert len(result.ui.as_dict()["images"]) == 3
