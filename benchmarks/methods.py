@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selective_sigma import Detailer, Evaluate, Prediction, Settings
 from selective_sigma.schedule import Schedule, cosine
-from selective_sigma.settings import Family
+from selective_sigma.settings import CHOICES, Family
 
 Step = Callable[[Tensor, Tensor], Prediction]
 
@@ -26,6 +26,8 @@ class Run:
     evaluate: Evaluate
     sigmas: list[float]
     family: Family
+    region: Tensor
+    """The truth, (batch, 1, H, W): for the perfect mask alone."""
     detailer: Detailer | None = field(default=None)
 
 
@@ -33,6 +35,7 @@ Method = Callable[[Run, float], Step]
 
 
 def plain(run: Run, strength: float) -> Step:
+    """No detail."""
     return run.evaluate
 
 
@@ -65,26 +68,69 @@ def multiply_sigmas(run: Run, strength: float) -> Step:
     return run.evaluate
 
 
-def ours(**settings: Any) -> Method:
+@dataclass(frozen=True)
+class Ours:
     """A ``Detailer`` with these settings in place of the defaults."""
 
-    def method(run: Run, strength: float) -> Step:
-        run.detailer = Detailer(Settings(strength=strength, **settings), run.sigmas, run.family, record=True)
-        return lambda x, sigma: run.detailer.step(run.evaluate, x, sigma)  # type: ignore[union-attr]
+    settings: tuple[tuple[str, Any], ...] = ()
+    weights: tuple[float, ...] | None = None
+    perfect: bool = False
+    """Limit the lie to the true region, sharply."""
 
-    return method
+    def __call__(self, run: Run, strength: float) -> Step:
+        limit = (run.region > 0.5).to(run.region) if self.perfect else None
+        settings = Settings(strength=strength, **dict(self.settings))
+        run.detailer = Detailer(settings, run.sigmas, run.family, weights=self.weights, limit=limit)
+        detailer = run.detailer
+        return lambda x, sigma: detailer.step(run.evaluate, x, sigma)
 
 
-PUBLISHED = {"mask_source": "change_published", "passes": "two", "lie": "fixed_input"}
+def ours(**settings: Any) -> Ours:
+    """Ours with some settings other than the defaults."""
+    return Ours(tuple(sorted(settings.items())))
+
+
+@dataclass(frozen=True)
+class PublishedCfgPp:
+    """The published method on a CFG++ sampler: 0.15 of the strength, uncond from the true pass."""
+
+    scale: float = 0.15
+
+    def __call__(self, run: Run, strength: float) -> Step:
+        latest: list[tuple[Tensor, ...]] = []
+
+        def evaluate(x: Tensor, sigma: Tensor) -> Prediction:
+            prediction = run.evaluate(x, sigma)
+            latest.append(prediction.alike)
+            return Prediction(prediction.denoised)
+
+        detailer = Detailer(Settings(strength=strength * self.scale, **dict(PUBLISHED.settings)), run.sigmas)
+
+        def step(x: Tensor, sigma: Tensor) -> Prediction:
+            latest.clear()
+            # The true pass is the detailer's first call of a step.
+            return Prediction(detailer.step(evaluate, x, sigma).denoised, latest[0])
+
+        return step
+
+
+PUBLISHED = ours(mask_source="change_published", passes="two", lie="fixed_input")
 """Capacap, ComfyUI-Selective-Sigma-Detailer 0.1.1, by method.md section 2."""
-
-METHODS: dict[str, Method] = {
-    "everywhere": ours(coverage=1.0, lie="fixed_input"),
-    "detail_daemon": detail_daemon,
-    "lying_sigma": lying_sigma,
-    "multiply_sigmas": multiply_sigmas,
-    "published": ours(**PUBLISHED),
-    "change": ours(mask_source="change"),
-    "structure": ours(mask_source="structure"),
-    "first": ours(mask_source="first"),
+EVERYWHERE = ours(coverage=1.0, lie="fixed_input")
+"""The same schedule without a mask; on flow models, the lie that all peers tell."""
+EVERYWHERE_RATIO = ours(coverage=1.0, lie="noise_to_signal")
+DEFAULT = ours()
+SOURCES = {name: ours(mask_source=name) for name in CHOICES["mask_source"] if name != "change_published"}
+"""Ours with each mask source but the published one."""
+PEERS: dict[str, Method] = {
+    "everywhere": EVERYWHERE,
+    "Detail Daemon": detail_daemon,
+    "Lying Sigma": lying_sigma,
+    "Multiply Sigmas": multiply_sigmas,
+    "published": PUBLISHED,
 }
+
+
+def source_label(name: str) -> str:
+    """``ours, change``, with a star at the default source."""
+    return f"ours, {name}" + (" *" if name == Settings().mask_source else "")

@@ -8,36 +8,27 @@ import torch
 from torch import Tensor
 
 from selective_sigma import Detailer, Prediction
-from selective_sigma.demo.network import LATENT_SCALE
 from selective_sigma.lie import per_sample
 
 from .methods import Method, Run, plain
 from .models import SIGMA_MAX, SIGMA_MIN, Model
-from .samplers import SAMPLERS, Sampler, euler_cfg_pp, karras
-
-FLOW_MAX = 200.0
-"""Noise-to-signal ratio at which flow runs begin: sigma = 0.995."""
+from .samplers import SAMPLERS, Noise, Sampler, euler_cfg_pp, karras, shifted
 
 
 class Result(NamedTuple):
-    """Latents (batch, channels, H, W), model calls, and the detailer where there was one."""
+    """Pictures (batch, channels, H, W), model calls, and the detailer where there was one."""
 
-    latent: Tensor
+    picture: Tensor
     calls: int
     detailer: Detailer | None
 
-    @property
-    def picture(self) -> Tensor:
-        """In [0, 1], not clamped: clipping would hide drift."""
-        return self.latent / LATENT_SCALE / 2 + 0.5
-
 
 def sample(
-    model: Model, method: Method = plain, strength: float = 0.1, sampler: str = "euler", steps: int = 20, seed: int = 0
+    model: Model, method: Method = plain, strength: float = 0.1, sampler: str = "euler", steps: int = 20
 ) -> Result:
-    """Sample the model's batch; equal seeds start from, and add, equal noise."""
+    """Sample the model's batch; equal pictures start from, and add, equal noise under every method."""
     flow = model.family == "flow"
-    levels = karras(steps, SIGMA_MIN, FLOW_MAX if flow else SIGMA_MAX)
+    levels = shifted(steps) if flow else karras(steps, SIGMA_MIN, SIGMA_MAX)
     calls = 0
 
     def evaluate(x: Tensor, sigma: Tensor) -> Prediction:
@@ -46,11 +37,11 @@ def sample(
         denoised, uncond = model.guided(x, sigma)
         return Prediction(denoised, (uncond,))
 
-    run = Run(evaluate, [v / (1 + v) for v in levels] if flow else levels, model.family)
+    run = Run(evaluate, [v / (1 + v) for v in levels] if flow else levels, model.family, model.region)
     step = method(run, strength)
     levels = [v / (1 - v) for v in run.sigmas] if flow else run.sigmas
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(model.shape, generator=generator) * levels[0]
+    noise = Noise(model.seeds)
+    x = noise.like(torch.empty(model.shape)) * levels[0]
 
     def predict(x: Tensor, level: float) -> tuple[Tensor, Tensor]:
         told = torch.full((len(x),), level / (1 + level) if flow else level)
@@ -58,5 +49,5 @@ def sample(
         return prediction.denoised, prediction.alike[0]
 
     kind: Sampler = euler_cfg_pp if sampler == "euler_cfg_pp" else SAMPLERS[sampler]
-    latent = kind(predict, x, levels, generator)
-    return Result(latent, calls, run.detailer)
+    latent = kind(predict, x, levels, noise)
+    return Result(model.picture(latent), calls, run.detailer)

@@ -6,13 +6,27 @@ gives ``denoised`` and ``uncond``; only the CFG++ sibling looks at the second.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 Predict = Callable[[Tensor, float], tuple[Tensor, Tensor]]
-Sampler = Callable[[Predict, Tensor, list[float], torch.Generator], Tensor]
+
+
+class Noise:
+    """Fresh noise with a generator for each picture, so that a picture is alike in any batch."""
+
+    def __init__(self, seeds: Sequence[int]):
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def like(self, x: Tensor) -> Tensor:
+        """Unit Gaussian noise of the shape of ``x``, (batch, channels, *space)."""
+        return torch.stack([torch.randn(x.shape[1:], generator=g, dtype=x.dtype) for g in self._generators])
+
+
+Sampler = Callable[[Predict, Tensor, list[float], Noise], Tensor]
 
 
 def karras(steps: int, low: float, high: float, rho: float = 7.0) -> list[float]:
@@ -22,8 +36,14 @@ def karras(steps: int, low: float, high: float, rho: float = 7.0) -> list[float]
     return [*(root**rho).tolist(), 0.0]
 
 
-def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype)
+def shifted(steps: int, shift: float = 3.0, high: float = 200.0) -> list[float]:
+    """Noise-to-signal ratios of a rectified-flow run, steps + 1 of them, ending in 0.
+
+    Evenly spaced times, shifted as SD3 does (Esser et al. 2024, eq. 23): ratio = shift t / (1 - t).
+    The first, infinite at t = 1, is held at ``high`` (sigma = 0.995), as samplers here are in VE terms.
+    """
+    times = [1 - i / steps for i in range(steps + 1)]
+    return [min(high, shift * t / (1 - t)) if t < 1 else high for t in times]
 
 
 def _ancestral(now: float, then: float, eta: float = 1.0) -> tuple[float, float]:
@@ -32,7 +52,7 @@ def _ancestral(now: float, then: float, eta: float = 1.0) -> tuple[float, float]
     return (then**2 - up**2) ** 0.5, up
 
 
-def euler(predict: Predict, x: Tensor, sigmas: list[float], generator: torch.Generator) -> Tensor:
+def euler(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Karras et al. 2022, algorithm 1 without churn."""
     for now, then in zip(sigmas, sigmas[1:], strict=False):
         denoised, _ = predict(x, now)
@@ -40,7 +60,7 @@ def euler(predict: Predict, x: Tensor, sigmas: list[float], generator: torch.Gen
     return x
 
 
-def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], generator: torch.Generator) -> Tensor:
+def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Chung et al. 2024 (CFG++), algorithm 1 in VE terms."""
     for now, then in zip(sigmas, sigmas[1:], strict=False):
         denoised, uncond = predict(x, now)
@@ -48,23 +68,23 @@ def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], generator: to
     return x
 
 
-def euler_ancestral(predict: Predict, x: Tensor, sigmas: list[float], generator: torch.Generator) -> Tensor:
+def euler_ancestral(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Euler to a lower level, then fresh noise back up."""
     for now, then in zip(sigmas, sigmas[1:], strict=False):
         denoised, _ = predict(x, now)
         down, up = _ancestral(now, then)
-        x = denoised + down / now * (x - denoised) + up * _noise(x, generator)
+        x = denoised + down / now * (x - denoised) + up * noise.like(x)
     return x
 
 
-def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], generator: torch.Generator) -> Tensor:
+def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Lu et al. 2022 (DPM-Solver++), algorithm 2, with one previous prediction."""
     previous, h_last = None, 0.0
     for now, then in zip(sigmas, sigmas[1:], strict=False):
         denoised, _ = predict(x, now)
         step = denoised
         if then > 0:
-            h = _log(now / then)
+            h = math.log(now / then)
             if previous is not None:
                 half = h / (2 * h_last)
                 step = (1 + half) * denoised - half * previous
@@ -74,7 +94,7 @@ def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], generator: torch.
     return x
 
 
-def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], generator: torch.Generator) -> Tensor:
+def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Lu et al. 2022, stochastic single-step solver of order two: two predictions a step."""
     for now, then in zip(sigmas, sigmas[1:], strict=False):
         denoised, _ = predict(x, now)
@@ -82,15 +102,11 @@ def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], generator: torch
             return denoised
         middle = (now * then) ** 0.5
         down, up = _ancestral(now, middle)
-        inner = denoised + down / now * (x - denoised) + up * _noise(x, generator)
+        inner = denoised + down / now * (x - denoised) + up * noise.like(x)
         halfway, _ = predict(inner, middle)
         down, up = _ancestral(now, then)
-        x = halfway + down / now * (x - halfway) + up * _noise(x, generator)
+        x = halfway + down / now * (x - halfway) + up * noise.like(x)
     return x
-
-
-def _log(value: float) -> float:
-    return float(torch.tensor(value, dtype=torch.float64).log())
 
 
 SAMPLERS: dict[str, Sampler] = {
