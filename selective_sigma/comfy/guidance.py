@@ -88,6 +88,8 @@ class Step:
         if self._args is None:
             return blended.denoised
         inner, uncond, cond = blended.alike
+        if self._whole:
+            inner = blended.denoised
         args = {**self._args, "uncond_denoised": uncond, "cond_denoised": cond, "model_options": self._options}
         if args["sigma"] is not sigma:  # The first call told a lie: the hooks are told the truth.
             args |= {"sigma": sigma, "input": x}

@@ -75,6 +75,30 @@ def model(kind: Any = EPS, axes: int = 2) -> comfy.model_patcher.ModelPatcher:
     return patcher(comfy.model_base.BaseModel(made, kind, device=torch.device("cpu"), unet_model=Net))
 
 
+def unet() -> comfy.model_patcher.ModelPatcher:
+    """An eps MODEL with the attention blocks that PAG and SAG patch: ComfyUI's own UNet, small and random."""
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    settings: dict[str, Any] = {"image_size": 32, "in_channels": CHANNELS, "out_channels": CHANNELS}
+    settings |= {"model_channels": 32, "num_res_blocks": [1, 1], "channel_mult": [1, 1], "dtype": torch.float32}
+    settings |= {"transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1], "transformer_depth_middle": 1}
+    settings |= {"use_spatial_transformer": True, "context_dim": 8, "num_heads": 2, "num_head_channels": -1}
+    base = comfy.model_base.BaseModel(config(settings, {}), EPS, device=torch.device("cpu"), unet_model=UNetModel)
+    randomise(base.diffusion_model)
+    return patcher(base)
+
+
+def randomise(module: nn.Module) -> None:
+    """Fill weights that ComfyUI leaves unset: random matrices of gain one, plain norms."""
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            if value.ndim > 1:
+                value.normal_(0.0, value[0].numel() ** -0.5, generator=generator)
+            else:
+                value.fill_(0.0 if name.endswith("bias") else 1.0)
+
+
 def calls(model: Any) -> list[float]:
     return model.model.diffusion_model.calls
 

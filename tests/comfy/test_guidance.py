@@ -1,0 +1,223 @@
+"""CFG++ samplers, and guidance patches that use the same hooks."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import comfy.model_patcher
+import comfy.samplers
+import comfy.sd
+import pytest
+import tiny
+import torch
+from comfy_extras import nodes_cfg, nodes_eps, nodes_mahiro, nodes_pag, nodes_sag, nodes_slg
+from torch import Tensor
+
+from selective_sigma import Settings
+from selective_sigma.comfy.guidance import split
+from selective_sigma.comfy.sampler import wrap
+
+CFG_PP = [name for name in comfy.samplers.SAMPLER_NAMES if "cfg_pp" in name]
+KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
+seven = pytest.mark.parametrize("name", CFG_PP)
+both = pytest.mark.parametrize("kind", KINDS)
+
+
+@cache
+def base(kind: str) -> Any:
+    return tiny.model(KINDS[kind])
+
+
+def constant(share: float) -> Tensor:
+    """A limit that makes full coverage a constant mask."""
+    return torch.full((1, 64, 64), share)
+
+
+def test_there_are_seven():
+    assert len(CFG_PP) == 7
+
+
+@seven
+@pytest.mark.parametrize(("kind", "passes"), [("eps", "two"), ("flow", "two"), ("flow", "economy")])
+def test_effect_is_linear_in_the_mask(name: str, kind: str, passes: Any):
+    # Economy tells a quarter of a lie; eps models know 1000 levels only, and a lie this small is rounded to them.
+    model, settings = base(kind), Settings(strength=0.02, coverage=1.0, passes=passes)
+    sigmas = tiny.schedule(model, 20)
+    bare = tiny.sample(model, tiny.sampler(name), sigmas)
+    effects = {
+        share: tiny.sample(model, wrap(tiny.sampler(name), settings, limit=constant(share)), sigmas) - bare
+        for share in (0.25, 0.5, 0.75, 1.0)
+    }
+    for share in (0.25, 0.5, 0.75):
+        expected = share * effects[1.0]
+        assert tiny.effect(effects[share], expected) <= 0.05 * float(expected.norm())
+    one_pass = tiny.sample(model, wrap(tiny.sampler(name), settings), sigmas)
+    if passes == "two":
+        assert torch.equal(effects[1.0], one_pass - bare)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "cfg"),
+    # Of the seven, these two step by alpha on flow models; the others treat them as if they were not.
+    [*((name, "eps", 2.0) for name in CFG_PP), *((name, "flow", 1.0) for name in CFG_PP if name.startswith("euler"))],
+)
+def test_effect_does_not_depend_on_the_step_count(name: str, kind: str, cfg: float):
+    model, sizes = base(kind), []
+    for steps in (10, 20, 40):
+        sigmas = tiny.schedule(model, steps)
+        bare = tiny.sample(model, tiny.sampler(name), sigmas, shape=(2, 4, 16, 16), cfg=cfg)
+        ours = tiny.sample(model, wrap(tiny.sampler(name), Settings()), sigmas, shape=(2, 4, 16, 16), cfg=cfg)
+        sizes.append(tiny.effect(ours, bare) / float(bare.norm()))
+    assert max(sizes) <= 2 * min(sizes)
+
+
+@seven
+@both
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_ends_are_exact_beside_other_hooks(name: str, kind: str, cfg: float):
+    # At cfg 1 a sampler's wish for uncond must reach every pass.
+    model = nodes_eps.EpsilonScaling.execute(base(kind), 1.01).result[0]
+    sigmas = tiny.schedule(model, 8)
+
+    def run(settings: Settings | None) -> Tensor:
+        sampler = tiny.sampler(name)
+        return tiny.sample(model, sampler if settings is None else wrap(sampler, settings), sigmas, cfg=cfg)
+
+    assert torch.equal(run(Settings(mask_override="zeros")), run(None))
+    assert torch.equal(run(Settings(mask_override="ones")), run(Settings(coverage=1.0)))
+    assert not torch.equal(run(Settings(mask_override="half")), run(None))
+
+
+PATCHES = {
+    "PAG": lambda model: nodes_pag.PerturbedAttentionGuidance.execute(model, 3.0),
+    "SAG": lambda model: nodes_sag.SelfAttentionGuidance.execute(model, 0.5, 2.0),
+    "CFGNorm": lambda model: nodes_cfg.CFGNorm.execute(model, 1.0),
+    "CFGZeroStar": lambda model: nodes_cfg.CFGZeroStar.execute(model),
+    "Mahiro": lambda model: nodes_mahiro.Mahiro.execute(model),
+    "Epsilon Scaling": lambda model: nodes_eps.EpsilonScaling.execute(model, 1.005),
+}
+unet = cache(tiny.unet)
+
+
+@cache
+def euler_effect(patch: str | None, passes: Any) -> tuple[float, Tensor]:
+    model = unet() if patch is None else PATCHES[patch](unet()).result[0]
+    sigmas = tiny.schedule(model, 12)
+    bare = tiny.sample(model, tiny.sampler("euler"), sigmas, shape=(1, 4, 16, 16))
+    ours = tiny.sample(model, wrap(tiny.sampler("euler"), Settings(passes=passes)), sigmas, shape=(1, 4, 16, 16))
+    return tiny.effect(ours, bare) / float(bare.norm()), bare
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+@pytest.mark.parametrize("passes", ["two", "economy"])
+def test_guidance_patches_do_not_weaken_euler(patch: str, passes: str):
+    with_patch, patched = euler_effect(patch, passes)
+    without, plain = euler_effect(None, passes)
+    assert not torch.equal(patched, plain)
+    assert 0.8 <= with_patch / without <= 1.2
+
+
+def test_slg_does_not_weaken_euler(files: dict[str, Path]):
+    model = comfy.sd.load_diffusion_model(str(files["tiny_sd3.safetensors"]))
+    patched = nodes_slg.SkipLayerGuidanceDiT.execute(model, 1.0, 0.01, 0.3, "0", "").result[0]
+
+    def run(model: Any, settings: Settings | None) -> Tensor:
+        sampler = tiny.sampler("euler")
+        sampler = sampler if settings is None else wrap(sampler, settings)
+        pooled = {"pooled_output": torch.ones(1, 2048)}
+        return tiny.sample(model, sampler, tiny.schedule(model, 12), shape=(1, 16, 16, 16), width=4096, more=pooled)
+
+    plain, slg, settings = run(model, None), run(patched, None), Settings(passes="two")
+    assert not torch.equal(plain, slg)
+    ratio = tiny.effect(run(patched, settings), slg) / tiny.effect(run(model, settings), plain)
+    assert 0.8 <= ratio <= 1.2
+
+
+def test_own_hooks_are_told_by_identity_and_count():
+    def a(args: Any) -> Any: ...
+
+    def b(args: Any) -> Any: ...
+
+    assert split([a, b], [a]) == ([a], [b])
+    assert split([a, b, a], [a]) == ([a], [b, a])
+    assert split([b], [a]) == ([], [b])
+    assert split([a, a], [a, a, b]) == ([a, a], [])
+
+
+class Spy:
+    """A sampler with a hook of its own, which counts and, if told so, changes what it sees."""
+
+    def __init__(self, factor: float = 1.0):
+        self.factor = factor
+        self.seen: list[dict[str, Any]] = []
+        self.returned: list[Tensor] = []
+
+    def __call__(self, model: Any, x: Tensor, sigmas: Tensor, extra_args: Any, callback: Any, disable: Any) -> Tensor:
+        def hook(args: dict[str, Any]) -> Tensor:
+            self.seen.append(args)
+            return args["denoised"] if self.factor == 1.0 else args["denoised"] * self.factor
+
+        options = extra_args["model_options"].copy()
+        add = comfy.model_patcher.set_model_options_post_cfg_function
+        extra_args = {**extra_args, "model_options": add(options, hook, disable_cfg1_optimization=True)}
+        self.options = extra_args["model_options"]
+        for i in range(len(sigmas) - 1):
+            denoised = model(x, sigmas[i : i + 1], **extra_args)
+            self.returned.append(denoised)
+            x = denoised + (x - denoised) * (sigmas[i + 1] / sigmas[i])
+        return x
+
+
+def spied(spy: Spy, settings: Settings | None, **given: Any) -> Tensor:
+    model, sampler = base("eps"), comfy.samplers.KSAMPLER(spy)
+    return tiny.sample(
+        model, sampler if settings is None else wrap(sampler, settings), tiny.schedule(model, 8), **given
+    )
+
+
+def test_own_hook_is_called_once_a_step_on_what_was_blended():
+    bare, half, full = Spy(), Spy(), Spy()
+    spied(bare, None)
+    spied(half, Settings(mask_override="half"))
+    spied(full, Settings(coverage=1.0))
+    for spy in (bare, half, full):
+        assert len(spy.seen) == 8
+        for args, returned in zip(spy.seen, spy.returned, strict=True):
+            assert args["denoised"] is returned
+            assert args["model_options"] is spy.options
+    first = next(
+        i for i in range(8) if not torch.equal(half.seen[i]["uncond_denoised"], bare.seen[i]["uncond_denoised"])
+    )
+    for key in ("denoised", "uncond_denoised", "cond_denoised"):
+        middle = 0.5 * (bare.seen[first][key] + full.seen[first][key])
+        assert torch.allclose(half.seen[first][key], middle, atol=1e-6)
+    for key in ("sigma", "input"):  # A hook never hears of the lie.
+        assert torch.equal(full.seen[first][key], bare.seen[first][key])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_own_hook_may_change_what_it_sees(masked: bool):
+    mask = None if not masked else (torch.arange(64).reshape(1, 1, 8, 8) % 8 < 4).float()
+    bare = spied(Spy(0.9), None, mask=mask)
+    zeros = spied(Spy(0.9), Settings(mask_override="zeros"), mask=mask)
+    assert torch.allclose(zeros, bare, rtol=1e-5, atol=1e-6)
+    assert masked or torch.equal(zeros, bare)
+    assert not torch.allclose(spied(Spy(1.0), None, mask=mask), bare, rtol=1e-2)
+    ones, full = Settings(mask_override="ones"), Settings(coverage=1.0)
+    assert torch.allclose(spied(Spy(0.9), ones, mask=mask), spied(Spy(0.9), full, mask=mask), rtol=1e-5, atol=1e-6)
+
+
+def test_hooks_of_others_run_in_every_pass():
+    model, seen = base("eps").clone(), []
+
+    def other(args: dict[str, Any]) -> Tensor:
+        seen.append(float(args["sigma"][0]))
+        return args["denoised"]
+
+    model.set_model_sampler_post_cfg_function(other)
+    tiny.sample(model, wrap(tiny.sampler("euler_cfg_pp"), Settings(passes="two")), tiny.schedule(model, 8))
+    steps = [float(sigma) for sigma in tiny.schedule(model, 8)[:-1]]
+    assert [s for s in seen if s in steps] == steps
+    assert len(seen) > len(steps)
