@@ -12,6 +12,8 @@ from torch import Tensor
 SHOW = ("last step", "every step", "timeline", "average")
 PIXELS = 2**25
 """At most about this many pixels in one answer; larger ones are rendered smaller."""
+SHEET = 2**21
+"""At most about this many in one sheet of the timeline."""
 STRIP = 32
 """Height of the strip that stands for a mask with one space axis."""
 GLOW = (1.0, 0.45, 0.08)
@@ -42,7 +44,8 @@ def render(masks: Sequence[Tensor], show: str = SHOW[0], image: Tensor | None = 
         steps = [torch.stack(steps).mean(0)]
     elif show == "last step":
         steps = steps[-1:]
-    pictures = [_grey(mask, len(steps)) if image is None else _laid_over(mask, image, len(steps)) for mask in steps]
+    share = (SHEET if show == "timeline" else PIXELS) // len(steps)
+    pictures = [_grey(mask, share) if image is None else _laid_over(mask, image, share) for mask in steps]
     return _sheet(pictures) if show == "timeline" else torch.cat(pictures)
 
 
@@ -58,7 +61,7 @@ def _frames(mask: Tensor) -> Tensor:
     return mask[:, 0] if mask.ndim == 5 else mask
 
 
-def _grey(mask: Tensor, steps: int) -> Tensor:
+def _grey(mask: Tensor, pixels: int) -> Tensor:
     """The latent's own grid, each cell a square (audio: a bar), white where detail goes."""
     frames = _frames(mask).flatten(0, 1).unsqueeze(1)
     count, _, height, width = frames.shape
@@ -66,18 +69,18 @@ def _grey(mask: Tensor, steps: int) -> Tensor:
         wide = min(max(1, 512 // width) * width, 2048)
         grown = F.interpolate(frames, (STRIP, wide), mode="nearest" if wide >= width else "area")
     else:
-        fits = int(math.sqrt(PIXELS / (steps * count * height * width)))
+        fits = int(math.sqrt(pixels / (count * height * width)))
         scale = max(1, min(max(8, 256 // max(height, width)), fits))
         grown = F.interpolate(frames, scale_factor=scale, mode="nearest")
     return grown.movedim(1, -1).expand(-1, -1, -1, 3).contiguous()
 
 
-def _laid_over(mask: Tensor, image: Tensor, steps: int) -> Tensor:
+def _laid_over(mask: Tensor, image: Tensor, pixels: int) -> Tensor:
     """The picture, dimmed and grey, glowing where detail goes."""
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
         raise ValueError(f"image has shape {tuple(image.shape)}: connect an IMAGE of (batch, height, width, channels)")
     picture = image.detach().float().cpu()[..., :3].clamp(0, 1).movedim(-1, 1)
-    shrink = math.sqrt(PIXELS / (steps * len(picture) * picture.shape[2] * picture.shape[3]))
+    shrink = math.sqrt(pixels / (len(picture) * picture.shape[2] * picture.shape[3]))
     if shrink < 1:
         size = tuple(max(1, int(side * shrink)) for side in picture.shape[2:])
         picture = F.interpolate(picture, size, mode="area")

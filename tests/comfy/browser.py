@@ -19,7 +19,6 @@ COMPLAINTS = """
 const seen = [...document.querySelectorAll('.p-dialog, .p-toast-message, .comfy-missing-nodes, .comfy-error-report')];
 return seen.map(element => element.innerText.trim()).filter(text => text.length);
 """
-ERRORS = "return (window.app.lastNodeErrors ? JSON.stringify(window.app.lastNodeErrors) : '')"
 
 
 def missing() -> str | None:
@@ -102,17 +101,18 @@ class Browser:
         const api = window.app.api;
         api.addEventListener('execution_success', () => { window.ssdDone = true; }, {once: true});
         api.addEventListener('execution_error', e => { window.ssdError = JSON.stringify(e.detail); }, {once: true});
-        window.app.queuePrompt(0).then(ok => done(ok));
+        window.app.queuePrompt(0).then(() => done(JSON.stringify(window.app.lastNodeErrors || {})));
         """
-        if not self.driver.execute_async_script(start):
-            raise AssertionError(f"not queued: {self.run(ERRORS)} {self.complaints()}")
+        refused = self.driver.execute_async_script(start)
+        if refused != "{}" or self.complaints():
+            raise AssertionError(f"not queued: {refused} {self.complaints()}")
         self.wait("return window.ssdDone || window.ssdError", seconds)
         if error := self.run("return window.ssdError"):
             raise AssertionError(error[:2000])
         time.sleep(1.0)
 
     def fit(self, left: float = 60, top: float = 60, margin: float = 30) -> None:
-        """Show the whole graph."""
+        """Show the whole graph, clear of what covers the canvas at the left and the top of the page."""
         self.run(
             """
             const [left, top, margin] = arguments, canvas = window.app.canvas, boxes = [];
@@ -124,11 +124,13 @@ class Browser:
             }
             const x0 = Math.min(...boxes.map(b => b[0])), y0 = Math.min(...boxes.map(b => b[1]));
             const x1 = Math.max(...boxes.map(b => b[2])), y1 = Math.max(...boxes.map(b => b[3]));
-            const wide = window.innerWidth - left - 2 * margin, high = window.innerHeight - top - 2 * margin;
+            const box = canvas.canvas.getBoundingClientRect();
+            const dx = Math.max(0, left - box.left) + margin, dy = Math.max(0, top - box.top) + margin;
+            const wide = box.width - dx - margin, high = box.height - dy - margin;
             const scale = Math.min(wide / (x1 - x0), high / (y1 - y0));
             canvas.ds.scale = scale;
-            canvas.ds.offset[0] = (left + margin + (wide - scale * (x1 - x0)) / 2) / scale - x0;
-            canvas.ds.offset[1] = (top + margin + (high - scale * (y1 - y0)) / 2) / scale - y0;
+            canvas.ds.offset[0] = (dx + (wide - scale * (x1 - x0)) / 2) / scale - x0;
+            canvas.ds.offset[1] = (dy + (high - scale * (y1 - y0)) / 2) / scale - y0;
             canvas.setDirty(true, true);
             """,
             left,

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,17 @@ class Refused(AssertionError):
 class Server:
     """Started on a free port with an empty base folder; a context manager."""
 
-    def __init__(self, base: Path, python: str = sys.executable):
-        """``base`` gets the folders models, custom_nodes, user, output, temp and the log."""
+    def __init__(self, base: Path, python: str = sys.executable, packs: Sequence[Path] = ()):
+        """Args:
+        base: gets the folders models, custom_nodes, user, output, temp and the log.
+        packs: further folders for ``custom_nodes``.
+        """
         for folder in ("custom_nodes", "models", "user/default", "input", "output"):
             (base / folder).mkdir(parents=True, exist_ok=True)
-        (base / "custom_nodes" / NAME).symlink_to(REPOSITORY, target_is_directory=True)
-        settings = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
+        for name, folder in ((NAME, REPOSITORY), *((pack.name, pack) for pack in packs)):
+            (base / "custom_nodes" / name).symlink_to(folder, target_is_directory=True)
+        settings = {"Comfy.TutorialCompleted": True}
+        settings |= dict.fromkeys(["Comfy.Minimap.Visible", "Comfy.Graph.CanvasInfo", "Comfy.Graph.CanvasMenu"], False)
         (base / "user/default/comfy.settings.json").write_text(json.dumps(settings))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
