@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
@@ -74,7 +76,7 @@ def core(settings: Settings, sigmas: list[float], noise: torch.Tensor, family: s
     """Euler's method with the core alone."""
     detailer = Detailer(settings, sigmas, family)
     x = noise * sigmas[0]
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, after in pairwise(sigmas):
         sigma = torch.tensor([now], dtype=torch.float64)
         told = detailer.step(lambda x, s: Prediction(exact(x, s, family)), x, sigma).denoised
         x = x + (x - told) / now * (after - now)
