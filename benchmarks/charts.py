@@ -86,7 +86,7 @@ def dots(axes: Axes, rows: Sequence[tuple[str, Mapping[str, float], str]]) -> No
         for sampler, value in values.items():
             axes.plot(value, i, SAMPLER_MARKS.get(sampler, "o"), color=colour, markersize=6)
     axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
-    for tick, (_, _, colour) in zip(axes.get_yticklabels(), rows, strict=True):
+    for tick, (_, _, colour) in zip(axes.get_yticklabels(), rows, strict=False):
         tick.set_color(colour)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ def _ancestral(now: float, then: float, eta: float = 1.0) -> tuple[float, float]
 
 def euler(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Karras et al. 2022, algorithm 1 without churn."""
-    for now, then in zip(sigmas, sigmas[1:], strict=False):
+    for now, then in pairwise(sigmas):
         denoised, _ = predict(x, now)
         x = denoised + then / now * (x - denoised)
     return x
@@ -62,7 +63,7 @@ def euler(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Ten
 
 def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Chung et al. 2024 (CFG++), algorithm 1 in VE terms."""
-    for now, then in zip(sigmas, sigmas[1:], strict=False):
+    for now, then in pairwise(sigmas):
         denoised, uncond = predict(x, now)
         x = denoised + then / now * (x - uncond)
     return x
@@ -70,7 +71,7 @@ def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise)
 
 def euler_ancestral(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Euler to a lower level, then fresh noise back up."""
-    for now, then in zip(sigmas, sigmas[1:], strict=False):
+    for now, then in pairwise(sigmas):
         denoised, _ = predict(x, now)
         down, up = _ancestral(now, then)
         x = denoised + down / now * (x - denoised) + up * noise.like(x)
@@ -80,7 +81,7 @@ def euler_ancestral(predict: Predict, x: Tensor, sigmas: list[float], noise: Noi
 def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Lu et al. 2022 (DPM-Solver++), algorithm 2, with one previous prediction."""
     previous, h_last = None, 0.0
-    for now, then in zip(sigmas, sigmas[1:], strict=False):
+    for now, then in pairwise(sigmas):
         denoised, _ = predict(x, now)
         step = denoised
         if then > 0:
@@ -96,7 +97,7 @@ def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> 
 
 def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Lu et al. 2022, stochastic single-step solver of order two: two predictions a step."""
-    for now, then in zip(sigmas, sigmas[1:], strict=False):
+    for now, then in pairwise(sigmas):
         denoised, _ = predict(x, now)
         if then == 0:
             return denoised

@@ -122,13 +122,18 @@ class Study:
         sampler: str,
         steps: int,
         amount: Callable[[Figures], Sequence[float]] = lambda f: f.inside,
+        runs: int = 1,
     ) -> float:
-        """The strength at which a method adds ``target`` detail, from one run at the usual dose.
+        """The strength at which a method adds ``target`` detail, from a run at the usual dose.
 
-        The effect of a small lie is linear in its strength (method.md section 1).
+        The effect of a small lie is linear in its strength (method.md section 1); where it is not,
+        further ``runs`` start from what the one before found.
         """
-        found = fmean(amount(self.figures(pictures, method, STRENGTH, sampler, steps)))
-        return min(MOST, STRENGTH * target / found) if found > 0 else MOST
+        strength = STRENGTH
+        for _ in range(runs):
+            found = fmean(amount(self.figures(pictures, method, strength, sampler, steps)))
+            strength = min(MOST, strength * target / found) if found > 0 else MOST
+        return strength
 
 
 def leaks(pictures: Pictures, inside: Sequence[float], outside: Sequence[float]) -> list[list[float]]:
