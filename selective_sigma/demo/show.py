@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from dataclasses import dataclass, field
@@ -48,7 +47,7 @@ class Shown:
     pictures: list[str]
     rows: list[Row]
     seconds: float = 0.0
-    peak_mib: float = 0.0
+    peak_mib: float | None = None
     text: str = field(default="", repr=False)
 
 
@@ -101,7 +100,7 @@ def _triptych(
         rows.append(Row(scene, method, steps, calls, inside.item(), outside.item()))
         advance()
     images = [sweep.to_image(p[0]) for p in pictures.values()]
-    changes = [sweep.to_image(((p - pictures["plain"])[0] * GAIN / 2 + 0.5)) for p in pictures.values()]
+    changes = [sweep.to_image((p - pictures["plain"])[0] * GAIN / 2 + 0.5) for p in pictures.values()]
     lines = [("", images), ("closer", [crop(i, box) for i in images]), (f"change\nx {GAIN}", changes)]
     return grid(lines, [f"{r.method}, {r.calls} calls" for r in rows], tile=320), rows
 
@@ -111,7 +110,12 @@ def _save(image: Image.Image, path: Path) -> str:
     return str(path)
 
 
-def _peak_mib() -> float:
+def _peak_mib() -> float | None:
+    """Most memory this process has held, in MiB; Windows does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in KiB, macOS in bytes.
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
@@ -119,12 +123,13 @@ def _peak_mib() -> float:
 
 def _explain(shown: Shown) -> str:
     coverage, strength, *triptychs = shown.pictures
+    memory = "" if shown.peak_mib is None else f", at most {shown.peak_mib:.0f} MiB"
     return f"""
 What to look at
   {triptychs[0]}   the sky: everywhere puts grain there, selective does not; the rock gains either way
   {triptychs[1]}    the skin and hair gain, the bokeh stays soft; grey in the last row is no change
   {coverage}      masks below: where the lie was told, from everywhere (left) to nowhere (right)
   {strength}      softer to the left of 0, finer to the right
-Measured on the embedded 64x64 network alone, with {torch.get_num_threads()} threads: {shown.seconds:.0f} s,
-at most {shown.peak_mib:.0f} MiB. Calls are model calls; 1.00x is the plain sampler.
+Measured on the embedded 64x64 network alone, with {torch.get_num_threads()} threads: {shown.seconds:.0f} s{memory}.
+Calls are model calls; 1.00x is the plain sampler.
 """.strip("\n")
