@@ -17,7 +17,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/comfy"))
-SCENE = "portrait 3"
+SCENE = "landscape 3"
 # ComfyUI's own title bar and side bar, in pixels of the page.
 LEFT, TOP = 66, 80
 
@@ -54,7 +54,7 @@ def main(python: str) -> None:
             for path in sorted((ROOT / "example_workflows").glob("*.json")):
                 page.load(on_the_embedded_network(json.loads(path.read_text())))
                 page.queue()
-                page.fit(LEFT, TOP, margin=10)
+                page.fit(LEFT, TOP, margin=24)
                 shot = base / "shot.png"
                 page.screenshot(shot)
                 picture = Image.open(shot).convert("RGB")

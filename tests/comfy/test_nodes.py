@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,18 @@ def test_the_entry_hands_on_the_extension():
     assert (REPOSITORY / module.WEB_DIRECTORY / "docs").is_dir()
     # With it, even empty, ComfyUI would never ask for the entry point.
     assert not hasattr(module, "NODE_CLASS_MAPPINGS")
+
+
+def test_the_registry_gets_all_that_comfyui_reads():
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("no git here")
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-from=.comfyignore"]
+    left_out = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
+    assert "tests/comfy/test_nodes.py" in left_out
+    needed = ("__init__.py", "LICENSE", "web/", "locales/", "example_workflows/", "selective_sigma/comfy/")
+    assert not [path for path in left_out if path.startswith(needed)]
+    core = {path for path in left_out if path.startswith("selective_sigma/") and path.count("/") == 1}
+    assert core <= {"selective_sigma/cli.py", "selective_sigma/__main__.py"}
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)

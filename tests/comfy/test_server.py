@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import browser
-import checkpoints
 import numpy as np
 import pytest
-from server_graph import to_prompt
+from server_examples import DEBUG, PEERS, PREVIEW, STEPS, WORKFLOWS, load, of_type, only, pixels, serve
 from server_process import NAME, REPOSITORY, Refused, Server
 
 from selective_sigma.schedule import flat
 
-WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*.json"))
-PEERS = Path(os.environ.get("SSD_PACK", "/tmp/peers/ssd")) / "example_workflows"
 NODES = {
     "SelectiveSigmaDetailerNode": ["strength", "coverage"],
     "SelectiveSigmaDetailerModelNode": ["strength", "coverage"],
@@ -29,48 +23,17 @@ NODES = {
     ],
     "SelectiveSigmaDetailerMaskPreviewNode": ["show"],
 }
-STEPS = 7
-SMALL: dict[str, dict[str, Any]] = {
-    "CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.ckpt"},
-    "EmptyLatentImage": {"width": 128, "height": 64},
-    "BasicScheduler": {"steps": STEPS},
-    "KSampler": {"steps": STEPS},
-    # Of the published hires fix: a node of newer ComfyUI, given by what it puts out.
-    "ResolutionSelector": {"0": 64, "1": 128},
-    "SplitSigmas": {"step": STEPS // 2},
-}
-PREVIEW = "SelectiveSigmaDetailerMaskPreviewNode"
-DEBUG = "SelectiveSigmaDetailerDebugNode"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    base = tmp_path_factory.mktemp("comfyui")
-    checkpoints.write(base / "models")
-    with Server(base) as running:
+    with serve(tmp_path_factory.mktemp("comfyui")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def nodes(server: Server) -> dict[str, Any]:
     return server.get("/object_info")
-
-
-def load(path: Path, nodes: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
-    return to_prompt(json.loads(path.read_text()), nodes, {**SMALL, **more})
-
-
-def of_type(prompt: dict[str, Any], kind: str) -> list[str]:
-    return [name for name, node in prompt.items() if node["class_type"] == kind]
-
-
-def pixels(server: Server, outputs: dict[str, Any], name: str) -> list[np.ndarray]:
-    return [np.asarray(server.picture(shown)) / 255 for shown in outputs[name]["images"]]
-
-
-def only(pictures: list[np.ndarray]) -> np.ndarray:
-    assert len(pictures) == 1
-    return pictures[0]
 
 
 @pytest.mark.parametrize("kind", NODES)
@@ -219,12 +182,3 @@ def test_the_published_debug_node_needs_none_of_our_inputs(nodes: dict[str, Any]
     theirs = ["sampler", "strength", "coverage", "start", "end", "ema", "mask_clip_percentile", "mask_override"]
     assert list(nodes[DEBUG]["input"]["required"]) == theirs
     assert list(nodes[PREVIEW]["input"]["required"]) == ["mask_ref", "latent"]
-
-
-@pytest.mark.skipif(browser.missing() is not None, reason=f"LOUD: the browser was not tested: {browser.missing()}")
-def test_the_frontend_opens_the_examples_and_runs_one(server: Server, tmp_path: Path, nodes: dict[str, Any]):
-    with browser.Browser(server.url) as page:
-        for path in WORKFLOWS:
-            page.load(path)
-            assert page.prompt() == to_prompt(json.loads(path.read_text()), nodes, {})
-        page.screenshot(tmp_path / "graph.png")

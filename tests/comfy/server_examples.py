@@ -1,0 +1,55 @@
+"""The workflows that the server tests run, made small, and the pictures that come out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import numpy as np
+from server_graph import to_prompt
+from server_process import REPOSITORY, Server
+
+WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*.json"))
+PEERS = Path(os.environ.get("SSD_PACK", "/tmp/peers/ssd")) / "example_workflows"
+STEPS = 7
+SMALL: dict[str, dict[str, Any]] = {
+    "CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.ckpt"},
+    "EmptyLatentImage": {"width": 128, "height": 64},
+    "BasicScheduler": {"steps": STEPS},
+    "KSampler": {"steps": STEPS},
+    # Of the published hires fix: a node of newer ComfyUI, given by what it puts out.
+    "ResolutionSelector": {"0": 64, "1": 128},
+    "SplitSigmas": {"step": STEPS // 2},
+}
+PREVIEW = "SelectiveSigmaDetailerMaskPreviewNode"
+DEBUG = "SelectiveSigmaDetailerDebugNode"
+
+
+@contextmanager
+def serve(base: Path) -> Iterator[Server]:
+    """A server with the small checkpoints."""
+    checkpoints.write(base / "models")
+    with Server(base) as running:
+        yield running
+
+
+def load(path: Path, nodes: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
+    return to_prompt(json.loads(path.read_text()), nodes, {**SMALL, **more})
+
+
+def of_type(prompt: dict[str, Any], kind: str) -> list[str]:
+    return [name for name, node in prompt.items() if node["class_type"] == kind]
+
+
+def pixels(server: Server, outputs: dict[str, Any], name: str) -> list[np.ndarray]:
+    return [np.asarray(server.picture(shown)) / 255 for shown in outputs[name]["images"]]
+
+
+def only(pictures: list[np.ndarray]) -> np.ndarray:
+    assert len(pictures) == 1
+    return pictures[0]

@@ -1,0 +1,69 @@
+"""The workflows in ComfyUI's own frontend, in a headless browser; skipped loudly where there is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import browser
+import pytest
+from server_examples import PEERS, PREVIEW, STEPS, WORKFLOWS, serve
+from server_graph import to_prompt
+from server_process import REPOSITORY, Server
+
+FILES = [*WORKFLOWS, PEERS / "ssd_simple.json", PEERS / "ssd_debug.json"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if reason := browser.missing():
+        pytest.skip(f"LOUD: the frontend was not tested: {reason}")
+    with serve(tmp_path_factory.mktemp("comfyui")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> Iterator[browser.Browser]:
+    with browser.Browser(server.url) as opened:
+        yield opened
+
+
+def tiny(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The saved graph with the small checkpoint and a small picture."""
+    for node in workflow["nodes"]:
+        for place, value in {
+            "CheckpointLoaderSimple": {0: "tiny_sd15.ckpt"},
+            "EmptyLatentImage": {0: 128, 1: 64},
+            "BasicScheduler": {1: STEPS},
+        }.get(node["type"], {}).items():
+            node["widgets_values"][place] = value
+    return workflow
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_frontend_opens_a_workflow(page: browser.Browser, server: Server, path: Path):
+    if not path.is_file():
+        pytest.skip(f"LOUD: no {path}")
+    page.load(path)
+    made = {name: node for name, node in page.prompt().items() if node.pop("_meta", True)}
+    assert made == to_prompt(json.loads(path.read_text()), server.get("/object_info"), {})
+
+
+def test_the_node_shows_two_sliders_and_nothing_else(page: browser.Browser):
+    page.load(REPOSITORY / "example_workflows/selective_sigma_simple.json")
+    widgets = page.run(
+        "return app.graph.findNodesByType('SelectiveSigmaDetailerNode')[0].widgets.map(w => [w.name, w.type])"
+    )
+    assert widgets == [["strength", "slider"], ["coverage", "slider"]]
+
+
+def test_the_frontend_runs_the_timeline_and_shows_it(page: browser.Browser, tmp_path: Path):
+    page.load(tiny(json.loads((REPOSITORY / "example_workflows/selective_sigma_mask_timeline.json").read_text())))
+    page.queue()
+    page.fit()
+    page.screenshot(tmp_path / "graph.png")
+    sizes = page.run(f"return app.graph.findNodesByType('{PREVIEW}').map(n => n.imgs.map(i => i.naturalWidth))")
+    assert [len(shown) for shown in sizes] == [1, 1]
+    assert min(shown[0] for shown in sizes) >= 128
