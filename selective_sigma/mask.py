@@ -31,19 +31,14 @@ def resample(values: Tensor, space: Sequence[int]) -> Tensor:
 def blur(values: Tensor) -> Tensor:
     """Mean over each pixel and its direct neighbours in one to three space axes, (batch, channels, *space).
 
-    Axis by axis, with the mean of two at the borders; many times cheaper on a CPU than avg_pool.
+    Borders are repeated outwards. Axis by axis: many times cheaper on a CPU than avg_pool.
     """
-    for axis in range(2, values.ndim):
-        size = values.shape[axis]
-        if size < 2:
-            continue
-        total = values.clone()
-        total.narrow(axis, 1, size - 1).add_(values.narrow(axis, 0, size - 1))
-        total.narrow(axis, 0, size - 1).add_(values.narrow(axis, 1, size - 1))
-        values = total.mul_(1 / 3)
-        for end in (0, -1):
-            values.select(axis, end).mul_(1.5)
-    return values
+    axes = values.ndim - 2
+    total = F.pad(values, [1, 1] * axes, mode="replicate")
+    for axis, size in enumerate(values.shape[2:], start=2):
+        before, here, after = (total.narrow(axis, i, size) for i in range(3))
+        total = (before + here).add_(after)
+    return total.mul_(3.0**-axes)
 
 
 def change(denoised: Tensor, previous: Tensor) -> Tensor:

@@ -286,6 +286,11 @@ def test_limit_of_ones_and_zeros():
             model, x, levels, Settings(coverage=coverage, passes="two"), limit=torch.ones(1, 1, 12, 12)
         )
         assert torch.equal(free, all_over)
+    # Full coverage asks no mask, so there is no first step without one.
+    one_pass, _ = detailed(model, x, levels, Settings(coverage=1.0))
+    for source in SOURCES:
+        full = Settings(coverage=1.0, mask_source=source, passes="two")
+        assert torch.equal(detailed(model, x, levels, full, limit=torch.ones(1, 1, 12, 12))[0], one_pass)
     half = torch.zeros(1, 1, 12, 12)
     half[..., :6] = 1
     bare = plain(model, x, levels)
@@ -426,6 +431,26 @@ def test_nan_is_passed_through_counted_and_never_spread(passes, source, bad, whe
     for i, (a, _, _) in enumerate(hurt):
         assert i == 8 or a.denoised.isfinite().all()
     assert with_nan.mask.isfinite().all()
+
+
+def test_where_the_lie_failed_nothing_is_held():
+    """A sample whose lied pass was NaN is told the truth until the effect is measured again."""
+    levels = sigmas(40).double()
+    sane, x = Denoiser(IMAGE), start(IMAGE)
+
+    def model(x, sigma):
+        prediction = sane(x, sigma)
+        if sane.calls == 2:
+            prediction.denoised[0, 0, 0, 0] = math.nan
+        return prediction
+
+    detailer = Detailer(Settings(mask_source="structure"), levels)
+    detailer.step(model, x, levels[20])
+    result = detailer.step(model, x, levels[21])
+    assert detailer.report.held == 1
+    assert sane.seen[2][1][0] == levels[21]
+    assert sane.seen[2][1][1] < levels[21]
+    assert torch.equal(result.denoised[0], sane(x, levels[21]).denoised[0])
 
 
 def test_sums_in_half_precision_do_not_overflow():

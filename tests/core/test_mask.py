@@ -23,19 +23,13 @@ def made(mask: Mask, denoised, x=None, decay=0.0):
     return mask.make(denoised, x, torch.full((len(denoised),), decay))
 
 
-@pytest.mark.parametrize("space", [*SPACES, (2,), (3, 3), (4, 3, 3)])
+@pytest.mark.parametrize("space", [*SPACES, (1,), (1, 7), (1, 1, 3)])
 def test_blur_is_the_mean_of_neighbours(space):
     values = start((2, 1, *space))
-    expected = pools[len(space)](values, 3, 1, 1, count_include_pad=False)
     before = values.clone()
-    torch.testing.assert_close(blur(values), expected)
+    repeated = F.pad(values, [1, 1] * len(space), mode="replicate")
+    torch.testing.assert_close(blur(values), pools[len(space)](repeated, 3, 1))
     assert torch.equal(values, before)
-
-
-def test_blur_keeps_axes_of_one():
-    values = start((1, 1, 1, 7))
-    torch.testing.assert_close(blur(values)[:, :, 0], blur(values[:, :, 0]))
-    assert torch.equal(blur(values[..., :1]), values[..., :1])
 
 
 def test_change_is_the_mean_move_over_channels():
