@@ -22,6 +22,8 @@ from diffusers import (
     HeunDiscreteScheduler,
     LCMScheduler,
     LMSDiscreteScheduler,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLImg2ImgPipeline,
@@ -228,10 +230,55 @@ def wan(scheduler: Any = None) -> Tiny:
     return Tiny(pipe, arguments, ("transformer",))
 
 
-PIPES = {"sdxl": sdxl, "flux": flux, "flux_true_cfg": flux_true_cfg, "sd3": sd3, "wan": wan}
+def wan_experts(scheduler: Any = None) -> Tiny:
+    """Wan 2.2: another transformer for the lower noise levels."""
+    tiny = wan(scheduler)
+    pipe = WanPipeline(None, None, None, tiny.pipe.scheduler, tiny.module, wan().module, boundary_ratio=0.8)
+    return Tiny(pipe, tiny.arguments, ("transformer",))
+
+
+def qwen(scheduler: Any = None) -> Tiny:
+    torch.manual_seed(0)
+    transformer = QwenImageTransformer2DModel(
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=3,
+        joint_attention_dim=16,
+        axes_dims_rope=(8, 4, 4),
+    ).eval()
+    scheduler = scheduler or FLOW_SCHEDULERS["flow_euler"]()
+    pipe = QwenImagePipeline(scheduler, None, None, None, transformer)
+    arguments = {
+        "prompt_embeds": _random(1, 5, 16),
+        "prompt_embeds_mask": torch.ones(1, 5, dtype=torch.long),
+        "negative_prompt_embeds": _random(1, 5, 16, seed=8),
+        "negative_prompt_embeds_mask": torch.ones(1, 5, dtype=torch.long),
+        "true_cfg_scale": 3.0,
+        "height": 128,
+        "width": 96,
+        "num_inference_steps": 8,
+        "output_type": "latent",
+        "return_dict": False,
+    }
+    return Tiny(pipe, arguments, ("transformer",))
+
+
+PIPES = {
+    "sdxl": sdxl,
+    "flux": flux,
+    "flux_true_cfg": flux_true_cfg,
+    "sd3": sd3,
+    "wan": wan,
+    "wan_experts": wan_experts,
+    "qwen": qwen,
+}
 FLOW_PIPES = ("flux", "flux_true_cfg", "sd3", "wan")
 CASES = [("sdxl", name) for name in UNET_SCHEDULERS]
 CASES += [(pipe, name) for pipe in FLOW_PIPES for name in FLOW_SCHEDULERS]
+CASES += [("wan_experts", "flow_unipc"), ("qwen", "flow_euler")]
 
 
 def build(pipe: str, scheduler: str | None = None) -> Tiny:

@@ -8,7 +8,7 @@ import torch
 from selective_sigma.diffusers import detail, disable, enable
 from selective_sigma.schedule import flat
 
-from .pipes import PIPES, UNET_SCHEDULERS, build, sdxl, sdxl_img2img, wan
+from .pipes import PIPES, UNET_SCHEDULERS, build, sd3, sdxl, sdxl_img2img, wan
 
 
 @pytest.mark.parametrize("pipe", PIPES)
@@ -168,6 +168,18 @@ def test_guidance_in_one_batch_or_in_two_calls(passes):
     torch.testing.assert_close(mask, run.mask, atol=1e-2, rtol=0)
     for name in ("steps", "calls", "true", "lied", "held"):
         assert twice[name] == 2 * once[name]
+
+
+def test_calls_that_only_some_steps_make():
+    """SD3's skip-layer guidance calls its model once more, on half the batch, from the second step on."""
+    tiny = sd3()
+    changes = {"skip_guidance_layers": [0], "skip_layer_guidance_stop": 0.9}
+    plain = tiny(**changes)
+    with detail(tiny.pipe, mask_override="zeros"):
+        assert torch.equal(tiny(**changes), plain)
+    with detail(tiny.pipe) as run:
+        assert not torch.equal(tiny(**changes), plain)
+    assert run.report.steps == 15
 
 
 def test_guidance_that_stops_on_the_way():
