@@ -19,6 +19,11 @@ COMPLAINTS = """
 const seen = [...document.querySelectorAll('.p-dialog, .p-toast-message, .comfy-missing-nodes, .comfy-error-report')];
 return seen.map(element => element.innerText.trim()).filter(text => text.length);
 """
+PICTURES = """
+window.app.canvas.setDirty(true, true);
+return window.ssdShown.map(id => window.app.graph.getNodeById(id))
+    .every(node => node.imgs?.length && node.imgs.every(image => image.complete && image.naturalWidth));
+"""
 
 
 def missing() -> str | None:
@@ -50,7 +55,7 @@ class Browser:
         self.driver = webdriver.Chrome(options=options, service=service)
         self.driver.set_script_timeout(120)
         self.driver.get(url)
-        self.wait("return !!(window.app && window.app.graph && window.app.extensionManager)", 60)
+        self.wait("return !!(window.app && window.app.graph && window.app.extensionManager)", 180)
         time.sleep(1.5)
 
     def __enter__(self) -> Browser:
@@ -63,7 +68,7 @@ class Browser:
     def run(self, script: str, *values: Any) -> Any:
         return self.driver.execute_script(script, *values)
 
-    def wait(self, script: str, seconds: float = 90) -> Any:
+    def wait(self, script: str, seconds: float = 240) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if found := self.run(script):
@@ -93,12 +98,15 @@ class Browser:
         """The graph as the frontend saves it."""
         return json.loads(self.run("return JSON.stringify(window.app.graph.serialize())"))
 
-    def queue(self, seconds: float = 90) -> None:
-        """Run the graph and wait until the server is idle; raises where it was refused or failed."""
+    def queue(self, seconds: float = 240) -> None:
+        """Run the graph and wait until its pictures are there; raises where it was refused or failed."""
         start = """
         const done = arguments[0];
-        window.ssdDone = false; window.ssdError = '';
+        window.ssdDone = false; window.ssdError = ''; window.ssdShown = [];
         const api = window.app.api;
+        api.addEventListener('executed', e => {
+            if (e.detail?.output?.images) window.ssdShown.push(e.detail.node);
+        });
         api.addEventListener('execution_success', () => { window.ssdDone = true; }, {once: true});
         api.addEventListener('execution_error', e => { window.ssdError = JSON.stringify(e.detail); }, {once: true});
         window.app.queuePrompt(0).then(() => done(JSON.stringify(window.app.lastNodeErrors || {})));
@@ -109,7 +117,8 @@ class Browser:
         self.wait("return window.ssdDone || window.ssdError", seconds)
         if error := self.run("return window.ssdError"):
             raise AssertionError(error[:2000])
-        time.sleep(1.0)
+        self.wait(PICTURES, seconds)
+        time.sleep(0.5)
 
     def fit(self, left: float = 60, top: float = 60, margin: float = 30) -> None:
         """Show the whole graph, clear of what covers the canvas at the left and the top of the page."""

@@ -61,7 +61,7 @@ class Server:
             )
 
     def __enter__(self) -> Server:
-        end = time.monotonic() + 90
+        end = time.monotonic() + 240
         while time.monotonic() < end:
             if self._process.poll() is not None:
                 break
@@ -87,7 +87,7 @@ class Server:
     def get(self, path: str) -> Any:
         return json.loads(self.raw(path))
 
-    def run(self, prompt: dict[str, Any], seconds: float = 90) -> dict[str, Any]:
+    def run(self, prompt: dict[str, Any], seconds: float = 240) -> dict[str, Any]:
         """Queue a prompt and wait; what its output nodes showed, by node id."""
         try:
             queued = json.loads(self.raw("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex}))
