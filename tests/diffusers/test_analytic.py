@@ -13,7 +13,7 @@ from selective_sigma import Detailer, Prediction, Settings
 from selective_sigma.diffusers import detail
 from selective_sigma.diffusers.predictions import from_input, to_denoised, to_input, to_output
 
-from .pipes import SD
+from .schedulers import SD
 
 # Divides 1000: DDIM steps by a constant number of timesteps.
 STEPS = 10

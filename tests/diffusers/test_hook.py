@@ -9,7 +9,8 @@ from diffusers.hooks import HookRegistry, ModelHook
 
 from selective_sigma.diffusers import SUPPORTED, detail, disable, enable
 
-from .pipes import SD, build, flux, sdxl
+from .pipes import build, flux, sdxl
+from .schedulers import SD
 
 
 class Scale(ModelHook):

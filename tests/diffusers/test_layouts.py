@@ -10,7 +10,8 @@ from torch import nn
 from selective_sigma.diffusers import detail
 from selective_sigma.diffusers.packing import Layout
 
-from .pipes import SD, flux
+from .pipes import flux
+from .schedulers import SD
 
 GRID = (6, 4)
 

@@ -7,7 +7,7 @@ import torch
 
 from selective_sigma.diffusers.levels import SUPPORTED, Levels, check
 
-from .pipes import FLOW_SCHEDULERS, UNET_SCHEDULERS
+from .schedulers import FLOW_SCHEDULERS, UNET_SCHEDULERS
 
 
 def walk(scheduler):

@@ -8,7 +8,8 @@ import torch
 from selective_sigma.diffusers import detail, disable, enable
 from selective_sigma.schedule import flat
 
-from .pipes import PIPES, UNET_SCHEDULERS, build, sd3, sdxl, sdxl_img2img, wan
+from .pipes import PIPES, build, sd3, sdxl, sdxl_img2img, wan
+from .schedulers import UNET_SCHEDULERS
 
 
 @pytest.mark.parametrize("pipe", PIPES)
