@@ -64,9 +64,9 @@ def describe(data: dict[str, Any]) -> str:
         for r in data["rows"]
     ]
     return (
-        f"RMS of the fine detail that strength {STRENGTH:g} adds inside the region map, with guidance {GUIDANCE:g}. Ours "
-        "blends uncond with the mask that blends denoised; the published method takes uncond from the true pass and "
-        "divides its effect by a constant.\n\n" + words.table(head, body)
+        f"RMS of the fine detail that strength {STRENGTH:g} adds inside the region map, guidance {GUIDANCE:g}. "
+        "Ours blends uncond with the mask that blends denoised; the published method takes uncond from the true "
+        "pass and divides its effect by a constant.\n\n" + words.table(head, body)
     )
 
 

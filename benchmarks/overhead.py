@@ -22,7 +22,9 @@ from .study import STRENGTH, Study, Track
 
 TITLE = "Overhead"
 SHAPES = ((1, 4, 128, 128), (1, 16, 128, 128), (1, 16, 21, 90, 160))
-STEPS, ROUNDS = 20, 4
+STEPS, ROUNDS = 20, 3
+TIMED = slice(4, 15)
+"""Steps of a run that are timed: active, at full strength, and after the first mask."""
 SIGMAS = karras(STEPS, 0.03, 14.6)
 
 Step = Callable[[Callable[[Tensor, Tensor], Prediction], Tensor, Tensor], object]
@@ -83,7 +85,7 @@ def contestants() -> dict[str, Callable[[], Any]]:
 
 
 def measure(study: Study, track: Track) -> dict[str, Any]:
-    """Milliseconds per active step: median over steps and rounds, all contestants interleaved."""
+    """Milliseconds per active step: mean over a run's steps, median over runs, all contestants interleaved."""
     rows: list[dict[str, Any]] = []
     for shape in track(SHAPES):
         x = torch.randn(shape)
@@ -94,22 +96,20 @@ def measure(study: Study, track: Track) -> dict[str, Any]:
             for label, make in contestants().items():
                 method, instant = make(), Instant(shape)
                 spent = _run(method.step, instant, x)
-                # Active steps of the default schedule at full strength, after the first mask.
-                times[label] += spent[4:15]
+                # Mean over steps: a method may spend more on some steps than on others.
+                times[label].append(fmean(spent[TIMED]))
                 held[label] = _bytes(method, {id(t) for t in instant.outputs})
-            bare += _run(lambda evaluate, x, sigma: evaluate(x, sigma), Instant(shape), x)[4:15]
-        base = median(bare)
+            bare.append(fmean(_run(lambda evaluate, x, sigma: evaluate(x, sigma), Instant(shape), x)[TIMED]))
         for label, spent in times.items():
-            # Mean over steps: a method may spend more on some steps than on others.
-            own = 1e3 * (median(fmean(spent[i : i + 11]) for i in range(0, len(spent), 11)) - base)
+            own = 1e3 * (median(spent) - median(bare))
             rows.append({"shape": list(shape), "label": label, "ms": own, "bytes": held[label]})
     return {"rows": rows, "mask": {"x".join(map(str, shape)): _mask_shift(shape) for shape in SHAPES}}
 
 
 def _run(step: Step, instant: Instant, x: Tensor) -> list[float]:
-    """Seconds of each step of one run."""
+    """Seconds of each step of one run; it ends with the last one timed."""
     spent = []
-    for level in SIGMAS[:-1]:
+    for level in SIGMAS[: TIMED.stop]:
         sigma = torch.full((len(x),), level)
         began = time.perf_counter()
         step(instant, x, sigma)

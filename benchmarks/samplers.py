@@ -37,14 +37,13 @@ def karras(steps: int, low: float, high: float, rho: float = 7.0) -> list[float]
     return [*(root**rho).tolist(), 0.0]
 
 
-def shifted(steps: int, shift: float = 3.0, high: float = 200.0) -> list[float]:
+def shifted(steps: int, shift: float = 3.0, first: float = 1000.0) -> list[float]:
     """Noise-to-signal ratios of a rectified-flow run, steps + 1 of them, ending in 0.
 
-    Evenly spaced times, shifted as SD3 does (Esser et al. 2024, eq. 23): ratio = shift t / (1 - t).
-    The first, infinite at t = 1, is held at ``high`` (sigma = 0.995), as samplers here are in VE terms.
+    Evenly spaced times t, shifted as SD3 does (Esser et al. 2024, eq. 23): ratio = shift t / (1 - t).
+    ``first`` (sigma = 0.999) stands in for the infinite one at t = 1, as samplers here are in VE terms.
     """
-    times = [1 - i / steps for i in range(steps + 1)]
-    return [min(high, shift * t / (1 - t)) if t < 1 else high for t in times]
+    return [first, *(shift * (steps - i) / i for i in range(1, steps)), 0.0]
 
 
 def _ancestral(now: float, then: float, eta: float = 1.0) -> tuple[float, float]:

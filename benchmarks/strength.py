@@ -33,7 +33,7 @@ def measure(study: Study, track: Track) -> dict[str, Any]:
 
 
 def plot(data: dict[str, Any], path: Path) -> None:
-    colours = dict(zip(SAMPLERS, (charts.OURS, charts.PUBLISHED, charts.OTHER, charts.PEER), strict=True))
+    colours = dict(zip(SAMPLERS, (charts.OURS, charts.PUBLISHED, charts.OTHER, charts.PEER), strict=False))
     panels = [(f, m) for m in METHODS for f in ("ve", "flow")]
     with charts.chart(path, 4, 3.4, sharey=True) as axes:
         for ax, (family, label) in zip(axes, panels, strict=True):
