@@ -14,6 +14,7 @@ from typing import Any
 import comfy.samplers
 import folder_paths
 import pytest
+import tiny
 import torch
 from comfy_api.latest import ComfyExtension
 
@@ -191,3 +192,28 @@ def test_the_preview_shows_the_run_that_was_captured():
     assert result[0] is latent
     assert [float(picture.mean()) for picture in result[1]] == [0.0, 0.5, 1.0]
     assert len(result.ui.as_dict()["images"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("space", "steps", "timeline"),
+    [((64,), (14, 32, 512), 2), ((16, 24), (14, 160, 240), 2), ((3, 8, 8), (42, 256, 256), 6)],
+    ids=["sound", "image", "video"],
+)
+def test_a_run_from_the_debug_node_to_the_pictures(space: tuple[int, ...], steps: tuple[int, ...], timeline: int):
+    model = tiny.model(axes=len(space))
+    half = torch.zeros(1, 32, 32)
+    half[..., :16] = 1
+    wrapped, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(sampler(), mask=half, passes="two").args
+    done = tiny.sample(model, wrapped, tiny.schedule(model, 10), shape=(2, tiny.CHANNELS, *space))
+    show = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute
+    latent, shown = show(ref, {"samples": done}, "every step").args
+    assert latent["samples"] is done
+    assert len(ref.masks) == 7
+    assert (len(shown), *shown.shape[1:3]) == (steps[0], *steps[1:])
+    # Detail only where the mask allows it: at the left.
+    middle = shown.shape[2] // 2
+    assert float(shown[:, :, :middle].std()) > 0.05
+    assert not shown[:, :, middle + shown.shape[2] // space[-1] :].any()
+    assert len(show(ref, {"samples": done}, "timeline")[1]) == timeline
+    picture = torch.rand(6 if len(space) == 3 else 2, 64, 64, 3)
+    assert show(ref, {"samples": done}, "average", picture)[1].shape == picture.shape
