@@ -75,7 +75,7 @@ def _by_kind(pictures: Pictures, errors: list[float]) -> dict[str, float]:
 
 def plot(data: dict[str, Any], path: Path) -> None:
     shades = {8: "#9dc3e6", 12: "#5f9fd4", 20: charts.OURS, 40: "#0a2f52"}
-    with charts.chart(path, 4, 3.2, sharey=True, sharex=True) as axes:
+    with charts.chart(path, len(SAMPLERS), 3.2, sharey=True, sharex=True) as axes:
         for ax, sampler in zip(axes, SAMPLERS, strict=True):
             for steps in STEPS:
                 rows = [
