@@ -53,7 +53,7 @@ def lines(
     spreads: Mapping[str, Sequence[float]] | None = None,
     log: bool = True,
 ) -> None:
-    """Curves over step counts, each (values, colour) under its label, named at the right end."""
+    """Curves from zero up over step counts: (values, colour) by label, named at the right end."""
     for label, (y, colour) in curves.items():
         axes.plot(x, y, "-o", color=colour, markersize=4, linewidth=1.8)
         if spreads and label in spreads:
@@ -63,6 +63,7 @@ def lines(
         axes.set_xscale("log")
         axes.minorticks_off()
     axes.set_xticks(list(x), [f"{v:g}" for v in x])
+    axes.set_ylim(0)
     label_ends(axes, {label: (x[-1], y[-1], colour) for label, (y, colour) in curves.items()})
 
 
@@ -92,10 +93,10 @@ def dots(axes: Axes, rows: Sequence[tuple[str, Mapping[str, float], str]]) -> No
     axes.grid(axis="y", visible=False)
 
 
-def mark_legend(axes: Axes, samplers: Sequence[str], **options: object) -> None:
-    """Which mark is which sampler."""
+def mark_legend(figure: Figure, axes: Axes, samplers: Sequence[str]) -> None:
+    """Which mark is which sampler, below the axes."""
     marks = [axes.plot([], [], SAMPLER_MARKS[s], color="#57606a", markersize=6)[0] for s in samplers]
-    axes.legend(marks, samplers, **options)
+    figure.legend(marks, samplers, loc="outside lower center", ncols=len(marks))
 
 
 def colour_of(label: str) -> str:

@@ -17,7 +17,7 @@ from .samplers import SAMPLERS
 from .study import STRENGTH, Pictures, Study, Track
 
 TITLE = "Cost"
-REFRESH = tuple(sorted({0.3, 0.6, 0.9, 1.2, Settings().refresh}))
+REFRESH = tuple(sorted({0.3, 0.6, 0.9, Settings().refresh}))
 STEPS = (8, 12, 20, 40)
 TWO = ours(passes="two")
 
@@ -91,10 +91,10 @@ def plot(data: dict[str, Any], path: Path) -> None:
                 ax.plot([], [], "-o", color=shades[steps], label=f"{steps} steps", markersize=4)
             ax.axhline(0.1, color=charts.PUBLISHED, linewidth=1, linestyle=":")
             ax.set_title(sampler)
-            ax.set_ylim(0)
+        axes[0].set_ylim(0)
         axes[0].set_ylabel("error as a share of the effect")
         axes[0].legend(loc="upper right")
-        axes[0].text(0.02, 0.1, "target", color=charts.PUBLISHED, transform=axes[0].get_yaxis_transform(), va="bottom")
+        axes[-1].text(0.02, 0.1, "target", color=charts.PUBLISHED, transform=axes[-1].get_yaxis_transform(), va="top")
         axes[0].figure.supxlabel(
             f"model calls for each of the plain sampler's (large dot: refresh after {Settings().refresh:g} e-folds)",
             fontsize=10,

@@ -66,7 +66,7 @@ def plot(data: dict[str, Any], path: Path) -> None:
         axes.set_xlim(0)
         axes.set_xlabel("% of the smooth half's patches that came out textured")
         axes.set_title(f"Exact mixture denoiser, {STEPS} steps, equal gain in the textured half")
-        charts.mark_legend(axes, SAMPLERS, loc="lower right")
+        charts.mark_legend(axes.figure, axes, SAMPLERS)
 
 
 def describe(data: dict[str, Any]) -> str:

@@ -48,7 +48,7 @@ def plot(data: dict[str, Any], path: Path) -> None:
             ax.set_xticks(STEPS, [str(n) for n in STEPS])
             ax.set_title(f"{label.rstrip(' *')}, {'VE' if family == 've' else 'flow'}")
             ax.axhline(1, color=charts.INK, linewidth=1, linestyle=":")
-            ax.set_ylim(0)
+        axes[0].set_ylim(0)
         axes[0].set_ylabel(f"detail added, relative to {AT} steps")
         axes[0].legend(loc="lower right")
         axes[0].figure.supxlabel("steps", fontsize=10)
