@@ -112,8 +112,8 @@ def describe(data: dict[str, Any]) -> str:
         "Leak is fine detail added outside the region map over fine detail added inside: RMS of the "
         "high-passed difference from the plain picture of the same seed (by energy: high-frequency energy "
         "gained, which falls where a method blurs). Every method is scaled to the detail that an even lie of 0.1 adds "
-        "inside, by one run at 0.1, as a small lie's effect is linear in its strength; `gain` is what was then reached of it. "
-        f"Mean and standard deviation over seeds, {STEPS} steps; * is the default."
+        "inside, by one run at 0.1, as a small lie's effect is linear in its strength; `gain` is what was then "
+        f"reached of it. Mean and standard deviation over seeds, {STEPS} steps; * is the default."
     ]
     for family, name in (("ve", "VE model"), ("flow", "Rectified flow")):
         body = [
