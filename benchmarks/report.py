@@ -51,6 +51,8 @@ QUESTIONS: dict[str, ModuleType] = {
     )
 }
 ROOT = Path(__file__).resolve().parent.parent
+Inputs = dict[str, dict[str, Any]]
+"""What each question's figures depend on."""
 SHARED = ("exact", "figures", "methods", "models", "run", "samplers", "study")
 """Files here on which every question's figures depend."""
 
@@ -71,17 +73,19 @@ def run_all(out: Path, only: list[str], seeds: int, bar: Progress) -> Path:
         raise ValueError(f"unknown question {', '.join(unknown)}: choose from {', '.join(QUESTIONS)}")
     out.mkdir(parents=True, exist_ok=True)
     study = Study(seeds)
-    wanted = [name for name in QUESTIONS if (name in only if only else _load(out, name, seeds) is None)]
+    # Once, at the start: files may be edited while this runs on what it has loaded.
+    known = {name: inputs(name, seeds) for name in QUESTIONS}
+    wanted = [name for name in QUESTIONS if (name in only if only else _load(out, name, known) is None)]
     try:
         for name in wanted:
-            _answer(out, name, study, bar)
+            _answer(out, name, known, study, bar)
     finally:
         # Interrupted or failed, what is finished is shown.
-        report = write(out, seeds)
+        report = write(out, known, seeds)
     return report
 
 
-def _answer(out: Path, name: str, study: Study, bar: Progress) -> None:
+def _answer(out: Path, name: str, known: Inputs, study: Study, bar: Progress) -> None:
     module, task = QUESTIONS[name], bar.add_task(QUESTIONS[name].TITLE, total=None)
 
     def track(items: Any) -> Any:
@@ -93,7 +97,7 @@ def _answer(out: Path, name: str, study: Study, bar: Progress) -> None:
     began, before = time.monotonic(), study.evaluations
     data = module.measure(study, track)
     done = {
-        "inputs": inputs(name, study.seeds),
+        "inputs": known[name],
         "where": where(),
         "seconds": round(time.monotonic() - began, 1),
         "evaluations": study.evaluations - before,
@@ -104,13 +108,13 @@ def _answer(out: Path, name: str, study: Study, bar: Progress) -> None:
     part.replace(out / f"{name}.json")
 
 
-def _load(out: Path, name: str, seeds: int) -> dict[str, Any] | None:
+def _load(out: Path, name: str, known: Inputs) -> dict[str, Any] | None:
     """What was found before from equal inputs."""
     try:
         done = json.loads((out / f"{name}.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return done if done.get("inputs") == inputs(name, seeds) else None
+    return done if done.get("inputs") == known[name] else None
 
 
 def inputs(name: str, seeds: int) -> dict[str, Any]:
@@ -158,9 +162,9 @@ def _commit() -> str:
         return "unknown"
 
 
-def write(out: Path, seeds: int) -> Path:
+def write(out: Path, known: Inputs, seeds: int) -> Path:
     """The report from what is answered: Markdown, plots, and all figures as JSON."""
-    found = {name: done for name in QUESTIONS if (done := _load(out, name, seeds))}
+    found = {name: done for name in QUESTIONS if (done := _load(out, name, known))}
     targets = {name: QUESTIONS[name].targets(done["data"]) for name, done in found.items()}
     parts = ["# Evidence", _preface(found, seeds)]
     for name, done in found.items():
