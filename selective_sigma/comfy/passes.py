@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+INPAINT = "denoise_mask_function"
+
 
 class Passes:
     """Options for each model call of one run."""
@@ -18,34 +20,49 @@ class Passes:
 
     @contextmanager
     def options(self, options: dict[str, Any], true: Tensor, told: Tensor, second: bool) -> Iterator[dict[str, Any]]:
-        """What to hand the model for a call at ``told`` in place of ``true``, both (batch,).
+        """What to hand the model for a call at ``told`` in place of ``true``, both (batch,) or one value.
 
-        The true call gets ``options`` themselves. Context windows and meanflow look the level up in
-        ``sample_sigmas``: a told level stands there in the true one's place. EasyCache and
-        LazyCache compare a call with the one before: a step's second call has a cache of its own,
-        and every call counts as one at its true level against their start and end.
+        The true call gets ``options`` themselves. For the others:
+
+        - context windows and meanflow look the level up in ``sample_sigmas``, where the told level
+          then stands in the true one's place;
+        - Differential Diffusion chooses what to regenerate by the level, and chooses by the true one;
+        - EasyCache and LazyCache compare a call with the one before: a step's second call has a
+          cache of its own, and each call meets their start and end as the true one would.
         """
-        inner = options.get("transformer_options")
-        if told is true or inner is None:
+        if told is true:
             yield options
             return
-        inner = dict(inner)
+        options = dict(options)
+        if INPAINT in options:
+            options[INPAINT] = _at(true, options[INPAINT])
+        inner = options["transformer_options"] = dict(options.get("transformer_options") or {})
+        ours, theirs = told.reshape(-1)[0], true.reshape(-1)[0]
         levels = inner.get("sample_sigmas")
         if levels is not None:
-            at = torch.isclose(levels, true.reshape(-1)[0].to(levels), rtol=1e-4)
-            inner["sample_sigmas"] = torch.where(at, told.reshape(-1)[0].to(levels), levels)
+            here = torch.isclose(levels, theirs.to(levels), rtol=1e-4)
+            inner["sample_sigmas"] = torch.where(here, ours.to(levels), levels)
         cache = inner.get("easycache")
         if cache is None:
-            yield {**options, "transformer_options": inner}
+            yield options
             return
         start, end = cache.start_t, cache.end_t
         if second:
             if self._cache is None:
                 self._cache = cache.clone()
             cache = inner["easycache"] = self._cache
-        ratio = float(told.reshape(-1)[0] / true.reshape(-1)[0])
+        ratio = float(ours / theirs)
         cache.start_t, cache.end_t = start * ratio, end * ratio
         try:
-            yield {**options, "transformer_options": inner}
+            yield options
         finally:
             cache.start_t, cache.end_t = start, end
+
+
+def _at(true: Tensor, function: Any) -> Any:
+    """``function`` of (sigma, denoise_mask, ...), asked at the true level."""
+
+    def mask(_: Tensor, *args: Any, **named: Any) -> Any:
+        return function(true, *args, **named)
+
+    return mask

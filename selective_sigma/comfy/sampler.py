@@ -81,11 +81,14 @@ class Model:
         return run.step(x, sigma, {**dict(zip(run.order, args, strict=False)), **named})
 
     def __getattr__(self, name: str) -> Any:
-        if name == MARK:  # A copy that is not filled yet.
+        if name == MARK:  # A copy, not filled yet.
             raise AttributeError(name)
         return getattr(getattr(self, MARK).inner, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == MARK:  # A copy being filled.
+            object.__setattr__(self, name, value)
+            return
         setattr(getattr(self, MARK).inner, name, value)
 
     def __delattr__(self, name: str) -> None:

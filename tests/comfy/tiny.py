@@ -9,6 +9,7 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import comfy.supported_models_base
@@ -39,7 +40,22 @@ class Net(nn.Module):
             self.context = nn.Linear(8, 8)
         self.requires_grad_(False)
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, **_: Any) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        control: Any = None,
+        transformer_options: Any = None,
+        **_: Any,
+    ) -> Tensor:
+        # As ComfyUI's own networks do; EasyCache sits here.
+        kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+        wrappers = comfy.patcher_extension.get_all_wrappers(kind, transformer_options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.predict, self, wrappers)
+        return executor.execute(x, timesteps, context, control, transformer_options)
+
+    def predict(self, x: Tensor, timesteps: Tensor, context: Tensor, *_: Any) -> Tensor:
         self.calls.append(float(timesteps[0]))
         each = (-1, *[1] * (x.ndim - 1))
         t = timesteps.reshape(each).float() / 1000

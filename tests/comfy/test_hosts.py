@@ -1,0 +1,304 @@
+"""Latents and patches of all kinds: rank, batch, inpainting, limits, caches, windows, packed streams."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import pytest
+import tiny
+import torch
+from comfy_extras import nodes_advanced_samplers, nodes_context_windows, nodes_differential_diffusion, nodes_easycache
+from torch import Tensor
+
+from selective_sigma import Settings
+from selective_sigma.comfy import latent
+from selective_sigma.comfy.capture import Capture
+from selective_sigma.comfy.passes import Passes
+from selective_sigma.comfy.sampler import wrap
+
+KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
+both = pytest.mark.parametrize("kind", KINDS)
+PASSES: Any = pytest.mark.parametrize("passes", ["two", "economy"])
+LEFT = (torch.arange(8).expand(1, 1, 8, 8) < 4).float()
+
+
+@cache
+def base(kind: str, axes: int = 2) -> Any:
+    return tiny.model(KINDS[kind], axes)
+
+
+def euler(settings: Settings | None = None, name: str = "euler", **given: Any) -> Any:
+    sampler = tiny.sampler(name)
+    return sampler if settings is None else wrap(sampler, settings, **given)
+
+
+@both
+@pytest.mark.parametrize("shape", [(1, 4, 24), (2, 4, 8, 12), (1, 4, 3, 8, 8)], ids=["sound", "batch", "video"])
+@pytest.mark.parametrize("source", ["change", "structure", "first", "change_published"])
+def test_one_to_three_axes(kind: str, shape: tuple[int, ...], source: Any):
+    model, capture = base(kind, len(shape) - 2), Capture()
+    sigmas = tiny.schedule(model, 8)
+    run = partial(tiny.sample, model, sigmas=sigmas, shape=shape)
+    bare = run(sampler=euler())
+    ours = run(sampler=euler(Settings(mask_source=source), capture=capture))
+    assert ours.isfinite().all()
+    assert not torch.equal(ours, bare)
+    assert torch.equal(run(sampler=euler(Settings(mask_override="zeros"))), bare)
+    assert {mask.shape for _, mask in capture.masks} == {(shape[0], 1, *shape[2:])}
+
+
+def test_samples_of_a_batch_do_not_meet():
+    model = base("eps")
+    sigmas = tiny.schedule(model, 8)
+    both = tiny.sample(model, euler(Settings()), sigmas, shape=(2, 4, 8, 8))
+    torch.manual_seed(7)
+    noise = comfy.sample.prepare_noise(torch.zeros(2, 4, 8, 8), 7)
+    for i in range(2):
+        with torch.inference_mode():
+            one = comfy.sample.sample_custom(
+                model, noise[i : i + 1], 2.0, euler(Settings()), sigmas.clone(), tiny.prompt(1), tiny.prompt(2),
+                torch.zeros(1, 4, 8, 8), disable_pbar=True, seed=7,
+            )  # fmt: skip
+        assert torch.allclose(one[0], both[i], rtol=1e-4, atol=1e-4)
+
+
+@both
+@PASSES
+def test_split_schedules_are_runs_of_their_own(kind: str, passes: Any):
+    """As KSamplerAdvanced hands them over, with leftover noise between."""
+    model = base(kind)
+    sigmas = tiny.schedule(model, 20)
+    settings = Settings(passes=passes)
+    first = tiny.sample(model, euler(settings), sigmas[:11])
+    with torch.inference_mode():
+        second = comfy.sample.sample_custom(
+            model, torch.zeros_like(first), 2.0, euler(settings), sigmas[10:], tiny.prompt(1), tiny.prompt(2), first,
+            disable_pbar=True, seed=7,
+        )  # fmt: skip
+    assert second.isfinite().all()
+
+
+@both
+@pytest.mark.parametrize("name", ["euler", "ddim", "euler_cfg_pp", "uni_pc"])
+def test_inpainting_keeps_what_is_kept_and_the_ends_exact(kind: str, name: str):
+    model = base(kind)
+    sigmas = tiny.schedule(model, 10)
+    picture = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    run = partial(tiny.sample, model, sigmas=sigmas, latent=picture, mask=LEFT)
+    bare, ours = run(sampler=euler(name=name)), run(sampler=euler(Settings(), name))
+    assert torch.equal(run(sampler=euler(Settings(mask_override="zeros"), name)), bare)
+    ones = run(sampler=euler(Settings(mask_override="ones"), name))
+    assert torch.equal(ones, run(sampler=euler(Settings(coverage=1.0), name)))
+    assert tiny.effect(ours[..., :4], bare[..., :4]) > 1e-3
+    assert torch.allclose(ours[..., 4:], bare[..., 4:], atol=1e-4)
+
+
+def test_ddim_keeps_its_own_noise_for_inpainting():
+    model = base("eps")
+    sigmas = tiny.schedule(model, 8)
+    picture = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    run = partial(tiny.sample, model, sigmas=sigmas, latent=picture, mask=LEFT)
+    settings = Settings(mask_override="zeros")
+    assert torch.equal(run(sampler=euler(settings, "ddim")), run(sampler=euler(name="ddim")))
+    assert not torch.equal(run(sampler=euler(settings, "ddim")), run(sampler=euler(settings, "euler")))
+
+
+def test_inpainting_normalises_over_what_is_regenerated():
+    model, inside, whole = base("eps"), Capture(), Capture()
+    picture = torch.zeros(1, 4, 16, 16)
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:9, 4:9] = 1
+    sigmas = tiny.schedule(model, 10)
+    tiny.sample(model, euler(Settings(), capture=inside), sigmas, latent=picture, mask=mask)
+    # With the whole frame counted, the kept part's zeros would push all of the rest to the top.
+    tiny.sample(model, euler(Settings(), capture=whole), sigmas, latent=picture)
+    values = inside.masks[0][1][mask.bool()]
+    assert values.std() > 0.2
+    assert values.mean() < 0.8
+
+
+@both
+def test_differential_diffusion_sees_the_true_level(kind: str):
+    model = nodes_differential_diffusion.DifferentialDiffusion.execute(base(kind)).result[0]
+    seen: list[float] = []
+    function = model.model_options["denoise_mask_function"]
+
+    def spy(sigma: Tensor, mask: Tensor, extra_options: Any) -> Tensor:
+        seen.append(float(sigma[0]))
+        return function(sigma, mask, extra_options=extra_options)
+
+    model.set_model_denoise_mask_function(spy)
+    sigmas = tiny.schedule(model, 8)
+    ramp = (torch.arange(8).expand(1, 1, 8, 8) / 8).float()
+    picture = torch.zeros(1, 4, 8, 8)
+    tiny.sample(model, euler(Settings(passes="two")), sigmas, latent=picture, mask=ramp)
+    assert set(seen) == {float(s) for s in sigmas[:-1]}
+    assert len(seen) > 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "passes", "leak"),
+    # Economy lies a little everywhere and takes it back outside by what it holds, which is a little stale.
+    [("eps", "two", 0.02), ("flow", "two", 0.02), ("eps", "economy", 0.1)],
+)
+def test_limit_bounds_the_effect(kind: str, passes: Any, leak: float):
+    model = base(kind)
+    sigmas = tiny.schedule(model, 10)
+    mask = torch.zeros(1, 128, 128)
+    mask[..., :64] = 1
+    run = partial(tiny.sample, model, sigmas=sigmas, shape=(1, 4, 16, 16))
+    bare = run(sampler=euler())
+    change = (run(sampler=euler(Settings(passes=passes), limit=mask)) - bare).abs()
+    assert change[..., :8].mean() > 1e-3
+    assert change[..., 14:].mean() < leak * change[..., :6].mean()
+    settings = Settings(passes=passes, coverage=1.0)
+    assert torch.equal(run(sampler=euler(settings, limit=0 * mask)), bare)
+
+
+def test_limit_fits_every_latent():
+    half = torch.zeros(1, 64, 64)
+    half[..., :32] = 1
+    image = latent.fit(half, torch.zeros(2, 4, 8, 8), None)
+    assert torch.equal(image, LEFT)
+    assert torch.equal(latent.fit(half[None], torch.zeros(2, 4, 8, 8), None), LEFT)
+    assert latent.fit(half.repeat(3, 1, 1), torch.zeros(2, 4, 8, 8), None).shape == (2, 1, 8, 8)
+    assert latent.fit(half.repeat(2, 1, 1), torch.zeros(3, 4, 8, 8), None).shape == (3, 1, 8, 8)
+    assert latent.fit(half, torch.zeros(1, 4, 5, 8, 8), None).shape == (1, 1, 1, 8, 8)
+    assert latent.fit(half.repeat(9, 1, 1), torch.zeros(1, 4, 5, 8, 8), None).shape == (1, 1, 9, 8, 8)
+    assert torch.equal(latent.fit(half, torch.zeros(1, 4, 8), None), LEFT[:, :, 0])
+    assert latent.fit(half, torch.zeros(1, 4, 256, 256), None).shape == (1, 1, 64, 64)
+    assert latent.fit(None, torch.zeros(1, 4, 8, 8), None) is None
+    packed = [(1, 4, 3, 8, 8), (1, 2, 10)]
+    assert latent.fit(half, torch.zeros(1, 1, 788), packed).shape == (1, 1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 24), (1, 4, 3, 8, 8)], ids=["sound", "video"])
+def test_limit_on_sound_and_video(shape: tuple[int, ...]):
+    model = base("eps", len(shape) - 2)
+    mask = torch.zeros(1, 64, 96)
+    mask[..., :48] = 1
+    sigmas, size = tiny.schedule(model, 10), shape[-1]
+    bare = tiny.sample(model, euler(), sigmas, shape=shape)
+    ours = tiny.sample(model, euler(Settings(), limit=mask), sigmas, shape=shape)
+    change = (ours - bare).abs()
+    assert change[..., : size // 2].mean() > 4 * change[..., -1:].mean()
+
+
+def test_packed_streams_have_masks_of_their_own():
+    """Newer ComfyUI's pack of (video, sound): stepped at the sampler, unpacked by the core."""
+    shapes = [(1, 4, 2, 6, 6), (1, 4, 10)]
+    sizes = [4 * 2 * 6 * 6, 40]
+    capture, told = Capture(), []
+    true = torch.cat([torch.randn(1, 1, sizes[0]), torch.randn(1, 1, sizes[1])], dim=2)
+
+    class Inner:
+        """Stands where KSamplerX0Inpaint stands; 0.3.64 has no packs of its own."""
+
+        class inner_model:
+            class inner_model:
+                latent_shapes = shapes
+                model_sampling = base("eps").model.model_sampling
+
+        def __call__(self, x: Tensor, sigma: Tensor, **named: Any) -> Tensor:
+            told.append(float(sigma[0]))
+            return true + 0.1 * x / sigma + 0.01 * torch.sin(50 * true) / sigma
+
+    function = comfy.samplers.sampler_object("euler").sampler_function
+    limit = torch.zeros(1, 48, 48)
+    denoise_mask = torch.ones(1, 1, sum(sizes))
+    sampler = wrap(comfy.samplers.KSAMPLER(function), Settings(passes="two"), capture=capture, limit=limit)
+    sigmas = tiny.schedule(base("eps"), 8)
+    x = torch.randn(1, 1, sum(sizes)) * sigmas[0]
+    given = {"model_options": {}, "denoise_mask": denoise_mask}
+    ours = sampler.sampler_function(Inner(), x, sigmas, extra_args=dict(given), disable=True)
+    bare = function(Inner(), x, sigmas, extra_args=dict(given), disable=True)
+    assert {mask.shape for _, mask in capture.masks} == {(1, 1, 2, 6, 6)}
+    # The limit shuts the picture; the sound beside it goes on.
+    assert torch.equal(ours[..., : sizes[0]], bare[..., : sizes[0]])
+    assert not torch.equal(ours[..., sizes[0] :], bare[..., sizes[0] :])
+
+
+@PASSES
+@pytest.mark.parametrize("source", ["change", "structure", "change_published"])
+def test_a_latent_that_grows(passes: Any, source: Any):
+    model, capture = base("eps"), Capture()
+    sampler = nodes_advanced_samplers.SamplerLCMUpscale.execute(2.0, -1, "bislerp").result[0]
+    settings = Settings(passes=passes, mask_source=source)
+    ours = tiny.sample(model, wrap(sampler, settings, capture=capture), tiny.schedule(model, 10))
+    assert ours.shape == (1, 4, 16, 16)
+    assert ours.isfinite().all()
+    sizes = [mask.shape[-1] for _, mask in capture.masks]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+    zeros = wrap(sampler, Settings(mask_override="zeros"))
+    levels = tiny.schedule(model, 10)
+    assert torch.equal(tiny.sample(model, zeros, levels), tiny.sample(model, sampler, levels))
+
+
+@both
+@PASSES
+@pytest.mark.parametrize("node", ["EasyCacheNode", "LazyCacheNode"])
+@pytest.mark.parametrize("name", ["euler", "euler_cfg_pp"])
+@pytest.mark.parametrize("steps", [10, 20, 30])
+def test_caches(kind: str, passes: Any, node: str, name: str, steps: int):
+    model = getattr(nodes_easycache, node).execute(base(kind), 0.2, 0.15, 0.95, False).result[0]
+    sigmas, calls = tiny.schedule(model, steps), tiny.calls(model)
+    run = partial(tiny.sample, model, sigmas=sigmas)
+    calls.clear()
+    bare = run(sampler=euler(name=name))
+    cached = steps - len(calls)
+    assert cached > 0 or steps == 10
+    for settings in (Settings(passes=passes), Settings(strength=1.0, passes=passes), Settings(coverage=1.0)):
+        capture = Capture()
+        calls.clear()
+        ours = run(sampler=euler(settings, name, capture=capture))
+        assert ours.isfinite().all()
+        assert not torch.equal(ours, bare)
+        assert capture.report is not None
+        assert len(calls) < capture.report.calls or cached == 0
+    assert torch.equal(run(sampler=euler(Settings(mask_override="zeros"), name)), bare)
+    assert model.model_options["transformer_options"]["easycache"].start_t == 0.0
+
+
+@both
+@PASSES
+def test_context_windows(kind: str, passes: Any):
+    model = base(kind, 3)
+    node = nodes_context_windows.ContextWindowsManualNode
+    windowed = node.execute(model, 4, 1, "standard_static", 1, False, "pyramid", 2).result[0]
+    run = partial(tiny.sample, sigmas=tiny.schedule(model, 10), shape=(1, 4, 9, 6, 6))
+    bare = run(windowed, euler())
+    ours = run(windowed, euler(Settings(passes=passes)))
+    assert ours.isfinite().all()
+    assert not torch.equal(ours, bare)
+    assert torch.equal(run(windowed, euler(Settings(mask_override="zeros"))), bare)
+
+
+def test_sample_sigmas_name_the_told_level_in_the_lied_pass():
+    levels = torch.tensor([10.0, 5.0, 2.0, 0.0])
+    options = {"transformer_options": {"sample_sigmas": levels}, "other": 1}
+    true, told = torch.tensor([5.0]), torch.tensor([4.5])
+    with Passes().options(options, true, told, True) as seen:
+        assert seen["transformer_options"]["sample_sigmas"].tolist() == [10.0, 4.5, 2.0, 0.0]
+        assert seen["other"] == 1
+    assert options["transformer_options"]["sample_sigmas"] is levels
+    with Passes().options(options, true, true, False) as seen:
+        assert seen is options
+
+
+@pytest.mark.parametrize("file", ["tiny_sd3.safetensors", "tiny_wan.safetensors"])
+def test_stock_loaders(files: dict[str, Path], file: str):
+    model = comfy.sd.load_diffusion_model(str(files[file]))
+    shape = (1, 16, 3, 8, 8) if "wan" in file else (1, 16, 8, 8)
+    more = {} if "wan" in file else {"pooled_output": torch.ones(1, 2048)}
+    run = partial(tiny.sample, model, sigmas=tiny.schedule(model, 8, "simple"), shape=shape, width=4096, more=more)
+    assert latent.family(model.model.model_sampling) == "flow"
+    bare, ours = run(sampler=euler()), run(sampler=euler(Settings()))
+    assert torch.equal(run(sampler=euler(Settings(mask_override="zeros"))), bare)
+    assert ours.isfinite().all()
+    assert not torch.equal(ours, bare)
