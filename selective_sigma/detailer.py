@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .held import Correction, Held
-from .lie import Told, per_sample, tell
+from .lie import Told, noise_to_signal, per_sample, tell
 from .mask import Mask, check_map
 from .prediction import Evaluate, Prediction
 from .report import Report
@@ -128,9 +128,10 @@ class Detailer:
         not m (method.md section 4). Each way acts on its own samples, with weight 0 on the rest.
         """
         held, active = self._held, [s != 0 for s in strengths]
-        served = [False] * len(x) if held is None else held.serves(x, self.mask, levels, strengths)
+        ratios = [noise_to_signal(level, self.family) for level in levels]
+        served = [False] * len(x) if held is None else held.serves(x, self.mask, ratios, strengths)
         measured = [yes and not serves for yes, serves in zip(active, served, strict=True)]
-        decays = self._decays(levels, active)
+        decays = self._decays(ratios, active)
         # All that goes to the device goes before the model call, where nobody waits for it.
         strength, decay, serve = torch.tensor([strengths, decays, served], dtype=torch.float32, device=x.device)
         correct: Correction | None = None
@@ -148,7 +149,7 @@ class Detailer:
         if mask is None or lit is None:
             self.report.skip("first")
             return call
-        self._seen = [now if yes else then for now, yes, then in zip(levels, active, self._seen, strict=True)]
+        self._seen = [now if yes else then for now, yes, then in zip(ratios, active, self._seen, strict=True)]
         self._show(mask, levels)
         result = call
         if any(measured):
@@ -161,7 +162,7 @@ class Detailer:
             both = sound & lied_sound
             result = _blend(call, lied, mask * per_sample(both * (1.0 - serve), x))
             if held is not None:
-                held.store(call, lied, both, strength, measured, levels, strengths, served)
+                held.store(call, lied, both, strength, measured, ratios, strengths, served)
         elif correct is None:
             self.report.skip("empty")
         return result if correct is None else correct.apply(result, mask, sound)
@@ -189,11 +190,11 @@ class Detailer:
                 self._held = Held(self.settings.refresh)
         return levels if len(levels) == len(x) else levels * len(x)
 
-    def _decays(self, levels: list[float], active: list[bool]) -> list[float]:
+    def _decays(self, ratios: list[float], active: list[bool]) -> list[float]:
         """Weight of the remembered mask: all of it in samples that are not detailed at this step."""
         return [
             1.0 if not yes else 0.0 if then is None else self._parts[0].decay(abs(math.log(then / now)))
-            for then, now, yes in zip(self._seen, levels, active, strict=True)
+            for then, now, yes in zip(self._seen, ratios, active, strict=True)
         ]
 
     def _call(self, evaluate: Evaluate, x: Tensor, sigma: Tensor) -> tuple[Prediction, Tensor]:

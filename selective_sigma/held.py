@@ -19,14 +19,14 @@ class Held:
     """The lie's effect as last measured (method.md section 4); each sample is on its own."""
 
     def __init__(self, refresh: float):
-        """``refresh``: e-folds of sigma for which an effect may be held."""
+        """``refresh``: e-folds of the noise-to-signal ratio for which an effect may be held."""
         self._refresh = refresh
         self._at: list[tuple[float, float] | None] = []
         self.effect: Prediction | None = None
         self._energy = torch.empty(0)
         self._per_depth = torch.empty(0)
 
-    def serves(self, x: Tensor, mask: Tensor | None, levels: list[float], strengths: list[float]) -> list[bool]:
+    def serves(self, x: Tensor, mask: Tensor | None, ratios: list[float], strengths: list[float]) -> list[bool]:
         """The samples of ``x`` for which the effect is still good."""
         if (
             self.effect is None
@@ -38,9 +38,9 @@ class Held:
         return [
             at is not None
             and strength != 0
-            and abs(math.log(at[0] / level)) < self._refresh
+            and abs(math.log(at[0] / ratio)) < self._refresh
             and 0 < strength / at[1] <= GROWTH
-            for at, level, strength in zip(self._at, levels, strengths, strict=True)
+            for at, ratio, strength in zip(self._at, ratios, strengths, strict=True)
         ]
 
     def mean(self, mask: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Held:
         sound: Tensor,
         strength: Tensor,
         measured: list[bool],
-        levels: list[float],
+        ratios: list[float],
         strengths: list[float],
         served: list[bool],
     ) -> None:
@@ -83,7 +83,7 @@ class Held:
             per_depth = torch.where(rows, per_depth, self._per_depth)
         self.effect, self._energy, self._per_depth = effect, energy, per_depth
         before = self._at if any(served) else [None] * len(measured)
-        now = zip(levels, strengths, strict=True)
+        now = zip(ratios, strengths, strict=True)
         self._at = [
             new if fresh else old if kept else None
             for new, fresh, old, kept in zip(now, measured, before, served, strict=True)

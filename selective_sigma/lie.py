@@ -24,6 +24,11 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def noise_to_signal(sigma: float, family: Family) -> float:
+    """sigma / alpha: in it a step has the same size on flow as on VE; finite also at sigma = 1."""
+    return sigma if family == "ve" else sigma / max(1.0 - sigma, 1e-4)
+
+
 def tell(x: Tensor, sigma: Tensor, strength: Tensor, family: Family = "ve", lie: Lie = "noise_to_signal") -> Told:
     """Hide the share ``strength`` of the noise from the model.
 

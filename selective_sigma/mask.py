@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .lie import per_sample
-from .percentile import SAMPLES, Places, places, stretch
+from .percentile import SAMPLES, Places, places, stretch, variance
 from .prediction import finite
 from .settings import Settings
 
@@ -47,7 +47,10 @@ def change(denoised: Tensor, previous: Tensor) -> Tensor:
 
 
 def structure(denoised: Tensor) -> Tensor:
-    """How much the prediction varies from pixel to pixel: its gradient's length, (batch, 1, *space)."""
+    """How much the prediction varies from pixel to pixel: its gradient energy, (batch, 1, *space).
+
+    Sum over space axes and over both neighbours of the squared difference, mean over channels.
+    """
     values = denoised.float()
     energy = torch.zeros_like(values[:, :1])
     for axis in range(2, values.ndim):
@@ -57,7 +60,7 @@ def structure(denoised: Tensor) -> Tensor:
         step = values.diff(dim=axis).square_().mean(1, keepdim=True)
         energy.narrow(axis, 0, size - 1).add_(step)
         energy.narrow(axis, 1, size - 1).add_(step)
-    return energy.sqrt_()
+    return energy
 
 
 def check_map(name: str, values: Tensor) -> None:
@@ -78,6 +81,7 @@ class Mask:
         self._within = within
         self._limit = limit
         self._published = settings.mask_source == "change_published"
+        self._structure = settings.mask_source == "structure"
         self._samples = None if self._published else SAMPLES
         self._constant = _OVERRIDES.get(settings.mask_override, 1.0 if settings.coverage >= 1 else None)
         self._places: tuple[torch.Size, Places] | None = None
@@ -107,8 +111,8 @@ class Mask:
         return math.exp(-e_folds / s.memory) if s.memory > 0 else 0.0
 
     def observe(self, denoised: Tensor) -> None:
-        """See a prediction of a step without detail; the published method does not look."""
-        if not self._published:
+        """See a prediction of a step without detail; ``change`` compares with it, the published method does not."""
+        if self._settings.mask_source == "change":
             self._previous = denoised.detach()
 
     def make(self, denoised: Tensor, x: Tensor, decay: Tensor) -> Tensor | None:
@@ -132,11 +136,13 @@ class Mask:
         raw = raw.nan_to_num_(0.0, 0.0, 0.0)
         if not self._published:
             raw = blur(raw)
-        mask = stretch(raw, s.mask_clip_percentile, self._among(raw), self._samples)
-        memory = torch.zeros_like(mask) if self._memory is None else resample(self._memory, space)
-        mask = torch.lerp(mask, memory, per_sample(decay.masked_fill(~usable, 1.0), mask))
-        # Stored before the shift, so that coverage does not feed back.
-        self._memory = mask
+        # Measured against the prediction's own scale: where the busy part does not vary by as much
+        # as the picture does as a whole, there is nothing to light up (docs/evidence.md, mask truth).
+        among = self._among(raw)
+        least = variance(denoised.detach(), among, self._samples) if self._structure else None
+        mask = stretch(raw, s.mask_clip_percentile, among, self._samples, least)
+        if not self._structure:
+            mask = self._remember(mask, decay.masked_fill(~usable, 1.0))
         if s.coverage != 0.5:
             mask = (mask + 2.0 * (s.coverage - 0.5)).clamp_(0, 1)
         return self._limited(mask)
@@ -153,6 +159,12 @@ class Mask:
         for values in (mask.flatten(1) for mask in masks):
             lit |= values.mean(1) >= FLOOR if self._published else values.amax(1) > FLOOR
         return lit & sound
+
+    def _remember(self, mask: Tensor, decay: Tensor) -> Tensor:
+        """The mask averaged with those before it; what coverage adds later does not feed back."""
+        memory = torch.zeros_like(mask) if self._memory is None else resample(self._memory, mask.shape[2:])
+        self._memory = torch.lerp(mask, memory, per_sample(decay, mask))
+        return self._memory
 
     def _limited(self, mask: Tensor) -> Tensor:
         return mask if self._limit is None else mask * resample(self._limit.to(mask), mask.shape[2:])

@@ -51,18 +51,39 @@ def percentiles(
     flat = values.flatten(1)
     if among is not None:
         return _percentiles_among(flat, clip, among)
-    count = flat.shape[1]
-    stride = 1 if samples is None else max(1, count // samples)
-    # A stride that shares no factor with the pixel count visits every row and column alike.
-    while math.gcd(stride, count) > 1:
-        stride += 1
-    ordered = flat[:, ::stride].sort(dim=1).values
+    ordered = flat[:, :: _stride(flat.shape[1], samples)].sort(dim=1).values
     bounds: list[Tensor] = []
     for rank in (clip * (ordered.shape[1] - 1), (1.0 - clip) * (ordered.shape[1] - 1)):
         low = math.floor(rank)
         high = min(low + 1, ordered.shape[1] - 1)
         bounds.append(torch.lerp(ordered[:, low], ordered[:, high], rank - low))
     return bounds[0], bounds[1]
+
+
+def variance(values: Tensor, among: Places | None = None, samples: int | None = SAMPLES) -> Tensor:
+    """Variance over space, mean over channels, (batch,); 0 where it is not finite.
+
+    ``values``: (batch, channels, *space); see ``percentiles`` for the rest.
+    """
+    flat = values.flatten(2)
+    if among is None:
+        found = flat[..., :: _stride(flat.shape[2], samples)].float().var(-1, correction=0)
+    else:
+        at = among.at.expand(len(flat), -1).unsqueeze(1).expand(-1, flat.shape[1], -1)
+        weight = among.real.unsqueeze(1).float()
+        weight = weight / weight.sum(-1, keepdim=True).clamp(min=1)
+        chosen = flat.gather(2, at).float()
+        mean = (chosen * weight).sum(-1, keepdim=True)
+        found = ((chosen - mean).square_() * weight).sum(-1)
+    return found.mean(1).nan_to_num_(0.0, 0.0, 0.0)
+
+
+def _stride(count: int, samples: int | None) -> int:
+    stride = 1 if samples is None else max(1, count // samples)
+    # A stride that shares no factor with the pixel count visits every row and column alike.
+    while math.gcd(stride, count) > 1:
+        stride += 1
+    return stride
 
 
 def _percentiles_among(flat: Tensor, clip: float, among: Places) -> tuple[Tensor, Tensor]:
@@ -78,11 +99,18 @@ def _percentiles_among(flat: Tensor, clip: float, among: Places) -> tuple[Tensor
     return bounds[:, 0], bounds[:, 1]
 
 
-def stretch(values: Tensor, clip: float, among: Places | None = None, samples: int | None = SAMPLES) -> Tensor:
+def stretch(
+    values: Tensor,
+    clip: float,
+    among: Places | None = None,
+    samples: int | None = SAMPLES,
+    least: Tensor | None = None,
+) -> Tensor:
     """Stretch each sample to [0, 1] between its two percentiles, over the whole clip for video.
 
-    ``values``: (batch, 1, *space); see ``percentiles`` for the rest.
+    ``values``: (batch, 1, *space); ``least``: (batch,), the smallest span that is stretched to 1,
+    so that a map without contrast stays dark; see ``percentiles`` for the rest.
     """
     low, high = percentiles(values, clip, among, samples)
-    scale = 1.0 / (high - low + 1e-8)
-    return (values - per_sample(low, values)).mul_(per_sample(scale, values)).clamp_(0, 1)
+    span = high - low if least is None else torch.maximum(high - low, least)
+    return (values - per_sample(low, values)).mul_(per_sample(1.0 / (span + 1e-8), values)).clamp_(0, 1)

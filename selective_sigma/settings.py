@@ -52,10 +52,10 @@ class Settings:
     """Share of the pixels clipped at either end before the mask is stretched to [0, 1]."""
     mask_override: MaskOverride = "off"
     """A constant mask, to check the blend: always both passes, whatever the coverage."""
-    mask_source: MaskSource = "change"
-    """What the mask is made from."""
+    mask_source: MaskSource = "structure"
+    """What the mask is made from: where the prediction varies from pixel to pixel, or where it moves."""
     memory: float = 0.7
-    """``change`` and ``structure``: memory of the mask in e-folds of sigma; 0 for none."""
+    """``change`` only: memory of the mask in e-folds of sigma; 0 for none."""
     passes: Passes = "economy"
     """``two`` is exact; ``economy`` holds the lie's effect and makes one call where it can."""
     refresh: float = 0.6

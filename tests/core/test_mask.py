@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def test_structure_lights_edges_only(axis):
     assert lit.shape == (1, 1, 8, 8)
     assert (lit.narrow(axis, 3, 2) == 1).all()
     assert lit.sum() == 16
-    torch.testing.assert_close(structure(picture * 3 + 5), lit * 3)
+    torch.testing.assert_close(structure(picture * 3 + 5), lit * 9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -88,12 +89,13 @@ def test_coverage_shifts_and_does_not_feed_back(coverage):
 
 @given(st.floats(0, 1))
 def test_memory_is_an_average_with_the_given_decay(decay):
-    mask = Mask(Settings(mask_source="structure"))
-    d = [start((1, 2, 8, 8), torch.float32, seed) for seed in range(2)]
-    fresh = [stretch(blur(structure(v)), 0.2) for v in d]
-    assert torch.equal(made(mask, d[0]), fresh[0])
+    mask = Mask(Settings(mask_source="change"))
+    d = [start((1, 2, 8, 8), torch.float32, seed) for seed in range(3)]
+    fresh = [stretch(blur(change(b, a)), 0.2) for a, b in pairwise(d)]
+    mask.observe(d[0])
+    assert torch.equal(made(mask, d[1]), fresh[0])
     torch.testing.assert_close(
-        made(mask, d[1], decay=decay), decay * fresh[0] + (1 - decay) * fresh[1], atol=1e-6, rtol=0
+        made(mask, d[2], decay=decay), decay * fresh[0] + (1 - decay) * fresh[1], atol=1e-6, rtol=0
     )
 
 
@@ -120,8 +122,21 @@ def test_what_is_not_finite_leaves_its_sample_s_memory_alone(source, bad):
         if a is not None:
             assert a.isfinite().all()
             assert torch.equal(a[1], b[1])
-        if seed == 3 and source != "first":
+        # structure has no memory to spoil, and first never looks again.
+        if seed == 3 and source not in ("structure", "first"):
             assert torch.equal(hurt._memory[0], last[0])
+
+
+def test_structure_keeps_a_smooth_picture_dark_and_not_a_busy_one():
+    """A percentile stretch alone would light a fifth of anything."""
+    ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64) + 0.02 * start((1, 3, 64, 64), torch.float32, top=1.0)
+    busy = start((1, 3, 64, 64), torch.float32, top=1.0)
+    smooth, lit = (made(Mask(Settings(mask_source="structure")), d) for d in (ramp, busy))
+    assert smooth.max() < 0.05
+    assert lit.max() == 1
+    assert lit.mean() > 0.2
+    # Whatever the latent's own scale.
+    torch.testing.assert_close(made(Mask(Settings(mask_source="structure")), busy * 100), lit)
 
 
 @pytest.mark.parametrize("source", ["change", "structure"])
