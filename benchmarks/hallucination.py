@@ -11,7 +11,7 @@ from selective_sigma.settings import Settings
 from . import charts, words
 from .exact import Mixture
 from .figures import spread
-from .methods import EVERYWHERE, PUBLISHED, SOURCES, Method, Ours, ours, source_label
+from .methods import EVERYWHERE, PERFECT, PUBLISHED, SOURCES, Method, ours, source_label
 from .study import STRENGTH, Study, Track, leak_rms
 
 TITLE = "Made-up texture"
@@ -21,7 +21,7 @@ METHODS: dict[str, Method] = {
     "published": PUBLISHED,
     "published, EMA 0": ours(**dict(PUBLISHED.settings), ema=0.0),
     **{source_label(name): method for name, method in SOURCES.items()},
-    "the true mask": Ours((("coverage", 1.0), ("passes", "two")), perfect=True),
+    "the true mask": PERFECT,
 }
 DOSE = STRENGTH
 """Of the even lie whose gain in the textured half all are scaled to."""

@@ -114,12 +114,14 @@ class PublishedCfgPp:
         return step
 
 
-PUBLISHED = ours(mask_source="change_published", passes="two", lie="fixed_input")
+PUBLISHED = ours(mask_source="change_published", passes="two", lie="fixed_input", start=0.1, end=0.9)
 """Capacap, ComfyUI-Selective-Sigma-Detailer 0.1.1, by method.md section 2."""
 EVERYWHERE = ours(coverage=1.0, lie="fixed_input")
 """The same schedule without a mask; on flow models, the lie that all peers tell."""
 EVERYWHERE_RATIO = ours(coverage=1.0, lie="noise_to_signal")
 DEFAULT = ours()
+PERFECT = Ours((("coverage", 1.0), ("passes", "two")), perfect=True)
+"""The lie under the true region itself: what no mask can do better than."""
 SOURCES = {name: ours(mask_source=name) for name in CHOICES["mask_source"] if name != "change_published"}
 """Ours with each mask source but the published one."""
 PEERS: dict[str, Method] = {

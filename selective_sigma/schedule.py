@@ -6,11 +6,13 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from .settings import Settings
+
 TAPER = 0.15
 """Share of the run over which the strength fades to zero before ``end``."""
 
 
-def flat(steps: int, start: float = 0.1, end: float = 0.9, taper: float = TAPER) -> list[float]:
+def flat(steps: int, start: float = Settings.start, end: float = Settings.end, taper: float = TAPER) -> list[float]:
     """Weights in [0, 1] for each step: flat, then a linear taper, clean at both ends.
 
     The first and the last step are always zero, so that composition is set, and the last

@@ -42,7 +42,7 @@ class Settings:
     """Peak fraction of the noise-to-signal ratio hidden from the model; negative softens."""
     coverage: float = 0.5
     """0 nowhere, 0.5 the mask as it is, 1 everywhere (then one call a step)."""
-    start: float = 0.1
+    start: float = 0.2
     """Share of the run before detail begins; the first step is always clean."""
     end: float = 0.9
     """Share of the run after which detail has faded out; the last step is always clean."""
@@ -56,9 +56,9 @@ class Settings:
     """What the mask is made from: where the prediction varies from pixel to pixel, or where it moves."""
     memory: float = 0.7
     """``change`` only: memory of the mask in e-folds of sigma; 0 for none."""
-    passes: Passes = "economy"
+    passes: Passes = "two"
     """``two`` is exact; ``economy`` holds the lie's effect and makes one call where it can."""
-    refresh: float = 0.6
+    refresh: float = 0.45
     """``economy``: e-folds of sigma after which the held effect is measured anew."""
     lie: Lie = "noise_to_signal"
     """On flow models, lie about noise against signal, or (as the peers do) about sigma alone."""

@@ -24,8 +24,8 @@ class Run(NamedTuple):
 class Capture:
     """A slot for the latest run; safe to share between threads.
 
-    Readers never clear it, and a run that made no mask does not either: a re-queued graph whose
-    sampling is cached must still find what it shows.
+    Readers never clear it, so that a re-queued graph whose sampling is cached still finds what it
+    shows. Every finished run replaces it, one without masks too: an older run's would mislead.
 
     >>> capture = Capture()
     >>> sampler = wrap(sampler, settings, capture=capture)
@@ -37,9 +37,7 @@ class Capture:
         self._run = Run()
 
     def store(self, masks: list[tuple[float, Tensor]], report: Report) -> None:
-        """Replace the content by a finished run, unless that run made no mask."""
-        if not masks:
-            return
+        """Replace the content by a finished run."""
         run = Run(tuple((sigma, mask.detach().float().cpu()) for sigma, mask in masks), report)
         with self._lock:
             self._run = run
