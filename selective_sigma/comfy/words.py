@@ -9,17 +9,16 @@ SETTINGS = {
     "and flat areas are left alone. 1: everywhere, which also costs no extra model calls.",
     "start": "Share of the run before detail begins. The first step is always clean.",
     "end": "Share of the run at which detail has faded out. The last step is always clean. Must lie above start.",
-    "ema": "Weight of the previous mask at each step. Used by mask_source change_published only; "
-    "the others use memory.",
+    "ema": "Weight of the previous mask at each step. Used by mask_source change_published only; change uses memory.",
     "mask_clip_percentile": "Share of the pixels clipped at the dark and at the bright end before the mask is "
     "stretched to black and white. Higher: more contrast.",
     "mask_override": "Replaces the mask by a constant, to check the blend; always runs both passes. zeros must give "
     "the picture of the bare sampler, ones that of coverage 1.",
-    "mask_source": "What the mask is made from. change: where the prediction still moves. structure: where the "
-    "prediction varies from pixel to pixel. change_published: as in the first published pack. "
-    "first: the noisy latent itself, frozen (no better than chance).",
-    "memory": "How long the mask remembers, in e-folds of the noise level, so that it acts alike at every step "
-    "count. 0: each step stands alone. Not used by change_published and first.",
+    "mask_source": "What the mask is made from. structure: where the prediction varies from pixel to pixel, measured "
+    "against its own contrast. change: where the prediction still moves. change_published: as in the first published "
+    "pack. first: the noisy latent itself, frozen (no better than chance).",
+    "memory": "For mask_source change: how long the mask remembers, in e-folds of the noise level, so that it acts "
+    "alike at every step count. 0: each step stands alone.",
     "passes": "two: a plain and a detailed model call at each active step. economy: the difference between the two "
     "is kept for a few steps, so that most steps need one call.",
     "refresh": "For passes economy: the kept difference is measured anew after this many e-folds of the noise level. "

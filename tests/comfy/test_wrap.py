@@ -191,12 +191,12 @@ def test_one_log_line_a_run(caplog: pytest.LogCaptureFixture):
     tiny.sample(base(), euler(Settings(passes="two")), sigmas())
     lines = [r.getMessage() for r in caplog.records if r.name.startswith("selective_sigma")]
     assert lines == [
-        "Selective Sigma on euler: 17 model calls for 10 (true 10, lied 7, held 0); without detail: schedule 3"
+        "Selective Sigma on euler: 16 model calls for 10 (true 10, lied 6, held 0); without detail: schedule 4"
     ]
     assert caplog.records[-1].levelno == logging.INFO
 
 
-def test_capture_keeps_the_latest_run_with_masks():
+def test_capture_keeps_the_latest_run():
     capture = Capture()
     assert capture.masks == ()
     assert capture.report is None
@@ -210,8 +210,8 @@ def test_capture_keeps_the_latest_run_with_masks():
         assert 0 <= mask.min() <= mask.max() <= 1
     assert first.report is not None
     assert len(first.masks) == first.report.lied + first.report.held
-    tiny.sample(base(), sampler, sigmas()[:2])  # A run too short for detail.
-    assert capture.run is first
+    tiny.sample(base(), sampler, sigmas()[:2])  # A run too short for detail must not show the one before.
+    assert capture.masks == ()
     tiny.sample(base(), sampler, sigmas(6))
     assert capture.run is not first
     assert capture.masks[0][1].shape == (1, 1, 8, 8)
