@@ -119,7 +119,8 @@ def test_guidance_patches_do_not_weaken_euler(patch: str, passes: str):
     assert 0.8 <= with_patch / without <= 1.2
 
 
-def test_slg_does_not_weaken_euler(files: dict[str, Path]):
+@pytest.mark.parametrize("passes", ["two", "economy"])
+def test_slg_does_not_weaken_euler(files: dict[str, Path], passes: Any):
     model = comfy.sd.load_diffusion_model(str(files["tiny_sd3.safetensors"]))
     patched = nodes_slg.SkipLayerGuidanceDiT.execute(model, 1.0, 0.01, 0.3, "0", "").result[0]
 
@@ -129,7 +130,7 @@ def test_slg_does_not_weaken_euler(files: dict[str, Path]):
         pooled = {"pooled_output": torch.ones(1, 2048)}
         return tiny.sample(model, sampler, tiny.schedule(model, 12), shape=(1, 16, 16, 16), width=4096, more=pooled)
 
-    plain, slg, settings = run(model, None), run(patched, None), Settings(passes="two")
+    plain, slg, settings = run(model, None), run(patched, None), Settings(passes=passes)
     assert not torch.equal(plain, slg)
     ratio = tiny.effect(run(patched, settings), slg) / tiny.effect(run(model, settings), plain)
     assert 0.8 <= ratio <= 1.2

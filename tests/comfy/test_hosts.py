@@ -144,7 +144,7 @@ def test_differential_diffusion_sees_the_true_level(kind: str):
 @pytest.mark.parametrize(
     ("kind", "passes", "leak"),
     # Economy lies a little everywhere and takes it back outside by what it holds, which is a little stale.
-    [("eps", "two", 0.02), ("flow", "two", 0.02), ("eps", "economy", 0.1)],
+    [("eps", "two", 0.02), ("flow", "two", 0.02), ("eps", "economy", 0.1), ("flow", "economy", 0.1)],
 )
 def test_limit_bounds_the_effect(kind: str, passes: Any, leak: float):
     model = base(kind)
