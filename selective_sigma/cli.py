@@ -91,12 +91,14 @@ def sweep(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
+    import torch
     from accelerate import PartialState
 
     from .demo import sweep as sweeping
     from .demo.source import open_source
 
-    state = PartialState()
+    # Told so, accelerate also shares the cells out where there are only CPUs.
+    state = PartialState(cpu=not torch.accelerator.is_available())
     job = sweeping.Job(
         model=str(model.resolve()) if model else "embedded, flow" if flow else "embedded",
         sampler=sampler,
@@ -112,8 +114,11 @@ def sweep(
         raise typer.BadParameter(str(error)) from None
     folder = sweeping.Folder(out, job)
     wanted = sweeping.cells(strengths, coverages)
+    missing = folder.missing(wanted)
+    # All look before anyone begins, or the shares would not fit together.
+    state.wait_for_everyone()
     try:
-        with state.split_between_processes(folder.missing(wanted)) as share, progress() as bar:
+        with state.split_between_processes(missing) as share, progress() as bar:
             task = bar.add_task(f"process {state.process_index}", total=len(share))
             for _ in sweeping.run(folder, pipe, sample, share):
                 bar.advance(task)
@@ -131,9 +136,10 @@ def sweep(
     if as_json:
         typer.echo(json.dumps({"figure": str(out / "sweep.png"), "cells": reports}))
         return
-    table = Table("strength", "coverage", "model calls", "true", "lied", "held", title=f"{out / 'sweep.png'}")
+    names = ("strength", "coverage", "calls", "true", "lied", "held")
+    table = Table(*(name.replace("calls", "model calls") for name in names), title=f"{out / 'sweep.png'}")
     for r in reports:
-        table.add_row(*(f"{r[k]:g}" for k in ("strength", "coverage", "calls", "true", "lied", "held")))
+        table.add_row(*(f"{r[name]:g}" for name in names))
     Console().print(table)
 
 
@@ -151,8 +157,11 @@ def bench(
             raise
         talk.print("The benchmarks are part of the repository, not of the package: run this from its root.")
         raise typer.Exit(2) from None
-    with progress() as bar:
-        report = run_all(out, [q for q in only.split(",") if q], seeds, bar)
+    try:
+        with progress() as bar:
+            report = run_all(out, [q for q in only.split(",") if q], seeds, bar)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     Console().print(f"report: {report}")
 
 

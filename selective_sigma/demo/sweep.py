@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,11 +55,28 @@ def cells(strengths: Sequence[float], coverages: Sequence[float]) -> list[Cell]:
 
 def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Done:
     """Sample one cell; ``sample`` runs the pipe and gives a picture (3, H, W) in [0, 1]."""
-    with detail(pipe, strength=cell.strength, coverage=cell.coverage, record=True, **dict(job.settings)) as run:
+    options = {**dict(job.settings), "strength": cell.strength, "coverage": cell.coverage, "record": True}
+    with detail(pipe, **options) as run, counted(pipe) as calls:
         picture = sample()
     masks = [mask[:1] for _, mask in run.masks]
     mean = torch.stack(masks).mean(0)[0, 0] if masks else torch.zeros(picture.shape[1:])
-    return Done(to_image(picture), to_image(mean[None]), run.report.as_dict())
+    report = run.report.as_dict()
+    if run.settings.idle:
+        # Nothing was installed that could count: these are the plain sampler's calls.
+        report |= {"steps": len(calls), "calls": len(calls), "true": len(calls)}
+    return Done(to_image(picture), to_image(mean[None]), report)
+
+
+@contextmanager
+def counted(pipe: Any) -> Iterator[list[None]]:
+    """Counts the calls that the pipe makes of its denoiser, as the length of a list."""
+    calls: list[None] = []
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+    handle = denoiser.register_forward_pre_hook(lambda *_: calls.append(None))
+    try:
+        yield calls
+    finally:
+        handle.remove()
 
 
 def to_image(values: Tensor) -> Image.Image:
