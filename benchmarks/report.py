@@ -23,6 +23,7 @@ from selective_sigma import __version__
 from selective_sigma.demo import pipeline
 
 from . import (
+    beginning,
     cfg_pp,
     cost,
     hallucination,
@@ -46,6 +47,7 @@ QUESTIONS: dict[str, ModuleType] = {
         cost,
         cfg_pp,
         schedule_curve,
+        beginning,
         strength,
         overhead,
     )
@@ -185,12 +187,13 @@ def write(out: Path, known: Inputs, seeds: int) -> Path:
 
 
 def _preface(found: dict[str, dict[str, Any]], seeds: int) -> str:
-    places = {json.dumps(done["where"], sort_keys=True): done["where"] for done in found.values()}
-    lines = [
-        f"{p['machine']}; Python {p['python']}, torch {p['torch']}, {p['threads']} threads; "
-        f"Selective Sigma {p['version']}, commit {p['commit']}."
-        for p in places.values()
-    ]
+    where = [done["where"] for done in found.values()]
+    machines = dict.fromkeys(
+        f"{w['machine']}; Python {w['python']}, torch {w['torch']}, {w['threads']} threads; version {w['version']}."
+        for w in where
+    )
+    commits = dict.fromkeys(w["commit"] for w in where)
+    lines = [*machines, f"Commits: {', '.join(commits)}."]
     facts = ", ".join(f"{name} {value}" for name, value in pipeline.facts(pipeline.WEIGHTS).items())
     seconds, pictures = (sum(done[key] for done in found.values()) for key in ("seconds", "evaluations"))
     return "\n\n".join(

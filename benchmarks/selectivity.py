@@ -136,6 +136,8 @@ def describe(data: dict[str, Any]) -> str:
     for family, sampler in dict.fromkeys((r["family"], r["sampler"]) for r in data["matrix"]):
         for n in sorted({r["steps"] for r in data["matrix"] if r["family"] == family} | {STEPS}):
             found = {r["label"]: r for r in [*data["rows"], *data["matrix"]] if _at(r, family, sampler, n)}
+            if not found.keys() >= set(labels):
+                continue
             body.append([family, sampler, n, *(words.spread(found[label]["leak"]) for label in labels)])
     text += [
         "**Other step counts**, leak, strengths as at 20 steps",

@@ -35,7 +35,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 class Settings:
     """What the detailer does. Bad values raise ``ValueError`` naming setting, value and range.
 
-    The first eight stand in the order of the published node.
+    The first seven stand in the order of the published node. Figures are those of
+    docs/evidence.md: the embedded network, 20 steps, euler unless said otherwise.
     """
 
     strength: float = 0.1
@@ -43,7 +44,10 @@ class Settings:
     coverage: float = 0.5
     """0 nowhere, 0.5 the mask as it is, 1 everywhere (then one call a step)."""
     start: float = 0.2
-    """Share of the run before detail begins; the first step is always clean."""
+    """Share of the run before detail begins; the first step is always clean.
+
+    From 0.1 on, 1 % more detail for a quarter more change of the picture's mean, and two calls more.
+    """
     end: float = 0.9
     """Share of the run after which detail has faded out; the last step is always clean."""
     ema: float = 0.9
@@ -53,15 +57,29 @@ class Settings:
     mask_override: MaskOverride = "off"
     """A constant mask, to check the blend: always both passes, whatever the coverage."""
     mask_source: MaskSource = "structure"
-    """What the mask is made from: where the prediction varies from pixel to pixel, or where it moves."""
+    """What the mask is made from: where the prediction varies from pixel to pixel, or where it moves.
+
+    Detail outside the region it belongs to, as a share of that inside: structure .12, change .22,
+    published .34, no mask .42, the true region itself .11. Structure leads in every class of scene.
+    """
     memory: float = 0.7
     """``change`` only: memory of the mask in e-folds of sigma; 0 for none."""
     passes: Passes = "two"
-    """``two`` is exact; ``economy`` holds the lie's effect and makes one call where it can."""
+    """``two`` is exact; ``economy`` holds the lie's effect and makes one call where it can.
+
+    Economy makes 1.35 calls a step for 1.65, with an error of .09 of the effect on euler and
+    dpmpp_2m, but .14 to .18 on stochastic samplers and .22 to .36 on flow: an option, no default.
+    """
     refresh: float = 0.45
-    """``economy``: e-folds of sigma after which the held effect is measured anew."""
+    """``economy``: e-folds of noise to signal after which the held effect is measured anew.
+
+    The largest that keeps the error under .10 on deterministic VE samplers at 20 steps.
+    """
     lie: Lie = "noise_to_signal"
-    """On flow models, lie about noise against signal, or (as the peers do) about sigma alone."""
+    """On flow models, lie about noise against signal, or (as the peers do) about sigma alone.
+
+    At equal detail it changes the picture's mean .20 and its contrast .07 times as much.
+    """
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():

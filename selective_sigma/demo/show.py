@@ -22,7 +22,7 @@ from .source import open_source
 STRENGTHS = (-0.2, 0.0, 0.1, 0.2, 0.3)
 COVERAGES = (1.0, 0.75, 0.5, 0.25, 0.0)
 SWEEP_STRENGTH = 0.2
-CROPS = {"landscape": (0.3, 0.25, 0.8, 0.75), "portrait": (0.0, 0.1, 0.5, 0.6)}
+CROPS = {"landscape": (0.2, 0.2, 0.7, 0.7), "portrait": (0.0, 0.1, 0.5, 0.6)}
 """Parts worth a closer look: where the ridge meets the sky, and the face the bokeh."""
 GAIN = 6
 """How much the change against the plain picture is enlarged to be seen."""

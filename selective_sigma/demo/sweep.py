@@ -122,9 +122,9 @@ class Folder:
         for fixed in strengths if across else coverages:
             line = [Cell(fixed, c) for c in coverages] if across else [Cell(s, fixed) for s in strengths]
             found = [done for cell in line if (done := self.load(cell))]
-            label = f"strength\n{fixed:+g}" if across else f"coverage\n{fixed:g}"
+            label = f"strength\n{fixed:g}" if across else f"coverage\n{fixed:g}"
             rows += [(label, [d.picture for d in found]), ("mask", [d.mask for d in found])]
-        columns = [f"coverage {c:g}" for c in coverages] if across else [f"strength {s:+g}" for s in strengths]
+        columns = [f"coverage {c:g}" for c in coverages] if across else [f"strength {s:g}" for s in strengths]
         return grid(rows, columns)
 
 
