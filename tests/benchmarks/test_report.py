@@ -35,7 +35,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(overhead, "SHAPES", ((1, 4, 32, 32),))
     monkeypatch.setattr(overhead, "ROUNDS", 1)
     monkeypatch.setattr(cost, "STEPS", (8, 20))
-    monkeypatch.setattr(cost, "REFRESH", (0.6, 1.2))
+    monkeypatch.setattr(cost, "REFRESH", (cost.Settings().refresh, 1.2))
     monkeypatch.setattr(mask_truth, "PLACES", [("euler", 20), ("euler_ancestral", 6)])
     monkeypatch.setattr(selectivity, "OTHER_STEPS", (6,))
     monkeypatch.setattr(strength, "STEPS", (8, 20))

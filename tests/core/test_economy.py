@@ -35,10 +35,10 @@ def test_economy_calls_and_error(steps):
     two, _ = detailed(model, x, levels, Settings(passes="two"))
     model.calls = 0
     result, run = detailed(model, x, levels, Settings(passes="economy"))
-    # The rule of method.md section 4, counted by hand.
+    # The rule of method.md section 4, counted by hand, at our own threshold.
     held, lied = None, 0
     for sigma, weight in zip(levels.tolist(), flat(steps), strict=False):
-        if weight and (held is None or math.log(held / sigma) >= 0.6):
+        if weight and (held is None or math.log(held / sigma) >= Settings.refresh):
             held, lied = sigma, lied + 1
     assert run.report.lied == lied
     assert run.report.held == sum(w > 0 for w in flat(steps)) - lied
@@ -50,7 +50,7 @@ def test_economy_calls_at_the_mean_lie():
     """Where the mask is one value all over, nothing is corrected: held and two passes are one lie."""
     levels = sigmas(40).double()
     model, x = Denoiser(IMAGE), start(IMAGE)
-    detailer = Detailer(Settings(strength=0.2, mask_source="structure"), levels)
+    detailer = Detailer(Settings(strength=0.2, passes="economy"), levels)
     detailer.step(model, x, levels[20])
     measured = detailer.mask
     detailer.step(model, x, levels[21])
@@ -66,7 +66,7 @@ def test_economy_measures_anew_where_the_lie_outgrows_the_held_one():
     levels = sigmas(20)
     model, x = Denoiser(IMAGE), start(IMAGE)
     weights = [0.0, 0.001, 0.0015, 1.0, 0.0, 1.0, -1.0, *[0.0] * 13]
-    detailer = Detailer(Settings(mask_source="structure", refresh=9.0), levels, weights=weights)
+    detailer = Detailer(Settings(passes="economy", refresh=9.0), levels, weights=weights)
     kinds = []
     for i in range(7):
         before = detailer.report.lied, detailer.report.held
@@ -86,7 +86,7 @@ def test_where_the_lie_failed_nothing_is_held():
             prediction.denoised[0, 0, 0, 0] = math.nan
         return prediction
 
-    detailer = Detailer(Settings(mask_source="structure"), levels)
+    detailer = Detailer(Settings(passes="economy"), levels)
     detailer.step(model, x, levels[20])
     result = detailer.step(model, x, levels[21])
     assert detailer.report.held == 1
