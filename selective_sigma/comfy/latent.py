@@ -58,7 +58,7 @@ def fit(limit: Tensor | None, x: Tensor, shapes: Shapes) -> Tensor | None:
     if len(space) == 1:
         return _repeat(F.adaptive_avg_pool1d(masks.mean(2), min(space[0], masks.shape[-1])), len(x))
     # Averaged down, never up: the core interpolates what is still too small.
-    size = tuple(min(want, have) for want, have in zip(space[-2:], masks.shape[-2:], strict=True))
+    size = (min(space[-2], masks.shape[-2]), min(space[-1], masks.shape[-1]))
     masks = F.adaptive_avg_pool2d(masks, size)
     if len(space) == 2:
         return _repeat(masks, len(x))

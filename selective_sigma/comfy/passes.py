@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,9 @@ class Passes:
         self._cache: Any = None
 
     @contextmanager
-    def options(self, options: dict[str, Any], true: Tensor, told: Tensor, second: bool) -> Iterator[dict[str, Any]]:
+    def options(
+        self, options: dict[str, Any], true: Tensor, told: Tensor, second: bool
+    ) -> Generator[dict[str, Any], None, None]:
         """What to hand the model for a call at ``told`` in place of ``true``, both (batch,) or one value.
 
         The true call gets ``options`` themselves. For the others:

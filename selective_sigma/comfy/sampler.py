@@ -38,7 +38,7 @@ def wrap(sampler: Any, settings: Settings, *, capture: Capture | None = None, li
         return sampler
     function = getattr(sampler, "sampler_function", None)
     if not callable(function):
-        kind = type(sampler)
+        kind: type[Any] = type(sampler)
         raise TypeError(
             f"{kind.__module__}.{kind.__qualname__} has no sampler_function to wrap: "
             "use the Selective Sigma Detailer (Model) node on its MODEL instead"
@@ -55,7 +55,7 @@ def wrap(sampler: Any, settings: Settings, *, capture: Capture | None = None, li
         callback: Any = None,
         disable: Any = None,
         **more: Any,
-    ) -> Tensor:
+    ) -> Any:
         extra_args = {} if extra_args is None else extra_args
         run = Run(model, model.inner_model.inner_model, x, sigmas, extra_args, settings, capture, limit)
         result = function(run.model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **more)
