@@ -196,7 +196,7 @@ def test_the_preview_shows_the_run_that_was_captured():
 
 @pytest.mark.parametrize(
     ("space", "steps", "timeline"),
-    [((64,), (14, 32, 512), 2), ((16, 24), (14, 160, 240), 2), ((3, 8, 8), (42, 256, 256), 6)],
+    [((64,), (12, 32, 512), 2), ((16, 24), (12, 160, 240), 2), ((3, 8, 8), (36, 256, 256), 6)],
     ids=["sound", "image", "video"],
 )
 def test_a_run_from_the_debug_node_to_the_pictures(space: tuple[int, ...], steps: tuple[int, ...], timeline: int):
@@ -208,7 +208,7 @@ def test_a_run_from_the_debug_node_to_the_pictures(space: tuple[int, ...], steps
     show = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute
     latent, shown = show(ref, {"samples": done}, "every step").args
     assert latent["samples"] is done
-    assert len(ref.masks) == 7
+    assert len(ref.masks) == 6
     assert (len(shown), *shown.shape[1:3]) == (steps[0], *steps[1:])
     # Detail only where the mask allows it: at the left.
     middle = shown.shape[2] // 2
