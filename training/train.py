@@ -72,7 +72,7 @@ def export(ema: torch.nn.Module, facts: dict[str, object], path: Path) -> None:
 
 
 def main(
-    steps: Annotated[int, typer.Option(help="optimizer steps in all")] = 6000,
+    steps: Annotated[int, typer.Option(help="optimizer steps in all")] = 5100,
     batch: Annotated[int, typer.Option(help="pictures a step, a multiple of 4")] = 32,
     peak_rate: Annotated[float, typer.Option(help="peak learning rate")] = 1e-3,
     seed: int = 0,
