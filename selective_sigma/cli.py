@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -83,11 +83,11 @@ def sweep(
     Several GPUs or machines: ``accelerate launch -m selective_sigma sweep ...`` shares the cells.
     """
     strengths, coverages = floats(strength, "--strength"), floats(coverage, "--coverage")
-    extra = {"mask_source": mask_source, "passes": passes, "lie": lie}
+    extra: dict[str, Any] = {"mask_source": mask_source, "passes": passes, "lie": lie}
     try:
         for s in strengths:
             for c in coverages:
-                Settings(strength=s, coverage=c, **extra)  # type: ignore[arg-type]
+                Settings(strength=s, coverage=c, **extra)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -103,11 +103,11 @@ class Mask:
                 )
 
     def decay(self, e_folds: float) -> float:
-        """Weight of the remembered mask after a step of ``e_folds`` in log-sigma."""
+        """Weight of the remembered mask after a step of ``e_folds`` of noise to signal."""
         s = self._settings
         if self._published:
             return s.ema
-        # Counted in log-sigma, the memory is alike at every step count (method.md section 2).
+        # Counted in e-folds, the memory is alike at every step count (method.md section 2).
         return math.exp(-e_folds / s.memory) if s.memory > 0 else 0.0
 
     def observe(self, denoised: Tensor) -> None:
