@@ -1,5 +1,6 @@
 # make demo    pictures in out/, from nothing        make test    everything that CI runs
 # make lint    ruff and pyright                      make bench   the evidence, in out/bench/
+# make mutants faults put into the core, each of which its tests must notice
 PYTHON ?= python3
 TORCH ?= 2.13.0
 VENV := .venv
@@ -8,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-comfy lint bench clean
+.PHONY: demo test test-comfy mutants lint bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/selective-sigma demo
@@ -26,6 +27,9 @@ test-comfy:
 	else \
 	  COMFYUI_PATH="$(COMFYUI_PATH)" "$(COMFYUI_PATH)/.venv/bin/python" -m pytest tests/comfy; \
 	fi
+
+mutants: $(VENV)/.ready
+	$(BIN)/python tests/mutants.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

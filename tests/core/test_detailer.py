@@ -70,6 +70,20 @@ def test_a_blended_step_is_made_of_both_calls_under_its_mask(source, shape, dtyp
     assert blended == (due[1:] if source == "change" else due)
 
 
+def test_a_one_pass_step_is_what_the_lied_call_said():
+    levels, said = karras(10), []
+
+    def model(call):
+        said.append(Prediction(call.x * 0.5, {"uncond": call.x * 2}))
+        return said[-1]
+
+    out = Detailer(Settings(coverage=1.0, every=1), levels).step(model, start(IMAGE), levels[6])
+    assert (out.kind, out.index, len(said)) == ("lied", 6, 1)
+    assert out.denoised is said[0].denoised
+    assert out.others["uncond"] is said[0].others["uncond"]
+    assert torch.equal(out.mask, torch.ones(2, 1, 12, 12))
+
+
 def test_masks_are_kept_only_when_asked_for():
     levels, model, x = karras(12), Denoiser(IMAGE), start(IMAGE)
     for coverage in (0.5, 1.0):
@@ -162,6 +176,16 @@ def test_limit_and_within_concern_the_first_stream():
     assert torch.equal(bound.mask[0], torch.zeros(1, 1, 8, 8))
     assert torch.equal(bound.mask[1], free.mask[1])
     assert free.mask[1].max() > 0
+    part = torch.zeros(1, 1, 8, 8)
+    part[..., :3] = 1
+    for source in ("response", "change"):
+        settings = Settings(mask_source=source, every=1, start=0.1)
+        free, inside = Detailer(settings, levels), Detailer(settings, levels, within=part)
+        for sigma in levels[2:5]:
+            free.step(model, x, sigma)
+            inside.step(model, x, sigma)
+        assert not torch.equal(inside.mask[0], free.mask[0])
+        assert torch.equal(inside.mask[1], free.mask[1])
 
 
 @pytest.mark.parametrize("source", SOURCES)

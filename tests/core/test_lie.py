@@ -47,6 +47,8 @@ def test_strength_zero_is_the_identity_exactly(sigma, family, lie):
 
 def test_fixed_input_is_a_lie_about_sigma_alone():
     assert factors(0.5, 0.1, "flow", "fixed_input") == (0.9, 1.0)
+    # More noise than there is, at most.
+    assert factors(0.8, -1.0, "flow", "fixed_input") == (pytest.approx(1 / 0.8), 1.0)
     assert factors(0.5, 0.1, "ve", "fixed_input") == factors(0.5, 0.1, "ve", "noise_to_signal")
 
 

@@ -175,6 +175,18 @@ def test_weights_stand_in_place_of_the_window():
         Schedule([1.0, 0.0], Settings(), weights=[math.nan])
 
 
+def test_between_two_levels_the_published_strength_is_linear_unless_a_step_stands_for_others():
+    chosen = {"mask_source": "change", "start": 0.1, "end": 0.9, "strength": 0.2}
+    levels = karras(20).tolist()
+    linear, steps = (Schedule(levels, Settings(every=every, **chosen)) for every in (1, 2))
+    for i, (high, low) in enumerate(pairwise(levels[:-1])):
+        between = 0.75 * high + 0.25 * low
+        a, b = linear.at(high).strength, linear.at(low).strength
+        assert linear.at(between).strength == pytest.approx(0.75 * a + 0.25 * b)
+        assert steps.at(between) is steps.steps[i]
+    assert {step.reason for step in steps.steps} == {"", "window", "every"}
+
+
 def test_published_weights_are_flat_then_a_line_to_zero():
     made = published(101, 0.1, 0.9)
     fade = round((0.9 - TAPER) * 100)
