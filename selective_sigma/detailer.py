@@ -73,7 +73,7 @@ class Detailer:
         Raises:
             ValueError: for a bad value of any of these, naming it.
         """
-        levels = _floats(torch.as_tensor(sigmas))
+        levels = _floats(sigmas) if isinstance(sigmas, Tensor) else [float(sigma) for sigma in sigmas]
         check_sigmas(levels)
         if family not in ("ve", "flow"):
             raise ValueError(f"family is {family!r}: choose ve or flow")

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from .settings import Family, Settings
 
-CHURN = math.sqrt(2.0) * (1 + 1e-6)
-"""A sampler's own noise raises sigma_hat by at most this factor (Karras et al. 2022, algorithm 2), up to rounding."""
+CHURN = math.sqrt(2.0)
+"""A sampler's own noise raises sigma_hat by at most this factor (Karras et al. 2022, algorithm 2)."""
+SLACK = 1 + 1e-6
+"""A level may come back from a host rounded to single precision."""
 LAST = 0.5
 """Share of the lie at the step that ends at zero noise, which passes on all of the lie's effect.
 
@@ -77,8 +79,7 @@ class Schedule:
             weights = [0.0] * first + published(len(levels) - 1, settings.start, settings.end)
         if weights is None:
             high, low = window or shares(levels, settings.start, settings.end)
-            slack = 1 + 1e-6
-            weights = [0.0] * first + [float(low <= a * slack and a <= high * slack) for a in levels[:-1]]
+            weights = [0.0] * first + [float(low <= a * SLACK and a <= high * SLACK) for a in levels[:-1]]
             if levels[-1] == 0:
                 weights[-1] *= LAST
         for weight in weights:
@@ -98,17 +99,17 @@ class Schedule:
         By value and never by call count: samplers call several times a step, or in between.
         """
         for i, step in enumerate(self.steps):
-            if step.low < sigma <= step.high:
-                if not self._linear or sigma == step.high or i + 1 == len(self.steps):
+            if step.low * SLACK < sigma <= step.high * SLACK:
+                if not self._linear or sigma >= step.high / SLACK or i + 1 == len(self.steps):
                     return step
                 share = (step.high - sigma) / (step.high - step.low)
                 strength = step.strength + share * (self.steps[i + 1].strength - step.strength)
                 return replace(step, strength=strength)
         if self.steps:
             # Added noise lifts a step's call above its level; a last look lies on a part run's lowest level.
-            if self.steps[0].high < sigma <= self.steps[0].high * CHURN:
+            if self.steps[0].high < sigma <= self.steps[0].high * CHURN * SLACK:
                 return self.steps[0]
-            if sigma == self.steps[-1].low > 0:
+            if 0 < self.steps[-1].low / SLACK <= sigma <= self.steps[-1].low * SLACK:
                 return self.steps[-1]
         return OUTSIDE
 
@@ -140,7 +141,7 @@ def _due(efolds: Sequence[float], lengths: Sequence[float], every: int) -> list[
     doses = [0.0] * len(efolds)
     first, last = 0, len(efolds) - 1
     for i, efold in enumerate(efolds):
-        follows = i + 1 >= last or lengths[i + 1] <= LONG
+        follows = i == last or lengths[i + 1] <= LONG or math.isinf(lengths[i + 1])
         joins = i > first and i - first < every and max(lengths[first : i + 1]) <= LONG and follows
         if not (joins and efold and doses[first]):
             first = i

@@ -33,12 +33,12 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
-    Mutant("schedule", "if step.low < sigma <= step.high", "if step.low <= sigma < step.high", "schedule"),
-    Mutant("schedule", "self.steps[0].high * CHURN", "self.steps[0].high", "schedule"),
-    Mutant("schedule", "sigma == self.steps[-1].low > 0", "sigma == self.steps[-1].low == 0", "schedule"),
+    Mutant("schedule", "if step.low * SLACK < sigma <= step.high * SLACK", "if step.low / SLACK <= sigma < step.high / SLACK", "schedule"),
+    Mutant("schedule", "self.steps[0].high * CHURN * SLACK", "self.steps[0].high", "schedule"),
+    Mutant("schedule", "if 0 < self.steps[-1].low / SLACK <= sigma", "if 0 < self.steps[-1].low / SLACK < 0 * sigma", "schedule"),
     Mutant("schedule", "-math.expm1(-dose)", "dose", "schedule"),
     Mutant("schedule", "doses[first] += efold", "doses[first] = efold", "schedule"),
-    Mutant("schedule", "low <= a * slack and", "low < a and", "schedule"),
+    Mutant("schedule", "low <= a * SLACK and", "low < a and", "schedule"),
     Mutant("schedule", "share * (self.steps[i + 1].strength", "0 * (self.steps[i + 1].strength", "identities"),
     Mutant("lie", "signal = 1.0 - (1.0 - keep) * sigma", "signal = 1.0", "lie"),
     Mutant("lie", "return (1.0 - lied) / max(1.0 - sigma, SMALLEST)", "return 1.0", "lie"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from selective_sigma import Settings
 from selective_sigma.lie import SMALLEST
-from selective_sigma.schedule import LAST, LONG, OUTSIDE, TAPER, Schedule, published, shares
+from selective_sigma.schedule import LAST, LONG, OUTSIDE, SLACK, TAPER, Schedule, published, shares
 
 from .runs import karras, levels_of, short_steps
 
@@ -34,7 +34,7 @@ def test_lookup_is_by_value_and_a_step_holds_the_levels_down_to_the_next(levels,
     for i, (high, low) in reversed([*enumerate(pairwise(levels))]):
         assert schedule.at(high).index == i
         between = low + share * (high - low)
-        if low < between <= high:
+        if low * SLACK < between <= high and high > low * SLACK:
             assert schedule.at(between).index == i
     assert schedule.at(0.0) == schedule.at(levels[0] * 1.5) == OUTSIDE
     assert OUTSIDE.strength == 0
@@ -202,3 +202,11 @@ def test_published_weights_are_clean_at_both_ends(steps, start, end):
     assert len(made) == steps
     assert all(0 <= w <= 1 for w in made)
     assert not steps or made[0] == made[-1] == 0
+
+
+@given(st.integers(4, 60), st.floats(-1e-7, 1e-7))
+def test_a_level_rounded_by_the_host_is_still_its_own_step(steps, off):
+    """Hosts hand levels back in single precision."""
+    levels = [10 * (1 - i / steps) ** 2 for i in range(steps + 1)]
+    schedule = Schedule(levels, Settings(start=0.0))
+    assert [schedule.at(level * (1 + off)).index for level in levels[:-1]] == list(range(steps))
