@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_patcher
 import comfy.samplers
@@ -18,6 +17,9 @@ from torch import Tensor
 from selective_sigma import Settings
 from selective_sigma.comfy.guidance import split
 from selective_sigma.comfy.sampler import wrap
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CFG_PP = [name for name in comfy.samplers.SAMPLER_NAMES if "cfg_pp" in name]
 KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
@@ -94,8 +96,8 @@ PATCHES = {
     "PAG": lambda model: nodes_pag.PerturbedAttentionGuidance.execute(model, 3.0),
     "SAG": lambda model: nodes_sag.SelfAttentionGuidance.execute(model, 0.5, 2.0),
     "CFGNorm": lambda model: nodes_cfg.CFGNorm.execute(model, 1.0),
-    "CFGZeroStar": lambda model: nodes_cfg.CFGZeroStar.execute(model),
-    "Mahiro": lambda model: nodes_mahiro.Mahiro.execute(model),
+    "CFGZeroStar": nodes_cfg.CFGZeroStar.execute,
+    "Mahiro": nodes_mahiro.Mahiro.execute,
     "Epsilon Scaling": lambda model: nodes_eps.EpsilonScaling.execute(model, 1.005),
 }
 unet = cache(tiny.unet)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.sample
 import comfy.samplers
@@ -19,6 +18,9 @@ from selective_sigma import Settings
 from selective_sigma.comfy import latent
 from selective_sigma.comfy.capture import Capture
 from selective_sigma.comfy.sampler import wrap
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
 both = pytest.mark.parametrize("kind", KINDS)

@@ -20,7 +20,7 @@ from selective_sigma.comfy.sampler import wrap
 NAMES = comfy.samplers.SAMPLER_NAMES
 KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
 STEPS = 10
-PUBLISHED = Settings(start=0.1, mask_source="change_published", passes="two", lie="fixed_input")
+PUBLISHED = Settings(start=0.1, end=0.9, mask_source="change", every=1, lie="fixed_input")
 every = pytest.mark.parametrize("name", NAMES)
 both = pytest.mark.parametrize("kind", KINDS)
 # Two solvers of ComfyUI's own say this of every run, wrapped or not.
@@ -47,7 +47,7 @@ def run(kind: str, name: str, settings: Settings | None = None) -> Ran:
         sampler = wrap(sampler, settings, capture=capture)
     tiny.calls(model).clear()
     result = tiny.sample(model, sampler, tiny.schedule(model, STEPS))
-    return Ran(result, len(tiny.calls(model)), capture.report)
+    return Ran(result, len(tiny.calls(model)), capture.run.report if capture.run else None)
 
 
 @cache
@@ -57,8 +57,9 @@ def published(kind: str, name: str) -> tuple[Tensor, Published]:
     return tiny.sample(model, reference.wrap(tiny.sampler(name)), tiny.schedule(model, STEPS)), reference
 
 
-def test_all_are_here():
-    assert len(NAMES) == 42
+def test_the_plain_names_are_samplers_with_functions():
+    assert {"euler", "ddim", "uni_pc", "dpm_adaptive"} <= set(NAMES)
+    assert all(callable(tiny.sampler(name).sampler_function) for name in NAMES)
 
 
 @both
@@ -107,19 +108,16 @@ def test_model_patch_is_the_sampler_wrap(kind: str, name: str):
 def test_calls_are_counted_and_fewer_than_published(kind: str, name: str):
     steps = run(kind, name).calls
     _, reference = published(kind, name)
-    assert reference.calls > reference.steps
-    for settings in (Settings(), Settings(passes="economy"), Settings(coverage=1.0)):
+    for settings in (Settings(), Settings(coverage=1.0)):
         ran = run(kind, name, settings)
         assert ran.report is not None
         assert ran.report.calls == ran.calls
         if name == "dpm_adaptive":  # Chooses its steps by what it sees.
-            assert ran.calls / ran.report.steps <= reference.calls / reference.steps
+            assert ran.calls / ran.report.steps < reference.calls / reference.steps
             continue
         assert ran.report.steps == reference.steps == steps
-        assert ran.calls <= reference.calls
-    if name != "dpm_fast":  # Its steps are further apart than an effect can be held.
-        assert run(kind, name, Settings(passes="economy")).calls < reference.calls
-    assert run(kind, name, Settings(coverage=1.0)).calls == run(kind, name, Settings(coverage=1.0)).report.steps
+        assert ran.calls < reference.calls
+    assert ran.calls == ran.report.steps
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "cfg_pp" not in name])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +11,10 @@ from server_examples import DEBUG, PEERS, PREVIEW, STEPS, WORKFLOWS, load, of_ty
 from server_process import NAME, REPOSITORY, Refused, Server
 
 from selective_sigma.schedule import flat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 NODES = {
     "SelectiveSigmaDetailerNode": ["strength", "coverage"],
