@@ -32,7 +32,7 @@ def missing() -> str | None:
 
 
 MISSING = missing()
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 if MISSING is not None:
     collect_ignore_glob = ["test_[!_]*.py", "server*"]
 

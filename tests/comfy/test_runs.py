@@ -40,7 +40,7 @@ def test_one_log_line_a_run(caplog: pytest.LogCaptureFixture):
     tiny.sample(base(), euler(Settings()), sigmas())
     lines = [r.getMessage() for r in caplog.records if r.name.startswith("selective_sigma")]
     assert lines == [
-        "Selective Sigma on euler: 14 model calls for 10 (plain 10, lied 4); without detail: window 2, every 4"
+        "Selective Sigma on euler: 16 model calls for 10 (plain 10, lied 6); without detail: window 2, every 2"
     ]
     assert caplog.records[-1].levelno == logging.INFO
 
@@ -81,9 +81,9 @@ def test_the_denoised_output_belongs_to_its_run_too():
 
 
 def test_a_capture_forgets_the_oldest_runs_first(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(capture_module, "MOST_BYTES", 3000)
+    monkeypatch.setattr(capture_module, "MOST_BYTES", 4000)
     capture = Capture()
-    sampler = euler(Settings(), capture=capture)  # Four masks of 256 bytes a run.
+    sampler = euler(Settings(), capture=capture)  # Six masks of 256 bytes a run.
     latents = [tiny.sample(base(), sampler, sigmas(), seed=seed) for seed in range(4)]
     assert [capture.of(latent) is None for latent in latents] == [True, True, False, False]
 
@@ -156,7 +156,7 @@ def test_a_flow_model_may_noise_its_latent_in_its_own_way():
     class Sampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
         def noise_scaling(
             self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False
-        ) -> Tensor:  # noqa: ARG002
+        ) -> Tensor:
             return 0.9 * sigma * noise + (1.0 - sigma) ** 0.9 * latent_image
 
     assert latent.family(Sampling(tiny.config({}, {"shift": 1.0}))) == "flow"
@@ -169,7 +169,7 @@ def test_a_latent_without_noise_is_left_plain(caplog: pytest.LogCaptureFixture):
     class Sampling(type(model.model.model_sampling)):
         def noise_scaling(
             self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False
-        ) -> Tensor:  # noqa: ARG002
+        ) -> Tensor:
             return latent_image
 
     model.add_object_patch("model_sampling", Sampling(model.model.model_config))
