@@ -154,9 +154,7 @@ def test_the_family_is_how_noise_and_latent_are_mixed(kind: Any):
 
 def test_a_flow_model_may_noise_its_latent_in_its_own_way():
     class Sampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
-        def noise_scaling(
-            self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False
-        ) -> Tensor:
+        def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, *_: Any) -> Tensor:
             return 0.9 * sigma * noise + (1.0 - sigma) ** 0.9 * latent_image
 
     assert latent.family(Sampling(tiny.config({}, {"shift": 1.0}))) == "flow"
@@ -167,9 +165,7 @@ def test_a_latent_without_noise_is_left_plain(caplog: pytest.LogCaptureFixture):
     model = tiny.model()
 
     class Sampling(type(model.model.model_sampling)):
-        def noise_scaling(
-            self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False
-        ) -> Tensor:
+        def noise_scaling(self, _sigma: Tensor, _noise: Tensor, latent_image: Tensor, *_: Any) -> Tensor:
             return latent_image
 
     model.add_object_patch("model_sampling", Sampling(model.model.model_config))
