@@ -123,7 +123,7 @@ class States:
         elif isinstance(thing, (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)):
             self._put.append(of_generator(thing))
         elif isinstance(thing, types.GeneratorType) or type(thing).__module__ == "itertools":
-            warn("an iterator cannot be put back", repr(thing))
+            warn("an iterator cannot be put back", type(thing).__qualname__)
         elif not isinstance(thing, nn.Module) and not left_alone(type(thing)):
             yield from self._keep_object(thing)
 

@@ -117,14 +117,14 @@ def test_ddim_keeps_its_own_noise_for_inpainting():
 def test_inpainting_compares_places_within_what_is_regenerated():
     """A kept part full of detail must not darken the mask of the rest."""
     model = base("eps")
-    mask = torch.zeros(1, 1, 16, 16)
-    mask[..., 4:12, 4:12] = 1
+    mask = torch.zeros(1, 1, 48, 48)
+    mask[..., 8:40, 8:40] = 1
     sigmas, means = tiny.schedule(model, 10), []
-    for kept in (0.0, 30.0):
+    for kept in (0.0, 10.0):
         capture = Capture()
-        picture = kept * torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(2)) * (1 - mask)
+        picture = kept * torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(2)) * (1 - mask)
         tiny.sample(model, euler(Settings(), capture=capture), sigmas, latent=picture, mask=mask)
-        inside = torch.stack([m[..., 6:10, 6:10] for _, m in capture.run.masks])
+        inside = torch.stack([m[..., 14:34, 14:34] for _, m in capture.run.masks])
         means.append(float(inside.mean()))
     assert means[1] > 0.5 * means[0] > 0.05
 
