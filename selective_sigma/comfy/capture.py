@@ -77,7 +77,7 @@ def fingerprint(samples: Tensor) -> Tensor:
     """Numbers by which a latent is known again: its size and a sample of its values; streams one after another."""
     streams = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
     flat = torch.cat([stream.detach().flatten() for stream in streams])
-    picked = flat[:: max(1, flat.numel() // SAMPLES)][:SAMPLES]
+    picked = flat[torch.linspace(0, flat.numel() - 1, min(SAMPLES, flat.numel()), device=flat.device).long()]
     return torch.cat([torch.tensor([float(flat.numel())]), picked.float().cpu()])
 
 

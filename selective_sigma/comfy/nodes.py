@@ -11,6 +11,7 @@ from ..settings import CHOICES, RANGES, SETTING_NAMES, Settings
 from . import words
 from .capture import Capture, Run
 from .model_patch import patch
+from .neighbours import warning
 from .preview import SHOW, message, render
 from .sampler import wrap
 
@@ -39,7 +40,8 @@ def widget(name: str, slider: bool = False, optional: bool = False) -> io.Input:
 
 
 def schema(**given: Any) -> io.Schema:
-    """A schema with search words, where this ComfyUI has them."""
+    """A schema with search words, where this ComfyUI has them, and with a warning where it is not alone."""
+    given["description"] += f" {said}" if (said := warning()) else ""
     if "search_aliases" in {field.name for field in fields(io.Schema)}:
         given["search_aliases"] = words.ALIASES
     return io.Schema(**given)

@@ -46,6 +46,10 @@ SHOW = (
     "timeline: all steps in one picture, row by row. average: the mean over the run."
 )
 
+NEIGHBOUR = (
+    "Two packs give nodes of the same names, {ours} and {theirs}, and ComfyUI keeps those that it loads last, here "
+    "{last}. Disable one of the two."
+)
 BYPASSED = "no mask: Selective Sigma is bypassed or off"
 UNKNOWN = "no mask: this latent is not the one that the sampler put out; connect the sampler's own"
 WITHOUT = "no mask: this run went without detail ({})"

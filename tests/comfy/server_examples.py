@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*.json"))
-PEERS = Path(os.environ.get("SSD_PACK", "/tmp/peers/ssd")) / "example_workflows"
+PACK = Path(os.environ.get("SSD_PACK") or "~/comfy/ComfyUI-Selective-Sigma-Detailer").expanduser()
+"""The first published pack, where somebody has cloned it."""
+PEERS = PACK / "example_workflows"
 STEPS = 7
 SMALL: dict[str, dict[str, Any]] = {
     "CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.ckpt"},
