@@ -6,10 +6,9 @@ TORCH ?= 2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
-COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-comfy mutants lint bench clean
+.PHONY: demo test test-comfy comfyui mutants lint bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/selective-sigma demo
@@ -18,15 +17,13 @@ test: $(VENV)/.ready
 	$(BIN)/python -m pytest tests --ignore=tests/comfy
 	@$(MAKE) --no-print-directory test-comfy
 
-# ComfyUI is tested in its own environment, never in ours, and never against a stand-in.
+# On every ComfyUI that is found; COMFYUI_PATH names one in another place.
 test-comfy:
-	@if [ ! -x "$(COMFYUI_PATH)/.venv/bin/python" ]; then \
-	  echo "SKIPPED tests/comfy: no ComfyUI with a .venv at $(COMFYUI_PATH); install one there or set COMFYUI_PATH"; \
-	elif ! "$(COMFYUI_PATH)/.venv/bin/python" -c "import pytest" 2>/dev/null; then \
-	  echo "SKIPPED tests/comfy: run $(COMFYUI_PATH)/.venv/bin/pip install pytest"; \
-	else \
-	  COMFYUI_PATH="$(COMFYUI_PATH)" "$(COMFYUI_PATH)/.venv/bin/python" -m pytest tests/comfy; \
-	fi
+	@tests/comfy/run.sh
+
+# A .venv in each of them, with what they and the tests need, and a browser.
+comfyui:
+	tests/comfy/setup.sh
 
 mutants: $(VENV)/.ready
 	$(BIN)/python tests/mutants.py

@@ -1,13 +1,23 @@
-"""What a run saw, handed from the sampler to the mask preview."""
+"""What runs saw, handed from the sampler to the mask preview."""
 
 from __future__ import annotations
 
-from threading import Lock
-from typing import NamedTuple
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+import torch
 
-from ..report import Report
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from ..report import Report
+
+MOST_BYTES = 2**28
+SAMPLES = 1024
+CLOSE = 5e-3
+"""Two latents are one where they differ by less: half precision does by 5e-4, another seed by 1."""
 
 
 class Run(NamedTuple):
@@ -17,41 +27,66 @@ class Run(NamedTuple):
     the CPU; where several latents were packed into one, the mask of the first of them.
     """
 
-    masks: tuple[tuple[float, Tensor], ...] = ()
-    report: Report | None = None
+    masks: tuple[tuple[float, Tensor], ...]
+    report: Report
+    prints: tuple[Tensor, ...] = ()
+    """Prints of the latents that came out."""
 
 
 class Capture:
-    """A slot for the latest run; safe to share between threads.
+    """The latest runs of one sampler, told apart by the latent that came out.
 
-    Readers never clear it, so that a re-queued graph whose sampling is cached still finds what it
-    shows. Every finished run replaces it, one without masks too: an older run's would mislead.
+    A cache may hand out the latent of an older run, and its mask must come with it. Readers clear
+    nothing; the oldest runs go when they are larger than ``MOST_BYTES`` in all.
 
     >>> capture = Capture()
     >>> sampler = wrap(sampler, settings, capture=capture)
-    >>> for sigma, mask in capture.masks: ...              # after the run; empty before the first
+    >>> run = capture.of(samples)      # after the run; None where no run of this sampler made them
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._run = Run()
+        # Adding to a deque and walking over a copy of it need no lock, which could not be pickled.
+        self._runs: deque[Run] = deque(maxlen=256)
 
-    def store(self, masks: list[tuple[float, Tensor]], report: Report) -> None:
-        """Replace the content by a finished run."""
-        run = Run(tuple((sigma, mask.detach().float().cpu()) for sigma, mask in masks), report)
-        with self._lock:
-            self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The latest run, whole: masks and report that belong together."""
-        with self._lock:
-            return self._run
+    def store(self, masks: Sequence[tuple[float, Tensor]], report: Report, latents: Sequence[Tensor] = ()) -> None:
+        """Add a finished run; ``latents`` are what the sampler node will put out."""
+        kept = tuple((sigma, mask.detach().float().cpu()) for sigma, mask in masks)
+        self._runs.append(Run(kept, report, tuple(map(fingerprint, latents))))
+        while len(self._runs) > 1 and sum(map(size, tuple(self._runs))) > MOST_BYTES:
+            self._runs.popleft()
 
     @property
-    def masks(self) -> tuple[tuple[float, Tensor], ...]:
-        return self.run.masks
+    def run(self) -> Run | None:
+        """The latest run."""
+        return self._runs[-1] if self._runs else None
 
-    @property
-    def report(self) -> Report | None:
-        return self.run.report
+    def of(self, samples: Tensor) -> Run | None:
+        """The run that made these samples, or None."""
+        found, least = None, CLOSE
+        wanted = fingerprint(samples)
+        for run in tuple(self._runs):
+            for known in run.prints:
+                distance = difference(known, wanted)
+                # The later of two alike.
+                if distance <= least:
+                    found, least = run, distance
+        return found
+
+
+def fingerprint(samples: Tensor) -> Tensor:
+    """Numbers by which a latent is known again: its size and a sample of its values; streams one after another."""
+    streams = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
+    flat = torch.cat([stream.detach().flatten() for stream in streams])
+    picked = flat[torch.linspace(0, flat.numel() - 1, min(SAMPLES, flat.numel()), device=flat.device).long()]
+    return torch.cat([torch.tensor([float(flat.numel())]), picked.float().cpu()])
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """Relative distance of two prints; infinite where the latents differ in size."""
+    if a.shape != b.shape or a[0] != b[0]:
+        return float("inf")
+    return float((a[1:] - b[1:]).norm() / b[1:].norm().clamp(min=1e-12))
+
+
+def size(run: Run) -> int:
+    return sum(mask.numel() * 4 for _, mask in run.masks)

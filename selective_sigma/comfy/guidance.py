@@ -6,15 +6,18 @@ of ones the one-pass path, and the effect linear in between (method.md section 3
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-from ..detailer import Prediction
+    from torch import Tensor
+
+    Hook = Callable[[dict[str, Any]], Tensor]
 
 KEY = "sampler_post_cfg_function"
-Hook = Callable[[dict[str, Any]], Tensor]
+CAUGHT = {"guided": "denoised", "uncond": "uncond_denoised", "cond": "cond_denoised"}
+"""What a sampler's hooks see of a prediction: our names, and ComfyUI's."""
 
 
 def split(hooks: Sequence[Hook], before: Sequence[Hook]) -> tuple[list[Hook], list[Hook]]:
@@ -41,7 +44,7 @@ class Guidance:
     def __init__(self, options: dict[str, Any]):
         """``options``: model_options as the sampler function got them."""
         self._before = list(options.get(KEY) or ())
-        self._last: dict[bool, tuple[Tensor, ...]] = {}
+        self._last: dict[str, dict[str, Tensor]] = {}
 
     def step(self, options: dict[str, Any]) -> Step | None:
         """The catching side of one step, or None where the sampler has no hooks of its own."""
@@ -53,7 +56,7 @@ class Step:
     """One step of a CFG++ sampler: catch what its hooks would see, then call them once."""
 
     def __init__(
-        self, options: dict[str, Any], others: list[Hook], own: list[Hook], last: dict[bool, tuple[Tensor, ...]]
+        self, options: dict[str, Any], others: list[Hook], own: list[Hook], last: dict[str, dict[str, Tensor]]
     ):
         self._options = options
         self._others = others
@@ -63,43 +66,40 @@ class Step:
         self._args: dict[str, Any] | None = None
         self._whole = False
 
-    def watch(self, options: dict[str, Any]) -> dict[str, Any]:
+    def watch(self) -> dict[str, Any]:
         """A copy of the options with a catching hook in place of the sampler's, for one model call."""
         self._seen = None
-        return {**options, KEY: [*self._others, self._catch]}
+        return {**self._options, KEY: [*self._others, self._catch]}
 
     def _catch(self, args: dict[str, Any]) -> Tensor:
         self._seen = args
         return args["denoised"]
 
-    def predict(self, denoised: Tensor, second: bool) -> Prediction:
-        """The call just made: beside denoised, what the hooks would have seen (denoised, uncond, cond)."""
+    def caught(self, denoised: Tensor, kind: str) -> dict[str, Tensor]:
+        """Of the call just made: what the hooks would have seen, to be blended beside ``denoised``."""
         seen = self._seen
         if seen is not None:
-            self._last[second] = (seen["denoised"], seen["uncond_denoised"], seen["cond_denoised"])
-        if not second:
-            self._args = seen
-            self._whole = seen is not None and denoised is seen["denoised"]
+            self._last[kind] = {name: seen[key] for name, key in CAUGHT.items()}
+            if self._args is None:
+                self._args = seen
+                self._whole = denoised is seen["denoised"]
         # A cached call runs no hooks: its uncond is the last one, as the bare sampler's is.
-        return Prediction(denoised, self._last.get(second) or self._last.get(False) or (denoised,) * 3)
+        return self._last.get(kind) or self._last.get("plain") or dict.fromkeys(CAUGHT, denoised)
 
-    def finish(self, blended: Prediction, x: Tensor, sigma: Tensor, denoise_mask: Tensor | None) -> Tensor:
+    def finish(self, denoised: Tensor, others: dict[str, Tensor], denoise_mask: Tensor | None) -> Tensor:
         """Call the sampler's hooks once on the blend; returns the denoised latent for the sampler."""
         if self._args is None:
-            return blended.denoised
-        inner, uncond, cond = blended.alike
-        if self._whole:
-            inner = blended.denoised
-        args = {**self._args, "uncond_denoised": uncond, "cond_denoised": cond, "model_options": self._options}
-        if args["sigma"] is not sigma:  # The first call told a lie: the hooks are told the truth.
-            args |= {"sigma": sigma, "input": x}
+            return denoised
+        inner = denoised if self._whole else others["guided"]
+        args = {**self._args, "model_options": self._options}
+        args |= {"uncond_denoised": others["uncond"], "cond_denoised": others["cond"]}
         result = inner
         for hook in self._own:
             result = hook({**args, "denoised": result})
         if result is inner:
-            return blended.denoised
+            return denoised
         if self._whole:
             return result
         # Behind the hooks stand inpainting and guider wrappers: add what the hooks changed.
         change = result - inner
-        return blended.denoised + (change if denoise_mask is None else change * denoise_mask)
+        return denoised + (change if denoise_mask is None else change * denoise_mask)

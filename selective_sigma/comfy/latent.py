@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..settings import Family
-from ..streams import Streams
+from comfy.model_sampling import CONST
 
-Shapes = Sequence[Sequence[int]] | None
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..prediction import Latent
+    from ..settings import Family, Settings
+
+Shapes: TypeAlias = "Sequence[Sequence[int]] | None"
 
 
-def family(model_sampling: Any) -> Family:
-    """``flow`` where the model's noising dims the latent by 1 - sigma, else ``ve``.
+def family(model_sampling: Any) -> Family | None:
+    """``flow`` where noising dims the latent by 1 - sigma, ``ve`` where it only adds; None where it does neither.
 
-    Asked of ``noise_scaling`` and not of a class: CONST and all that behave like it are flow;
-    COSMOS_RFLOW, whose sigma is already noise against signal, is not.
+    ComfyUI's name for flow is CONST, however a model that derives from it noises its latent. Models
+    that turn one image into another (Lotus) have no noise in the latent, and so nothing to hide.
     """
-    sigma, noise, latent = torch.tensor(0.25), torch.zeros(1), torch.ones(1)
-    signal = float(model_sampling.noise_scaling(sigma, noise, latent))
-    return "flow" if abs(signal - 0.75) < 1e-3 else "ve"
+    sigma, one, zero = torch.tensor(0.25), torch.ones(1), torch.zeros(1)
+    if float(model_sampling.noise_scaling(sigma, one.clone(), zero)) == 0:
+        return None
+    signal = float(model_sampling.noise_scaling(sigma, zero.clone(), one))
+    return "flow" if isinstance(model_sampling, CONST) or abs(signal - 0.75) < 1e-3 else "ve"
+
+
+def window(model_sampling: Any, settings: Settings) -> tuple[float, float]:
+    """Noise levels (high, low) of ``start`` and ``end``, read as every start and end percent of ComfyUI is."""
+    return float(model_sampling.percent_to_sigma(settings.start)), float(model_sampling.percent_to_sigma(settings.end))
 
 
 def shapes_of(base: Any) -> Shapes:
@@ -32,14 +44,32 @@ def shapes_of(base: Any) -> Shapes:
     return shapes if shapes is not None and len(shapes) > 1 else None
 
 
-def first(packed: Tensor, shapes: Shapes) -> Tensor:
-    """The first (or only) latent's part of a tensor shaped like the latent or its mask."""
-    return packed if shapes is None else Streams(shapes).split(packed)[0]
+def unpack(packed: Tensor, shapes: Shapes) -> Latent:
+    """The streams of a pack, or the latent itself."""
+    if shapes is None:
+        return packed
+    sizes = [math.prod(shape[1:]) for shape in shapes]
+    return [
+        part.reshape(len(packed), *shape[1:])
+        for part, shape in zip(packed.reshape(len(packed), -1).split(sizes, 1), shapes, strict=True)
+    ]
+
+
+def pack(latent: Latent) -> Tensor:
+    """The one (batch, 1, N) of several streams, or the latent itself."""
+    if isinstance(latent, Tensor):
+        return latent
+    return torch.cat([stream.reshape(len(stream), 1, -1) for stream in latent], 2)
+
+
+def first(latent: Latent) -> Tensor:
+    """The first stream, which masks and pictures are of."""
+    return latent if isinstance(latent, Tensor) else latent[0]
 
 
 def regenerated(denoise_mask: Tensor | None, shapes: Shapes) -> Tensor | None:
     """What inpainting regenerates, (batch or 1, 1, *space), from ComfyUI's mask in the latent's shape."""
-    return None if denoise_mask is None else first(denoise_mask, shapes).amax(1, keepdim=True)
+    return None if denoise_mask is None else first(unpack(denoise_mask, shapes)).amax(1, keepdim=True)
 
 
 def fit(limit: Tensor | None, x: Tensor, shapes: Shapes) -> Tensor | None:

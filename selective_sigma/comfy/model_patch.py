@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from torch import Tensor
 
-from ..settings import Settings
+from .passes import KEY
 from .sampler import TWICE, Run, wrap
 
-KEY = "selective_sigma"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..settings import Settings
+
 GUIDER = ("model_options", "seed")
 """What may follow sigma when a guider is called, in order."""
 
@@ -44,16 +47,17 @@ def patch(model: Any, settings: Settings, *, limit: Tensor | None = None) -> Any
         disable_pbar: bool = False,
     ) -> Tensor:
         sampler = executor.class_obj
-        rest = (sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        rest = (callback, noise, latent_image, denoise_mask, disable_pbar)
         if callable(getattr(sampler, "sampler_function", None)):
             new = wrap(sampler, settings, limit=limit)
             # The executor holds the sampler it was made for: go on with one made for ours.
             onward = WrapperExecutor.new_class_executor(new.sample, new, executor.wrappers, executor.idx + 1)
-            return onward.execute(guider, *rest)
+            return onward.execute(guider, sigmas, extra_args, *rest)
         known = {**extra_args, "denoise_mask": denoise_mask}
-        run = Run(guider, guider.inner_model, noise, sigmas, known, settings, limit=limit, order=GUIDER)
-        result = executor(run.model, *rest)
-        run.end(type(sampler).__name__)
+        name = type(sampler).__name__
+        run = Run(name, guider, guider, noise, sigmas, known, settings, limit=limit, order=GUIDER)
+        result = executor(run.model(), sigmas, run.marked(extra_args), *rest)
+        run.end(result, sigmas)
         return result
 
     patched = model.clone()

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import ComfyExtension, io, ui
-from torch import Tensor
 
 from ..settings import CHOICES, RANGES, SETTING_NAMES, Settings
 from . import words
-from .capture import Capture
+from .capture import Capture, Run
 from .model_patch import patch
-from .preview import SHOW, blank, render
+from .neighbours import warning
+from .preview import SHOW, message, render
 from .sampler import wrap
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MaskRef = io.Custom("SSD_MASK_REF")
 DEFAULTS = Settings()
-STEPS = {"strength": 0.005, "coverage": 0.05, "ema": 0.05, "mask_clip_percentile": 0.005, "memory": 0.05}
+STEPS = {"strength": 0.005, "coverage": 0.05, "ema": 0.05, "mask_clip_percentile": 0.005}
 PUBLISHED = SETTING_NAMES[: SETTING_NAMES.index("mask_override") + 1]
 """What the published debug node asks for; all else is optional, so that its graphs need not give it."""
 SHOWN_AT_MOST = 64
@@ -30,12 +33,15 @@ def widget(name: str, slider: bool = False, optional: bool = False) -> io.Input:
     if name in CHOICES:
         return io.Combo.Input(name, options=list(CHOICES[name]), **given)
     low, high = RANGES[name]
+    if isinstance(given["default"], int):
+        return io.Int.Input(name, min=int(low), max=int(high), **given)
     display = io.NumberDisplay.slider if slider else io.NumberDisplay.number
     return io.Float.Input(name, min=low, max=high, step=STEPS.get(name, 0.01), display_mode=display, **given)
 
 
 def schema(**given: Any) -> io.Schema:
-    """A schema with search words, where this ComfyUI has them."""
+    """A schema with search words, where this ComfyUI has them, and with a warning where it is not alone."""
+    given["description"] += f" {said}" if (said := warning()) else ""
     if "search_aliases" in {field.name for field in fields(io.Schema)}:
         given["search_aliases"] = words.ALIASES
     return io.Schema(**given)
@@ -50,6 +56,16 @@ def limit_from(mask: Tensor | None) -> Tensor | None:
     if not mask.isfinite().all():
         raise ValueError("mask holds NaN or inf: connect a MASK with values from 0 to 1")
     return mask.reshape(-1, 1, *mask.shape[-2:]).float().clamp(0, 1)
+
+
+def why_none(captured: Capture | None, run: Run | None) -> str:
+    """Why there is no mask to show."""
+    if captured is None or captured.run is None:
+        return words.BYPASSED
+    if run is None:
+        return words.UNKNOWN
+    reasons = sorted(run.report.skipped, key=run.report.skipped.__getitem__)
+    return words.WITHOUT.format(words.REASONS[reasons[-1]] if reasons else "its latent holds no noise to lie about")
 
 
 class SelectiveSigmaDetailerNode(io.ComfyNode):
@@ -120,7 +136,7 @@ class SelectiveSigmaDetailerMaskPreviewNode(io.ComfyNode):
             description=words.PREVIEW,
             is_output_node=True,
             inputs=[
-                MaskRef.Input("mask_ref", tooltip=words.REF_IN),
+                MaskRef.Input("mask_ref", optional=True, tooltip=words.REF_IN),
                 io.Latent.Input("latent", tooltip=words.LATENT),
                 io.Combo.Input("show", options=list(SHOW), default=SHOW[0], optional=True, tooltip=words.SHOW),
                 io.Image.Input("image", optional=True, tooltip=words.IMAGE),
@@ -132,13 +148,18 @@ class SelectiveSigmaDetailerMaskPreviewNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, mask_ref: Any, latent: dict, show: str = SHOW[0], image: Tensor | None = None) -> io.NodeOutput:
-        if not isinstance(mask_ref, Capture):
+    def execute(
+        cls, latent: dict, mask_ref: Any = None, show: str = SHOW[0], image: Tensor | None = None
+    ) -> io.NodeOutput:
+        if mask_ref is not None and not isinstance(mask_ref, Capture):
             raise TypeError(
                 f"mask_ref is a {type(mask_ref).__name__}: connect mask_ref of Selective Sigma Detailer (Debug)"
             )
-        masks = [mask for _, mask in mask_ref.masks] or [blank(latent["samples"])]
-        picture = render(masks, show, image)
+        run = None if mask_ref is None else mask_ref.of(latent["samples"])
+        if run is not None and run.masks:
+            picture = render([mask for _, mask in run.masks], show, image)
+        else:
+            picture = message(why_none(mask_ref, run))
         return io.NodeOutput(latent, picture, ui=ui.PreviewImage(picture[:SHOWN_AT_MOST], cls=cls))
 
 

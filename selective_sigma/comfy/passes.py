@@ -1,70 +1,103 @@
-"""model_options for a call at another noise level, for patches that tell steps apart by it."""
+"""The two passes of a step, so that the lied one goes unnoticed.
+
+Both passes ask the sampler's model at the true noise level. The lie is told at the last door, where
+ComfyUI hands latent and level to the network: all that stands before it, such as ranges of
+conditioning, ControlNet, hook keyframes, context windows, guidance and masks, goes by the truth.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-INPAINT = "denoise_mask_function"
+from comfy.patcher_extension import WrappersMP
+
+from .state import States
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from ..prediction import Call
+    from ..settings import Family, Settings
+
+KEY = "selective_sigma"
+CACHE = "easycache"
+"""Where EasyCache and LazyCache keep what they compare a call with: each pass has its own."""
 
 
 class Passes:
-    """Options for each model call of one run."""
+    """What each model call of one run is given, and what it leaves behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, family: Family, settings: Settings, guider: Any):
+        """``guider``: what the sampler's model calls; its own attributes count as state."""
+        self._family: Family = family
+        self._rescales = family == "flow" and settings.lie == "noise_to_signal"
+        self._guider = guider
+        self._before: States | None = None
         self._cache: Any = None
+        self.reached = 0
+        """Times that the network was told a lie."""
 
-    @contextmanager
-    def options(
-        self, options: dict[str, Any], true: Tensor, told: Tensor, second: bool
-    ) -> Generator[dict[str, Any], None, None]:
-        """What to hand the model for a call at ``told`` in place of ``true``, both (batch,) or one value.
+    def call(self, call: Call, options: dict[str, Any], ask: Callable[[dict[str, Any]], Tensor]) -> Tensor:
+        """``ask`` the model, with the options of this call.
 
-        The true call gets ``options`` themselves. For the others:
-
-        - context windows and meanflow look the level up in ``sample_sigmas``, where the told level
-          then stands in the true one's place;
-        - Differential Diffusion chooses what to regenerate by the level, and chooses by the true one;
-        - EasyCache and LazyCache compare a call with the one before: a step's second call has a
-          cache of its own, and each call meets their start and end as the true one would.
+        A step's lied call starts from the state in which its plain call started, and leaves that in
+        which the plain call ended.
         """
-        if told is true:
-            yield options
-            return
-        options = dict(options)
-        if INPAINT in options:
-            options[INPAINT] = _at(true, options[INPAINT])
-        inner = options["transformer_options"] = dict(options.get("transformer_options") or {})
-        ours, theirs = told.reshape(-1)[0], true.reshape(-1)[0]
-        levels = inner.get("sample_sigmas")
-        if levels is not None:
-            here = torch.isclose(levels, theirs.to(levels), rtol=1e-4)
-            inner["sample_sigmas"] = torch.where(here, ours.to(levels), levels)
-        cache = inner.get("easycache")
-        if cache is None:
-            yield options
-            return
-        start, end = cache.start_t, cache.end_t
-        if second:
-            if self._cache is None:
-                self._cache = cache.clone()
-            cache = inner["easycache"] = self._cache
-        ratio = float(ours / theirs)
-        cache.start_t, cache.end_t = start * ratio, end * ratio
+        if call.kind == "plain":
+            self._before = States(options, self._guider, call.true_sigma.device)
+            return ask(options)
+        if self._before is None:  # One call a step.
+            return ask(self._lied(call, options))
+        after = States(options, self._guider, call.true_sigma.device)
+        self._before.put_back()
         try:
-            yield options
+            return ask(self._lied(call, options))
         finally:
-            cache.start_t, cache.end_t = start, end
+            after.put_back()
+
+    def end_step(self) -> None:
+        """Keep nothing for a later step."""
+        self._before = None
+
+    def _lied(self, call: Call, options: dict[str, Any]) -> dict[str, Any]:
+        """A copy of the options under which the network is told of ``call.sigma``."""
+        true, hat = call.true_sigma.flatten()[0], call.sigma.flatten()[0]
+
+        def tell(executor: Any, x: Tensor, t: Tensor, *args: Any, **named: Any) -> Tensor:
+            self.reached += 1
+            said = told(t, true.to(t), hat.to(t), self._family)
+            if self._rescales:
+                # Its signal at the scale that it has at the level told: method.md section 1.
+                scale = ((1.0 - said) / (1.0 - t).clamp(min=1e-6)).to(x.dtype)
+                x = x * scale.reshape(-1, *[1] * (x.ndim - 1))
+            return executor(x, said, *args, **named)
+
+        inner = dict(options.get("transformer_options") or {})
+        wrappers = inner["wrappers"] = dict(inner.get("wrappers") or {})
+        # Last, so innermost: the wrappers of others hear the truth.
+        wrappers[WrappersMP.APPLY_MODEL] = {**wrappers.get(WrappersMP.APPLY_MODEL, {}), KEY: [tell]}
+        if CACHE in inner:
+            theirs = inner[CACHE]
+            if self._cache is None:
+                self._cache = theirs.clone()
+                self._cache.start_t, self._cache.end_t = theirs.start_t, theirs.end_t
+            inner[CACHE] = self._cache
+        return {**options, "transformer_options": inner}
 
 
-def _at(true: Tensor, function: Any) -> Any:
-    """``function`` of (sigma, denoise_mask, ...), asked at the true level."""
+def told(t: Tensor, true: Tensor, hat: Tensor, family: Family) -> Tensor:
+    """What to tell a network that would hear ``t``, where ``true`` becomes ``hat``.
 
-    def mask(_: Tensor, *args: Any, **named: Any) -> Any:
-        return function(true, *args, **named)
-
-    return mask
+    Another pack may stand between and change the level as well (Detail Daemon): the same share of
+    the noise is then hidden from what it says.
+    """
+    if family == "ve":
+        said = t * (hat / true)
+    else:
+        ratio = t * hat * (1.0 - true) / (true * (1.0 - hat)).clamp(min=1e-12)
+        said = ratio / (1.0 - t + ratio).clamp(min=1e-12)
+    return torch.where(t == true, hat, said)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SHOW = ("last step", "every step", "timeline", "average")
 PIXELS = 2**25
@@ -19,11 +25,14 @@ STRIP = 32
 GLOW = (1.0, 0.45, 0.08)
 
 
-def blank(samples: Tensor) -> Tensor:
-    """The mask of a run without one: zeros of the latent's size."""
-    if getattr(samples, "is_nested", False) or not 3 <= samples.ndim <= 5:
-        return torch.zeros(1, 1, 8, 8)
-    return torch.zeros(len(samples), 1, *samples.shape[2:])
+def message(text: str, width: int = 512, height: int = 256) -> Tensor:
+    """A black picture that says why there is nothing to show, (1, height, width, 3)."""
+    size = 20
+    font = ImageFont.load_default(size)
+    image = Image.new("RGB", (width, height))
+    lines = textwrap.wrap(text, width // (size // 2) - 4)
+    ImageDraw.Draw(image).multiline_text((size, size), "\n".join(lines), fill="white", font=font, spacing=size // 3)
+    return torch.from_numpy(np.asarray(image).copy()).float().div_(255).unsqueeze(0)
 
 
 def render(masks: Sequence[Tensor], show: str = SHOW[0], image: Tensor | None = None) -> Tensor:

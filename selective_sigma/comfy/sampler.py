@@ -5,21 +5,27 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from ..detailer import Detailer, Prediction
-from ..settings import Settings
+from ..detailer import Detailer
+from ..prediction import Prediction
 from . import latent
-from .capture import Capture
 from .guidance import Guidance
 from .passes import Passes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..prediction import Call
+    from ..settings import Settings
+    from .capture import Capture
 
 logger = logging.getLogger(__name__)
 MARK = "selective_sigma_run"
 """Found on what is already wrapped: by name, since the package may be loaded twice under two names."""
 TWICE = "Selective Sigma Detailer is applied twice: use the SAMPLER node or the MODEL node, and only one of them"
+NO_NOISE = "Selective Sigma on %s: no detail, since this model's latent holds no noise to lie about"
+UNHEARD = "Selective Sigma on %s: no detail, since this model is called past ComfyUI's apply_model"
 
 
 def wrap(sampler: Any, settings: Settings, *, capture: Capture | None = None, limit: Tensor | None = None) -> Any:
@@ -27,7 +33,7 @@ def wrap(sampler: Any, settings: Settings, *, capture: Capture | None = None, li
 
     Args:
         sampler: a ``KSAMPLER`` or a subclass; its options stay as they are.
-        capture: keeps the masks of the latest run.
+        capture: keeps the masks of its runs.
         limit: where detail may go, a MASK (masks, height, width) in pixels, resized to the latent.
 
     Raises:
@@ -45,9 +51,25 @@ def wrap(sampler: Any, settings: Settings, *, capture: Capture | None = None, li
         )
     if hasattr(function, MARK):
         raise ValueError(TWICE)
+    wrapped = copy.copy(sampler)
+    wrapped.sampler_function = Detailed(function, settings, capture, limit)
+    return wrapped
 
-    @functools.wraps(function)
-    def detailed(
+
+class Detailed:
+    """A sampler function with detail, under the name and the signature of the one inside.
+
+    A class and not a closure, so that it can be pickled where the function can.
+    """
+
+    def __init__(self, function: Any, settings: Settings, capture: Capture | None, limit: Tensor | None):
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._given = (settings, capture, limit)
+        setattr(self, MARK, True)
+
+    def __call__(
+        self,
         model: Any,
         x: Tensor,
         sigmas: Tensor,
@@ -56,16 +78,17 @@ def wrap(sampler: Any, settings: Settings, *, capture: Capture | None = None, li
         disable: Any = None,
         **more: Any,
     ) -> Any:
+        settings, capture, limit = self._given
         extra_args = {} if extra_args is None else extra_args
-        run = Run(model, model.inner_model.inner_model, x, sigmas, extra_args, settings, capture, limit)
-        result = function(run.model, x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **more)
-        run.end(getattr(function, "__name__", "sampler"))
+        guider = model.inner_model
+        name = getattr(self._function, "__name__", "sampler").removeprefix("sample_")
+        run = Run(name, model, guider, x, sigmas, extra_args, settings, capture, limit)
+        extra_args = run.marked(extra_args)
+        result = self._function(
+            run.model(), x, sigmas, extra_args=extra_args, callback=run.watch(callback), disable=disable, **more
+        )
+        run.end(result, sigmas)
         return result
-
-    setattr(detailed, MARK, True)
-    wrapped = copy.copy(sampler)
-    wrapped.sampler_function = detailed
-    return wrapped
 
 
 class Model:
@@ -96,12 +119,13 @@ class Model:
 
 
 class Run:
-    """One run of one sampler, with all its state."""
+    """One run of one sampler, with all its state. Nothing in it leads back to it, so that it is free when it ends."""
 
     def __init__(
         self,
+        name: str,
         inner: Any,
-        base: Any,
+        guider: Any,
         x: Tensor,
         sigmas: Tensor,
         extra_args: dict[str, Any],
@@ -111,56 +135,104 @@ class Run:
         order: tuple[str, ...] = ("denoise_mask", "model_options", "seed"),
     ):
         """Args:
+        name: the sampler's, for the log.
         inner: what the sampler calls, ``inner(x, sigma, **extra_args)``.
-        base: the ``BaseModel`` behind it, which knows what sigma means.
+        guider: the guider that stands behind, whose ``inner_model`` is the ``BaseModel``.
         x: latent (batch, channels, *space), or several packed into (batch, 1, N).
         sigmas: the run's noise levels; read at once, since uni_pc writes into them.
         order: names of the arguments that may follow sigma by position.
         """
-        if hasattr(inner, MARK):
+        options = extra_args.get("model_options") or {}
+        # Other packs' wrappers may hide one of ours from the other, but they all hand on the options.
+        if hasattr(inner, MARK) or MARK in options:
             raise ValueError(TWICE)
-        self.inner = inner
-        self.order = order
-        self.model = Model(self)
+        self.name, self.inner, self.order = name, inner, order
+        self._base: Any = guider.inner_model
+        sampling = self._base.model_sampling
+        family = latent.family(sampling)
+        self._noisy = family is not None
+        self._shapes = latent.shapes_of(self._base)
         self._capture = capture
-        self._shapes = latent.shapes_of(base)
-        self._guidance = Guidance(extra_args.get("model_options") or {})
-        self._passes = Passes()
+        self._x0: Tensor | None = None
+        self._guidance = Guidance(options)
+        self._passes = Passes(family or "ve", settings, guider)
+        # All streams of a pack are carried on the schedule of the first (ModelSamplingAV): the share of
+        # noise to signal that is hidden is then hidden in each.
         self._detailer = Detailer(
             settings,
-            sigmas.detach().float().cpu(),
-            latent.family(base.model_sampling),
+            sigmas,
+            family or "ve",
+            window=latent.window(sampling, settings),
             limit=latent.fit(limit, x, self._shapes),
             within=latent.regenerated(extra_args.get("denoise_mask"), self._shapes),
-            shapes=self._shapes,
             record=capture is not None,
         )
 
+    def model(self) -> Model:
+        """What the sampler is to call."""
+        return Model(self)
+
+    def marked(self, extra_args: dict[str, Any]) -> dict[str, Any]:
+        """The sampler's arguments, with a sign for other copies of this pack."""
+        return {**extra_args, "model_options": {**(extra_args.get("model_options") or {}), MARK: True}}
+
+    def watch(self, callback: Any) -> Any:
+        """The callback, from which the last denoised latent is noted where masks are kept."""
+        if self._capture is None:
+            return callback
+
+        def noting(info: dict[str, Any]) -> Any:
+            self._x0 = info.get("denoised")
+            return None if callback is None else callback(info)
+
+        return noting
+
     def step(self, x: Tensor, sigma: Tensor, named: dict[str, Any]) -> Tensor:
         """What the sampler gets for one call of the model."""
+        if not self._noisy:
+            return self.inner(x, sigma, **named)
         options: dict[str, Any] = named.get("model_options") or {}
         guidance = self._guidance.step(options)
-        calls = 0
+        shapes, plain = self._shapes, x
 
-        def evaluate(shown: Tensor, told: Tensor) -> Prediction:
-            nonlocal calls
-            calls += 1
-            with self._passes.options(options, sigma, told, calls > 1) as seen:
-                if guidance is not None:
-                    seen = guidance.watch(seen)
+        def evaluate(call: Call) -> Prediction:
+            nonlocal plain
+            seen = options if guidance is None else guidance.watch()
+
+            def ask(options_now: dict[str, Any]) -> Tensor:
                 # The plain call is the sampler's own, to the last argument.
-                given = named if seen is options else {**named, "model_options": seen}
-                denoised = self.inner(shown, told, **given)
-            return Prediction(denoised) if guidance is None else guidance.predict(denoised, calls > 1)
+                given = named if options_now is options else {**named, "model_options": options_now}
+                return self.inner(x, sigma, **given)
 
-        prediction = self._detailer.step(evaluate, x, sigma)
+            plain = denoised = self._passes.call(call, seen, ask)
+            others = {} if guidance is None else guidance.caught(denoised, call.kind)
+            return Prediction(
+                latent.unpack(denoised, shapes), {name: latent.unpack(t, shapes) for name, t in others.items()}
+            )
+
+        try:
+            out = self._detailer.step(evaluate, latent.unpack(x, shapes), sigma)
+        finally:
+            self._passes.end_step()
+        denoised = latent.pack(out.denoised) if out.kind == "blended" else plain
         if guidance is None:
-            return prediction.denoised
-        return guidance.finish(prediction, x, sigma, named.get("denoise_mask"))
+            return denoised
+        others = {name: latent.pack(t) for name, t in out.others.items()}
+        return guidance.finish(denoised, others, named.get("denoise_mask"))
 
-    def end(self, name: str) -> None:
+    def end(self, result: Tensor, sigmas: Tensor) -> None:
         """Log the run and hand its masks over; a run that was broken off gets here never."""
-        logger.info("Selective Sigma on %s: %s", name.removeprefix("sample_"), self._detailer.report)
+        report = self._detailer.report
+        if not self._noisy:
+            logger.warning(NO_NOISE, self.name)
+        elif report.lied and not self._passes.reached:
+            logger.warning(UNHEARD, self.name)
+        else:
+            logger.info("Selective Sigma on %s: %s", self.name, report)
         if self._capture is not None:
-            masks = [(sigma, latent.first(mask, self._shapes)[:, :1]) for sigma, mask in self._detailer.masks]
-            self._capture.store(masks, self._detailer.report)
+            masks = [(record.sigma, latent.first(record.mask)) for record in self._detailer.masks]
+            sampling = self._base.model_sampling
+            latents = [self._base.process_latent_out(sampling.inverse_noise_scaling(sigmas[-1], result).float())]
+            if self._x0 is not None:
+                latents.append(self._base.process_latent_out(self._x0))
+            self._capture.store(masks, report, latents)

@@ -7,22 +7,18 @@ SETTINGS = {
     "0.05 to 0.15 is usual; 0 does nothing; below 0 softens.",
     "coverage": "How much of the picture receives it. 0: nothing. 0.5: where the model is drawing something, "
     "and flat areas are left alone. 1: everywhere, which also costs no extra model calls.",
-    "start": "Share of the run before detail begins. The first step is always clean.",
-    "end": "Share of the run at which detail has faded out. The last step is always clean. Must lie above start.",
-    "ema": "Weight of the previous mask at each step. Used by mask_source change_published only; change uses memory.",
-    "mask_clip_percentile": "Share of the pixels clipped at the dark and at the bright end before the mask is "
-    "stretched to black and white. Higher: more contrast.",
+    "start": "Share of the model's noise range, from full noise, after which detail is added; before it, composition "
+    "is set. Counted as ComfyUI's start percents are.",
+    "end": "Share of the model's noise range at which detail stops. Must lie above start.",
+    "ema": "For mask_source change: weight of the previous mask at each step.",
+    "mask_clip_percentile": "For mask_source change and first: share of the pixels clipped at the dark and at the "
+    "bright end before the mask is stretched to black and white. Higher: more contrast.",
     "mask_override": "Replaces the mask by a constant, to check the blend; always runs both passes. zeros must give "
     "the picture of the bare sampler, ones that of coverage 1.",
-    "mask_source": "What the mask is made from. structure: where the prediction varies from pixel to pixel, measured "
-    "against its own contrast. change: where the prediction still moves. change_published: as in the first published "
-    "pack. first: the noisy latent itself, frozen (no better than chance).",
-    "memory": "For mask_source change: how long the mask remembers, in e-folds of the noise level, so that it acts "
-    "alike at every step count. 0: each step stands alone.",
-    "passes": "two: a plain and a detailed model call at each active step. economy: the difference between the two "
-    "is kept for a few steps, so that most steps need one call.",
-    "refresh": "For passes economy: the kept difference is measured anew after this many e-folds of the noise level. "
-    "0: at every step, which is the same as two.",
+    "every": "Detail is added at every n-th step, with the strength of n. Higher: fewer extra model calls.",
+    "mask_source": "What the mask is made from. response: the detail that the prediction holds, beside what the lie "
+    "would add to it. change: where the prediction still moves, as in the first published pack. first: the noisy "
+    "latent itself, frozen (no better than chance).",
     "lie": "For flow models (SD3, Flux, Qwen-Image, Wan). noise_to_signal: the model is told of less noise, the "
     "picture keeps its brightness. fixed_input: as other packs do. On SD 1.x and SDXL both are the same.",
 }
@@ -30,11 +26,15 @@ SAMPLER = "The sampler to add detail to, for instance from KSamplerSelect."
 SAMPLER_OUT = "The sampler with detail. At strength 0 or coverage 0 this is the very sampler that came in."
 MODEL = "The model to add detail to. Place this node last, right before the sampler."
 MODEL_OUT = "The model with detail, for KSampler and everything else that samples with a MODEL."
-MASK = "Optional: detail goes only where this mask is white. Resized to the latent."
-REF = "The masks of the latest run, for Selective Sigma Mask Preview."
-REF_IN = "From Selective Sigma Detailer (Debug)."
+MASK = (
+    "Optional: detail goes only where this mask is white. Resized to the latent; a tiled sampler stretches it "
+    "over each of its tiles."
+)
+REF = "The masks of the runs, for Selective Sigma Mask Preview."
+REF_IN = "From Selective Sigma Detailer (Debug). Without it, as when that node is bypassed, there is no mask to show."
 LATENT = (
-    "The latent that comes out of sampling. Passed on unchanged; connecting it makes this node wait for the sampler."
+    "The latent that comes out of sampling, by which the run is found. Passed on unchanged; connecting it makes this "
+    "node wait for the sampler."
 )
 LATENT_OUT = "The latent that came in, unchanged."
 IMAGE = (
@@ -46,6 +46,20 @@ SHOW = (
     "timeline: all steps in one picture, row by row. average: the mean over the run."
 )
 
+NEIGHBOUR = (
+    "Two packs give nodes of the same names, {ours} and {theirs}, and ComfyUI keeps those that it loads last, here "
+    "{last}. Disable one of the two."
+)
+BYPASSED = "no mask: Selective Sigma is bypassed or off"
+UNKNOWN = "no mask: this latent is not the one that the sampler put out; connect the sampler's own"
+WITHOUT = "no mask: this run went without detail ({})"
+REASONS = {
+    "idle": "strength or coverage is 0",
+    "window": "all its steps lie outside start and end",
+    "outside": "the sampler asked at noise levels outside its own",
+    "every": "another step carries its detail",
+    "first": "mask_source change needs more steps",
+}
 SIMPLE = (
     "Adds detail while sampling, only where the model is drawing something; flat areas such as sky or skin out of "
     "focus stay clean. Connect between KSamplerSelect and SamplerCustom."
@@ -56,7 +70,7 @@ DEBUG = (
 )
 PREVIEW = (
     "Shows where Selective Sigma Detailer (Debug) added detail, step by step if you like. Black where nothing "
-    "was added; all black when the run had no mask."
+    "was added. Where there is no mask, it says why."
 )
 ON_MODEL = (
     "Selective Sigma Detailer for the plain KSampler, KSampler (Advanced), and everything else that samples with a "

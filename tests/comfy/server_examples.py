@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import checkpoints
 import numpy as np
 from server_graph import to_prompt
 from server_process import REPOSITORY, Server
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*.json"))
-PEERS = Path(os.environ.get("SSD_PACK", "/tmp/peers/ssd")) / "example_workflows"
+PACK = Path(os.environ.get("SSD_PACK") or "~/comfy/ComfyUI-Selective-Sigma-Detailer").expanduser()
+"""The first published pack, where somebody has cloned it."""
+PEERS = PACK / "example_workflows"
 STEPS = 7
 SMALL: dict[str, dict[str, Any]] = {
     "CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.ckpt"},

@@ -13,18 +13,20 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 REPOSITORY = Path(__file__).parents[2]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or "~/comfy/ComfyUI").expanduser()
 NAME = "selective-sigma"
 
 
-class Refused(AssertionError):
+class Refused(AssertionError):  # noqa: N818
     """The server did not take a prompt, or did not finish it."""
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import browser
 import pytest
 from server_examples import PEERS, PREVIEW, STEPS, WORKFLOWS, serve
 from server_graph import to_prompt
 from server_process import REPOSITORY, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 FILES = [*WORKFLOWS, PEERS / "ssd_simple.json", PEERS / "ssd_debug.json"]
 

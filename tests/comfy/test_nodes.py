@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ import folder_paths
 import pytest
 import tiny
 import torch
-from comfy_api.latest import ComfyExtension
+from comfy_api.latest import ComfyExtension, io
 
-from selective_sigma.comfy import nodes, words
+from selective_sigma.comfy import nodes, preview, words
 from selective_sigma.comfy.capture import Capture
 from selective_sigma.report import Report
 from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES, Settings
@@ -90,6 +91,7 @@ def test_the_debug_node_is_the_settings():
         if name in CHOICES:
             assert tuple(one.options) == CHOICES[name]
         else:
+            assert isinstance(one, io.Int.Input if name == "every" else io.Float.Input)
             assert (one.min, one.max) == RANGES[name]
     assert set(words.SETTINGS) == set(SETTING_NAMES)
     page = (REPOSITORY / "web/docs/SelectiveSigmaDetailerDebugNode.md").read_text()
@@ -131,9 +133,8 @@ def test_what_does_nothing_hands_back_what_came(values: dict[str, float]):
     assert nodes.SelectiveSigmaDetailerModelNode.execute(given, **values)[0] is given
     same, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(given, **values).args
     assert same is given
-    shown = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute(ref, {"samples": torch.zeros(2, 4, 16, 24)})[1]
-    assert shown.shape == (2, 160, 240, 3)
-    assert not shown.any()
+    shown = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute({"samples": torch.zeros(2, 4, 16, 24)}, ref)[1]
+    assert torch.equal(shown, preview.message(words.BYPASSED))
 
 
 def test_the_debug_node_takes_what_the_published_graph_gives():
@@ -151,7 +152,8 @@ def test_the_debug_node_takes_what_the_published_graph_gives():
         ({"strength": float("nan")}, "strength is nan: give a number from -1 to 1"),
         ({"coverage": 1.5}, "coverage is 1.5"),
         ({"start": 0.9, "end": 0.2}, "start must lie before end"),
-        ({"passes": "three"}, "choose one of two, economy"),
+        ({"lie": "three"}, "choose one of noise_to_signal, fixed_input"),
+        ({"every": 0}, "give a whole number from 1 to 8"),
         ({"mask": torch.zeros(1, 1, 2, 3, 4)}, "connect a MASK"),
         ({"mask": torch.full((1, 4, 4), float("inf"))}, "values from 0 to 1"),
     ],
@@ -180,18 +182,46 @@ def test_a_mask_of_any_form_becomes_a_limit(shape: tuple[int, ...]):
 
 def test_the_preview_wants_our_reference():
     with pytest.raises(TypeError, match=r"mask_ref is a dict: connect mask_ref of Selective Sigma Detailer \(Debug\)"):
-        nodes.SelectiveSigmaDetailerMaskPreviewNode.execute({}, {"samples": torch.zeros(1, 4, 8, 8)})
+        nodes.SelectiveSigmaDetailerMaskPreviewNode.execute({"samples": torch.zeros(1, 4, 8, 8)}, {})
 
 
-def test_the_preview_shows_the_run_that_was_captured():
+def test_the_preview_shows_the_run_that_made_the_latent():
     ref = Capture()
-    masks = [(3.0 - i, torch.full((1, 1, 32, 32), i / 2)) for i in range(3)]
-    ref.store(masks, Report())
-    latent = {"samples": torch.zeros(1, 4, 32, 32)}
-    result = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute(ref, latent, "every step")
+    first, second = torch.randn(2, 1, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+    ref.store([(3.0 - i, torch.full((1, 1, 32, 32), i / 2)) for i in range(3)], Report(), [first])
+    ref.store([(1.0, torch.full((1, 1, 32, 32), 0.25))], Report(), [second])
+    latent = {"samples": first}
+    result = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute(latent, ref, "every step")
     assert result[0] is latent
     assert [float(picture.mean()) for picture in result[1]] == [0.0, 0.5, 1.0]
     assert len(result.ui.as_dict()["images"]) == 3
+    shown = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute({"samples": second}, ref)[1]
+    assert float(shown.mean()) == 0.25
+
+
+@pytest.mark.parametrize("case", ["bypassed", "not the sampler's", "short", "no reference"])
+def test_the_preview_says_why_there_is_no_mask(case: str, monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    monkeypatch.setattr(nodes, "message", lambda text: said.append(text) or preview.message(text))
+    levels = tiny.schedule(tiny.model(), 10)
+    settings = {"start": 0.9} if case == "short" else {}
+    wrapped, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(sampler(), **settings).args
+    if case == "bypassed":
+        done, wanted = tiny.sample(tiny.model(), sampler(), levels), words.BYPASSED
+    else:
+        done = tiny.sample(tiny.model(), wrapped, levels[:4] if case == "short" else levels)
+        wanted = words.WITHOUT.format(words.REASONS["window"])
+    if case == "not the sampler's":
+        done, wanted = done + 1, words.UNKNOWN
+    if case == "no reference":
+        ref, wanted = None, words.BYPASSED
+    shown = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute({"samples": done}, ref)[1]
+    assert said == [wanted]
+    assert shown.max() == 1  # There is something to read.
+
+
+def test_every_reason_for_a_run_without_detail_has_words():
+    assert set(words.REASONS) == set(re.findall(r"``(\w+)`` \(", Report.__doc__ or ""))
 
 
 @pytest.mark.parametrize(
@@ -203,17 +233,17 @@ def test_a_run_from_the_debug_node_to_the_pictures(space: tuple[int, ...], steps
     model = tiny.model(axes=len(space))
     half = torch.zeros(1, 32, 32)
     half[..., :16] = 1
-    wrapped, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(sampler(), mask=half, passes="two").args
+    wrapped, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(sampler(), mask=half).args
     done = tiny.sample(model, wrapped, tiny.schedule(model, 10), shape=(2, tiny.CHANNELS, *space))
     show = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute
-    latent, shown = show(ref, {"samples": done}, "every step").args
+    latent, shown = show({"samples": done}, ref, "every step").args
     assert latent["samples"] is done
-    assert len(ref.masks) == 6
+    assert len(ref.run.masks) == 6
     assert (len(shown), *shown.shape[1:3]) == (steps[0], *steps[1:])
     # Detail only where the mask allows it: at the left.
     middle = shown.shape[2] // 2
     assert float(shown[:, :, :middle].std()) > 0.05
     assert not shown[:, :, middle + shown.shape[2] // space[-1] :].any()
-    assert len(show(ref, {"samples": done}, "timeline")[1]) == timeline
+    assert len(show({"samples": done}, ref, "timeline")[1]) == timeline
     picture = torch.rand(6 if len(space) == 3 else 2, 64, 64, 3)
-    assert show(ref, {"samples": done}, "average", picture)[1].shape == picture.shape
+    assert show({"samples": done}, ref, "average", picture)[1].shape == picture.shape

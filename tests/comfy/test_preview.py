@@ -105,6 +105,12 @@ def test_what_cannot_be_shown_is_refused(show: str, image: torch.Tensor | None, 
         preview.render([spot(8, 8)], show, image)
 
 
-@pytest.mark.parametrize("space", [(20,), (8, 8), (3, 8, 8)], ids=str)
-def test_blank_has_the_latents_form(space: tuple[int, ...]):
-    assert preview.blank(torch.zeros(2, 16, *space)).shape == (2, 1, *space)
+def test_a_message_is_a_picture_that_differs_with_its_words():
+    one, other = preview.message("no mask"), preview.message("no mask: bypassed")
+    assert one.shape == other.shape == (1, 256, 512, 3)
+    assert 0 == one.min() < one.mean() < other.mean() < one.max() <= 1
+    # A long one is broken into lines, and all of it is inside.
+    long = preview.message("word " * 40)
+    assert long.mean() > 3 * one.mean()
+    assert not long[:, :, -8:].any()
+    assert not long[:, -8:].any()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import pickle
+import weakref
 from functools import cache
 from typing import Any
 
@@ -16,9 +19,10 @@ import torch
 from torch import Tensor
 
 from selective_sigma import Settings
+from selective_sigma.comfy import capture as capture_module
 from selective_sigma.comfy import latent
 from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.sampler import MARK, wrap
 
 base = cache(tiny.model)
 
@@ -33,33 +37,55 @@ def euler(settings: Settings | None = None, **given: Any) -> Any:
 
 
 def test_one_log_line_a_run(caplog: pytest.LogCaptureFixture):
-    tiny.sample(base(), euler(Settings(passes="two")), sigmas())
+    tiny.sample(base(), euler(Settings()), sigmas())
     lines = [r.getMessage() for r in caplog.records if r.name.startswith("selective_sigma")]
     assert lines == [
-        "Selective Sigma on euler: 16 model calls for 10 (true 10, lied 6, held 0); without detail: schedule 4"
+        "Selective Sigma on euler: 16 model calls for 10 (plain 10, lied 6); without detail: window 2, every 2"
     ]
     assert caplog.records[-1].levelno == logging.INFO
 
 
-def test_capture_keeps_the_latest_run():
+def test_capture_keeps_runs_by_the_latent_that_came_out():
     capture = Capture()
-    assert capture.masks == ()
-    assert capture.report is None
     sampler = euler(Settings(), capture=capture)
-    tiny.sample(base(), sampler, sigmas(), shape=(2, 4, 8, 8))
-    first = capture.run
-    assert [sigma for sigma, _ in first.masks] == sorted((sigma for sigma, _ in first.masks), reverse=True)
-    for _, mask in first.masks:
+    pair = tiny.sample(base(), sampler, sigmas(), shape=(2, 4, 8, 8))
+    run = capture.of(pair)
+    assert run is not None
+    assert [sigma for sigma, _ in run.masks] == sorted((sigma for sigma, _ in run.masks), reverse=True)
+    for _, mask in run.masks:
         assert mask.shape == (2, 1, 8, 8)
         assert mask.dtype is torch.float32
         assert 0 <= mask.min() <= mask.max() <= 1
-    assert first.report is not None
-    assert len(first.masks) == first.report.lied + first.report.held
-    tiny.sample(base(), sampler, sigmas()[:2])  # A run too short for detail must not show the one before.
-    assert capture.masks == ()
-    tiny.sample(base(), sampler, sigmas(6))
-    assert capture.run is not first
-    assert capture.masks[0][1].shape == (1, 1, 8, 8)
+    assert len(run.masks) == run.report.lied
+    first, second = (tiny.sample(base(), sampler, sigmas(), seed=seed) for seed in (1, 2))
+    short = tiny.sample(base(), sampler, sigmas()[:2])  # Too short for detail.
+    of = [capture.of(latent) for latent in (pair, first, second, short)]
+    assert len(set(map(id, of))) == 4
+    assert None not in of
+    assert not of[3].masks
+    # Half precision is the same latent; another one is not.
+    assert capture.of(first.half()) is of[1]
+    assert capture.of(first[:, :, :4]) is None
+    assert capture.of(first + 0.1 * second) is None
+
+
+def test_the_denoised_output_belongs_to_its_run_too():
+    """SamplerCustom's second output, which is not the first one where a run ends early."""
+    capture, seen = Capture(), {}
+    sampler = euler(Settings(), capture=capture)
+    levels = sigmas()[:6]
+    noisy = tiny.sample(base(), sampler, levels, callback=lambda step, x0, *_: seen.update({step: x0}))
+    denoised = base().model.process_latent_out(seen[4].cpu())
+    assert not torch.allclose(noisy, denoised, rtol=0.1)
+    assert capture.of(denoised) is capture.of(noisy) is not None
+
+
+def test_a_capture_forgets_the_oldest_runs_first(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(capture_module, "MOST_BYTES", 4000)
+    capture = Capture()
+    sampler = euler(Settings(), capture=capture)  # Six masks of 256 bytes a run.
+    latents = [tiny.sample(base(), sampler, sigmas(), seed=seed) for seed in range(4)]
+    assert [capture.of(latent) is None for latent in latents] == [True, True, False, False]
 
 
 def interrupted(kind: str) -> tuple[Any, Any]:
@@ -72,12 +98,12 @@ def interrupted(kind: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("kind", ["interrupt", "out of memory"])
-@pytest.mark.parametrize("at", range(1, 14))
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 7, 8])
 def test_breaking_off_leaves_nothing_behind(kind: str, at: int):
     expected, error = interrupted(kind)
     model, capture = tiny.model(), Capture()
-    sampler = wrap(tiny.sampler("euler_cfg_pp"), Settings(passes="two"), capture=capture)
-    clean = tiny.sample(model, wrap(tiny.sampler("euler_cfg_pp"), Settings(passes="two")), sigmas(8))
+    sampler = wrap(tiny.sampler("euler_cfg_pp"), Settings(), capture=capture)
+    clean = tiny.sample(model, wrap(tiny.sampler("euler_cfg_pp"), Settings()), sigmas(8))
     calls = 0
 
     def broken(apply: Any, args: dict[str, Any]) -> Tensor:
@@ -95,7 +121,7 @@ def test_breaking_off_leaves_nothing_behind(kind: str, at: int):
     with pytest.raises(expected) as raised:
         tiny.sample(breaking, sampler, sigmas(8))
     assert kind == "interrupt" or raised.value is error
-    assert capture.masks == ()
+    assert capture.run is None
     assert torch.equal(tiny.sample(model, sampler, sigmas(8)), clean)
 
 
@@ -114,13 +140,62 @@ def test_one_sampler_serves_runs_within_runs():
 
 
 @pytest.mark.parametrize("kind", list(comfy.model_base.ModelType))
-def test_family_is_told_by_noising(kind: Any):
+def test_the_family_is_how_noise_and_latent_are_mixed(kind: Any):
     sampling = comfy.model_base.model_sampling(tiny.config({}, {}), kind)
-    expected = "flow" if isinstance(sampling, comfy.model_sampling.CONST) else "ve"
-    assert latent.family(sampling) == expected
     x0, noise, sigma = torch.tensor([2.0]), torch.tensor([-1.0]), torch.tensor(0.3)
-    alpha = 1 - 0.3 if expected == "flow" else 1.0
-    assert torch.allclose(sampling.noise_scaling(sigma, noise.clone(), x0), alpha * x0 + sigma * noise)
+    mixed = sampling.noise_scaling(sigma, noise.clone(), x0)
+    family = latent.family(sampling)
+    if torch.equal(mixed, x0):  # Lotus and the like: nothing of noise in it.
+        assert family is None
+        return
+    assert torch.allclose(mixed, (0.7 if family == "flow" else 1.0) * x0 + sigma * noise)
+    assert (family == "flow") == isinstance(sampling, comfy.model_sampling.CONST)
+
+
+def test_a_flow_model_may_noise_its_latent_in_its_own_way():
+    class Sampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+        def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, *_: Any) -> Tensor:
+            return 0.9 * sigma * noise + (1.0 - sigma) ** 0.9 * latent_image
+
+    assert latent.family(Sampling(tiny.config({}, {"shift": 1.0}))) == "flow"
+
+
+def test_a_latent_without_noise_is_left_plain(caplog: pytest.LogCaptureFixture):
+    """An image-to-image model, which has no noise level to lie about."""
+    model = tiny.model()
+
+    class Sampling(type(model.model.model_sampling)):
+        def noise_scaling(self, _sigma: Tensor, _noise: Tensor, latent_image: Tensor, *_: Any) -> Tensor:
+            return latent_image
+
+    model.add_object_patch("model_sampling", Sampling(model.model.model_config))
+    picture = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    bare = tiny.sample(model, euler(), sigmas(), latent=picture)
+    assert torch.equal(tiny.sample(model, euler(Settings()), sigmas(), latent=picture), bare)
+    assert "this model's latent holds no noise" in caplog.text
+
+
+def test_a_run_is_free_when_it_ends():
+    """Without the collector: a cycle would hold a run's latents until it comes by."""
+    alive: list[weakref.ref] = []
+
+    def watched(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any, callback: Any, disable: Any) -> Tensor:
+        alive.append(weakref.ref(getattr(model, MARK)))
+        return comfy.samplers.sampler_object("euler").sampler_function(model, x, sigmas, extra_args, callback, disable)
+
+    gc.disable()
+    try:
+        tiny.sample(base(), wrap(comfy.samplers.KSAMPLER(watched), Settings(), capture=Capture()), sigmas())
+        assert alive[0]() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("capture", [None, Capture()], ids=["plain", "debug"])
+def test_a_wrapped_sampler_can_be_sent_to_a_worker(capture: Capture | None):
+    sampler = wrap(tiny.sampler("dpmpp_2m"), Settings(), capture=capture, limit=torch.ones(1, 8, 8))
+    sent = pickle.loads(pickle.dumps(sampler))
+    assert torch.equal(tiny.sample(base(), sent, sigmas()), tiny.sample(base(), sampler, sigmas()))
 
 
 def test_uni_pc_writes_into_sigmas_as_it_does_when_bare():

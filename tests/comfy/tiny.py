@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import comfy.latent_formats
 import comfy.model_base
@@ -16,9 +16,14 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 EPS = comfy.model_base.ModelType.EPS
 FLOW = comfy.model_base.ModelType.FLOW
 CHANNELS = 4
+# Not on the network or in a closure: what a lied call changes there is put back.
+CALLS: WeakKeyDictionary[nn.Module, list[float]] = WeakKeyDictionary()
 
 
 class Net(nn.Module):
@@ -31,7 +36,7 @@ class Net(nn.Module):
         super().__init__()
         self.dtype = torch.float32
         self.flow = flow
-        self.calls: list[float] = []
+        CALLS[self] = []
         conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
         with torch.random.fork_rng():
             torch.manual_seed(5)
@@ -56,7 +61,7 @@ class Net(nn.Module):
         return executor.execute(x, timesteps, context, control, transformer_options)
 
     def predict(self, x: Tensor, timesteps: Tensor, context: Tensor, *_: Any) -> Tensor:
-        self.calls.append(float(timesteps[0]))
+        CALLS[self].append(float(timesteps[0]))
         each = (-1, *[1] * (x.ndim - 1))
         t = timesteps.reshape(each).float() / 1000
         prompt = self.context(context.mean(1)).reshape(len(x), 8, *each[2:])
@@ -85,7 +90,7 @@ def patcher(base: Any) -> comfy.model_patcher.ModelPatcher:
 
 
 def model(kind: Any = EPS, axes: int = 2) -> comfy.model_patcher.ModelPatcher:
-    """A MODEL around ``Net``; ``model.model.diffusion_model.calls`` counts what it was asked."""
+    """A MODEL around ``Net``; ``calls`` has the timesteps that it was asked for."""
     settings = {"shift": 3.0} if kind is FLOW else {}
     made = config({"axes": axes, "flow": kind is FLOW}, settings)
     return patcher(comfy.model_base.BaseModel(made, kind, device=torch.device("cpu"), unet_model=Net))
@@ -116,7 +121,7 @@ def randomise(module: nn.Module) -> None:
 
 
 def calls(model: Any) -> list[float]:
-    return model.model.diffusion_model.calls
+    return CALLS[model.model.diffusion_model]
 
 
 def prompt(seed: int, width: int = 8, length: int = 3, **more: Any) -> list[list[Any]]:

@@ -1,0 +1,242 @@
+"""What keeps state between calls does not notice the second one: zeros stays the bare run, bit for bit."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any
+
+import comfy.controlnet
+import comfy.hooks
+import comfy.patcher_extension
+import comfy.samplers
+import pytest
+import tiny
+import torch
+from comfy_extras import nodes_apg, nodes_hypertile, nodes_tomesd
+from torch import Tensor
+
+from selective_sigma import Settings
+from selective_sigma.comfy.model_patch import patch
+from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.state import warned
+
+KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
+both = pytest.mark.parametrize("kind", KINDS)
+ZEROS = Settings(mask_override="zeros", every=1)
+SEEN: list[Any] = []
+"""Of spies: where a lied call's changes are not put back."""
+
+
+@cache
+def base(kind: str) -> Any:
+    return tiny.model(KINDS[kind])
+
+
+unet = cache(tiny.unet)
+
+
+def euler(settings: Settings | None) -> Any:
+    return tiny.sampler("euler") if settings is None else wrap(tiny.sampler("euler"), settings)
+
+
+def run(model: Any, settings: Settings | None, **given: Any) -> Tensor:
+    return tiny.sample(model, euler(settings), tiny.schedule(model, 10), **given)
+
+
+@both
+@pytest.mark.parametrize("momentum", [0.7, -0.5])
+def test_the_momentum_of_apg(kind: str, momentum: float):
+    model = nodes_apg.APG.execute(base(kind), 0.5, 2.0, momentum).result[0]
+    bare = run(model, None, cfg=4.0)
+    assert torch.equal(run(model, ZEROS, cfg=4.0), bare)
+    # A lie of next to nothing does next to nothing.
+    little = run(model, Settings(strength=0.001, coverage=1.0, mask_override="ones"), cfg=4.0)
+    assert tiny.effect(little, bare) < 0.005 * float(bare.norm())
+
+
+@both
+def test_a_lora_hook_with_keyframes(kind: str):
+    weights = {"up": torch.full((8, 1), 2.0), "down": torch.ones(1, 8)}
+    lora = {f"diffusion_model.context.lora_{part}.weight": value for part, value in weights.items()}
+
+    def hooks(steps: int) -> Any:
+        group = comfy.hooks.create_hook_lora(lora, 1.0, 0.0)
+        frames = comfy.hooks.HookKeyframeGroup()
+        frames.add(comfy.hooks.HookKeyframe(strength=1.0, start_percent=0.01, guarantee_steps=steps))
+        frames.add(comfy.hooks.HookKeyframe(strength=0.0, start_percent=0.01, guarantee_steps=1))
+        group.set_keyframes_on_hooks(frames)
+        return group
+
+    bare = run(base(kind), None, more={"hooks": hooks(6)})
+    assert torch.equal(run(base(kind), ZEROS, more={"hooks": hooks(6)}), bare)
+    # Three steps of it would show.
+    assert tiny.effect(run(base(kind), None, more={"hooks": hooks(3)}), bare) > 0.01 * float(bare.norm())
+
+
+RANDOM = {
+    "ToMe": lambda model: nodes_tomesd.TomePatchModel.execute(model, 0.5).result[0],
+    "HyperTile": lambda model: nodes_hypertile.HyperTile.execute(model, 32, 4, 0, False)[0],
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_draws_from_the_global_random_state(name: str):
+    model = RANDOM[name](unet())
+    given = {"shape": (1, 4, 16, 16)}
+    bare = run(model, None, **given)
+    assert not torch.equal(bare, run(unet(), None, **given))
+    assert torch.equal(run(model, ZEROS, **given), bare)
+
+
+class AdaptiveGuider(comfy.samplers.CFGGuider):
+    """As Adaptive Guidance does: cond alone from the moment that a running cosine of the two is high enough."""
+
+    def __init__(self, model: Any):
+        super().__init__(model)
+        self.cosine: Tensor | None = None
+        self.left = False
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = {}, seed: Any = None) -> Tensor:  # noqa: ARG002, B006
+        conds = [self.conds["negative"], None if self.left else self.conds["positive"]]
+        uncond, cond = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options)
+        SEEN.append(self.left)
+        if self.left:
+            return uncond
+        now = torch.nn.functional.cosine_similarity(cond.flatten(), uncond.flatten(), 0)
+        self.cosine = now if self.cosine is None else 0.8 * self.cosine + 0.2 * now
+        self.left = bool(self.cosine > LIMITS[float(self.inner_model.model_sampling.sigma_max) > 1])
+        return uncond + 3.0 * (cond - uncond)
+
+
+LIMITS = {True: 0.993, False: 0.6}
+"""By whether the model is eps."""
+
+
+@both
+def test_a_guider_that_counts_its_calls(kind: str):
+    """Adaptive Guidance keeps its running cosine on the guider."""
+
+    def adaptive(settings: Settings | None) -> Tensor:
+        guider = AdaptiveGuider(base(kind))
+        guider.set_conds(tiny.prompt(1), tiny.prompt(2))
+        x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
+        sigmas = tiny.schedule(base(kind), 10)
+        with torch.inference_mode():
+            return guider.sample(x, torch.zeros_like(x), euler(settings), sigmas, disable_pbar=True, seed=7)
+
+    SEEN.clear()
+    bare = adaptive(None)
+    assert len(set(SEEN)) == 2  # It did leave within the run.
+    assert torch.equal(adaptive(ZEROS), bare)
+
+
+class Spied(comfy.controlnet.ControlBase):
+    def get_control(self, x_noisy: Tensor, t: Tensor, cond: Any, batched_number: int, options: Any) -> None:  # noqa: ARG002
+        SEEN.append((float(t[0]), self.timestep_range[1] <= float(t[0]) <= self.timestep_range[0]))
+
+    def copy(self) -> Spied:
+        made = Spied()
+        self.copy_to(made)
+        return made
+
+
+@both
+def test_a_controlnet_hears_the_true_level(kind: str):
+    model = base(kind)
+    sigmas = tiny.schedule(model, 10)
+    control = Spied().set_cond_hint(torch.zeros(1, 3, 64, 64), 1.0, (0.0, 0.5))
+    given = {"more": {"control": control, "control_apply_to_uncond": True}}
+    SEEN.clear()
+    run(model, None, **given)
+    bare = set(SEEN)
+    assert {inside for _, inside in bare} == {True, False}
+    SEEN.clear()
+    run(model, Settings(every=1, strength=0.5), **given)
+    assert set(SEEN) == bare
+    assert {level for level, _ in bare} == {float(sigma) for sigma in sigmas[:-1]}
+
+
+def context(executor: Any, x: Tensor, t: Tensor, given: Tensor, control: Any, options: Any, **named: Any) -> Any:
+    SEEN.append((float(options["sigmas"][0]), float(t[0]), float(given.sum())))
+    return executor(x, t, given, control, options, **named)
+
+
+@both
+def test_both_passes_see_the_conditioning_of_the_true_level(kind: str):
+    """Two prompts in turn, changing within the reach of the lie below a step's level."""
+    model = base(kind).clone()
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "spy", context)
+    sampling = model.get_model_object("model_sampling")
+    sigmas = tiny.schedule(model, 10)
+    shares = torch.linspace(0, 1, 2001)
+    at = next(float(p) for p in shares if sampling.percent_to_sigma(float(p)) < 0.9 * float(sigmas[5]))
+    parts = [tiny.prompt(seed, start_percent=low, end_percent=high)[0] for seed, low, high in ((1, 0, at), (3, at, 1))]
+    SEEN.clear()
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
+    with torch.inference_mode():
+        comfy.sample.sample_custom(
+            model, x, 1.0, euler(Settings(every=1, strength=0.5)), sigmas, parts, tiny.prompt(2), torch.zeros_like(x),
+            disable_pbar=True, seed=7,
+        )  # fmt: skip
+    seen: dict[float, set[float]] = {}
+    for level, _, prompt in SEEN:
+        seen.setdefault(level, set()).add(prompt)
+    assert all(len(prompts) == 1 for prompts in seen.values())
+    assert len(set.union(*seen.values())) == 2
+    assert len({t for _, t, _ in SEEN}) > len(sigmas)  # The lie was told.
+
+
+def detail_daemon(sampler: Any) -> Any:
+    """As Detail Daemon does: a sampler that holds another, and lowers the level on the way to the model."""
+
+    def sample(model: Any, x: Tensor, sigmas: Tensor, held: Any, **given: Any) -> Tensor:
+        def lower(x: Tensor, sigma: Tensor, **more: Any) -> Tensor:
+            return model(x, sigma * 0.98, **more)
+
+        for name in ("inner_model", "sigmas"):
+            setattr(lower, name, getattr(model, name))
+        return held.sampler_function(lower, x, sigmas, **given, **held.extra_options)
+
+    return comfy.samplers.KSAMPLER(sample, extra_options={"held": sampler})
+
+
+def test_another_packs_wrapper_does_not_hide_a_second_one_of_ours():
+    model = base("eps")
+    tiny.calls(model).clear()
+    for patched, sampler in (
+        (model, wrap(detail_daemon(euler(Settings())), Settings())),
+        (patch(model, Settings()), detail_daemon(euler(Settings()))),
+    ):
+        with pytest.raises(ValueError, match="applied twice"):
+            tiny.sample(patched, sampler, tiny.schedule(model))
+    assert not tiny.calls(model)
+
+
+@both
+def test_another_packs_lie_adds_to_ours(kind: str):
+    model = base(kind)
+    levels = tiny.schedule(model)
+    theirs = tiny.sample(model, detail_daemon(euler(None)), levels)
+    full = Settings(coverage=1.0)
+    for sampler in (detail_daemon(euler(full)), wrap(detail_daemon(euler(None)), full)):
+        ours = tiny.sample(model, sampler, levels)
+        alone = tiny.sample(model, euler(full), levels) - tiny.sample(model, euler(None), levels)
+        assert 0.7 < tiny.effect(ours, theirs) / float(alone.norm()) < 1.3
+
+
+def test_what_cannot_be_put_back_is_named(caplog: pytest.LogCaptureFixture):
+    warned.clear()
+    counter = (i for i in range(1000))
+    model = base("eps").clone()
+
+    def hook(args: dict[str, Any]) -> Tensor:
+        next(counter)
+        return args["denoised"]
+
+    model.set_model_sampler_post_cfg_function(hook)
+    with caplog.at_level(logging.WARNING):
+        run(model, Settings())
+    assert [record.getMessage() for record in caplog.records].count(
+        "Selective Sigma calls the model twice at some steps: an iterator cannot be put back (generator)"
+    ) == 1
