@@ -95,7 +95,10 @@ def gain(name: str, sampler: str, steps: int, settings: Settings) -> float:
 
 
 NAMES = ("karras", "normal", "flow 1", "flow 3", "flow 7")
-CASES = [(name, sampler) for name in NAMES for sampler in ("euler", "2m")] + [("karras", "ancestral"), ("normal", "ancestral")]
+CASES = [(name, sampler) for name in NAMES for sampler in ("euler", "2m")] + [
+    ("karras", "ancestral"),
+    ("normal", "ancestral"),
+]
 
 
 def row(name: str, sampler: str, settings: Settings) -> dict[int, float]:
