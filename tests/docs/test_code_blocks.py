@@ -1,4 +1,4 @@
-"""Every Python block of the guides is run as it stands; the blocks of a page are one script."""
+"""Every Python block of the README and the guides is run as it stands; the blocks of a page are one script."""
 
 import re
 import runpy
@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import tomllib
 
 from . import stand_ins
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"(?:^<!-- test: (\w+) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -42,7 +43,7 @@ WITH_PYTHON = [page for page in PAGES if script(page)]
 
 
 def test_there_is_something_to_run():
-    assert {"sampler-loop.md", "reading-a-mask.md"} <= {page.name for page in WITH_PYTHON}
+    assert {"README.md", "diffusers.md", "sampler-loop.md", "reading-a-mask.md"} <= {page.name for page in WITH_PYTHON}
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
@@ -63,3 +64,35 @@ def test_every_block_says_what_it_is():
 def test_every_stand_in_has_its_block():
     asked = sum(page.read_text().count("<!-- test: ") for page in PAGES)
     assert asked == sum(bool(block.stand_in) for page in PAGES for block in blocks(page))
+
+
+def commands() -> list[list[str]]:
+    """Lines of the shell blocks, as words, without their comments."""
+    shell = [block.text for page in PAGES for block in blocks(page) if block.language == "sh"]
+    return [words for text in shell for line in text.splitlines() if (words := line.partition("#")[0].split())]
+
+
+def test_make_targets_exist():
+    rules = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    asked = {target for words in commands() if words[0] == "make" for target in words[1:]}
+    assert "demo" in asked
+    assert asked <= rules
+
+
+def test_clones_are_of_this_repository():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {words[-1] for words in commands() if words[:2] == ["git", "clone"]} == {project["urls"]["Repository"]}
+
+
+OURS = [words for words in commands() if words[0] == "selective-sigma"]
+
+
+@pytest.mark.parametrize("words", OURS, ids=[" ".join(words) for words in OURS])
+def test_commands_have_these_options(words):
+    """The command's parser takes them; ``--help`` at the end keeps it from running."""
+    from typer.testing import CliRunner
+
+    from selective_sigma.cli import app
+
+    result = CliRunner().invoke(app, [*words[1:], "--help"])
+    assert result.exit_code == 0, result.output
