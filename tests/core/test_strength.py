@@ -1,0 +1,132 @@
+"""One strength does the same from 4 to 50 steps: linear theory, with the core's own schedule (method.md section 5).
+
+Detail of amplitude c is a Gaussian mode, whose exact denoiser is linear in x. The Detailer runs on
+such modes as it does on pictures; what is compared is the energy that they end up with.
+"""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from selective_sigma import Detailer, Prediction, Settings, schedule
+
+COUNTS = (4, 6, 8, 12, 20, 30, 50)
+# Fine detail: from a hundredth of the data's own spread to half of it, as many modes in every octave.
+MODES = torch.logspace(-2, -0.3, 40, dtype=torch.float64).reshape(1, 1, -1)
+# SD's and SDXL's noise levels, from their linear-in-square-root betas.
+BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+KEPT = (1 - BETAS).cumprod(0)
+TABLE = ((1 - KEPT) / KEPT).sqrt()
+
+
+def levels(name: str, steps: int) -> Tensor:
+    """Noise levels of a run, in float32, as hosts have them."""
+    places = torch.linspace(0, 1, steps, dtype=torch.float64)
+    if name == "karras":
+        top, low = 14.6 ** (1 / 7), 0.03 ** (1 / 7)
+        return torch.cat([(top + places * (low - top)) ** 7, torch.zeros(1)]).float()
+    if name == "normal":
+        return torch.cat([TABLE.flip(0)[(places * 999).long()], torch.zeros(1)]).float()
+    return shifted(float(name.removeprefix("flow ")), torch.linspace(1, 0, steps + 1)).float()
+
+
+def shifted(shift: float, time: Tensor) -> Tensor:
+    return shift * time / (1 + (shift - 1) * time)
+
+
+def window(name: str, start: float) -> tuple[float, float]:
+    """What a host hands over: the noise level at ``start`` of the model's own range, and zero."""
+    if name.startswith("flow"):
+        return float(shifted(float(name.removeprefix("flow ")), torch.tensor(1 - start))), 0.0
+    return float(TABLE[int((1 - start) * 999)]), 0.0
+
+
+def denoise(x: Tensor, sigma: float, flow: bool) -> Tensor:
+    """The exact posterior mean of x0 for x = alpha x0 + sigma n, x0 of standard deviation MODES."""
+    signal = (1 - sigma if flow else 1.0) * MODES
+    return MODES * signal / (signal**2 + sigma**2) * x
+
+
+def energies(predict, sigmas: Tensor, sampler: str, flow: bool) -> Tensor:
+    """Variance of each mode at the end; all three samplers are linear, so that it is known exactly."""
+    if sampler == "ancestral":
+        return ancestral(predict, sigmas)
+    x = torch.sqrt(((1 - sigmas[0]) * MODES if flow else MODES) ** 2 + sigmas[0].double() ** 2)
+    before, length = None, 0.0
+    for now, then in pairwise(sigmas):
+        a, b = (1 - float(s) if flow else 1.0 for s in (now, then))
+        used = denoised = predict(x, now)
+        if sampler == "2m" and then > 0:
+            h = math.log(float(now) / float(then) * b / max(a, 1e-4))
+            if before is not None:
+                used = denoised + (denoised - before) * h / (2 * length)
+            length = h
+        before = denoised
+        keep = float(then) / float(now)
+        x = keep * x + (b - a * keep) * used
+    return x**2
+
+
+def ancestral(predict, sigmas: Tensor) -> Tensor:
+    """Euler ancestral, eta 1, on VE models."""
+    variance = MODES**2 + sigmas[0].double() ** 2
+    for now, then in pairwise(sigmas.double()):
+        up = then * torch.sqrt(1 - (then / now) ** 2)
+        down = then**2 / now
+        gain = predict(torch.ones_like(MODES), now.float())
+        variance = (gain + (1 - gain) * down / now) ** 2 * variance + up**2
+    return variance
+
+
+def gain(name: str, sampler: str, steps: int, settings: Settings) -> float:
+    """Energy of fine detail gained over the plain run, as a share."""
+    flow = name.startswith("flow")
+    sigmas = levels(name, steps)
+    detailer = Detailer(settings, sigmas, "flow" if flow else "ve", window=window(name, settings.start))
+
+    def detailed(x: Tensor, sigma: Tensor) -> Tensor:
+        return detailer.step(lambda call: Prediction(denoise(call.x, float(call.sigma), flow)), x, sigma).denoised
+
+    plain = energies(lambda x, sigma: denoise(x, float(sigma), flow), sigmas, sampler, flow)
+    return float((energies(detailed, sigmas, sampler, flow) / plain - 1).mean())
+
+
+NAMES = ("karras", "normal", "flow 1", "flow 3", "flow 7")
+CASES = [(name, sampler) for name in NAMES for sampler in ("euler", "2m")] + [
+    ("karras", "ancestral"),
+    ("normal", "ancestral"),
+]
+
+
+def row(name: str, sampler: str, settings: Settings) -> dict[int, float]:
+    return {steps: gain(name, sampler, steps, settings) for steps in COUNTS}
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize(("name", "sampler"), CASES)
+def test_one_strength_does_the_same_at_any_number_of_steps(name, sampler, every):
+    gains = row(name, sampler, Settings(coverage=1.0, every=every))
+    assert gains == pytest.approx(dict.fromkeys(COUNTS, gains[20]), rel=0.17)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 0.05, 0.1, 0.2])
+def test_the_gain_is_what_the_theory_says(strength):
+    """Many short steps multiply the amplitude of detail by 1 / (1 - s), on any schedule."""
+    expected = 1 / (1 - strength) ** 2 - 1
+    for name in ("normal", "flow 3"):
+        assert gain(name, "euler", 50, Settings(strength, coverage=1.0, every=1)) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_last_step_has_to_be_halved(monkeypatch):
+    monkeypatch.setattr(schedule, "LAST", 1.0)
+    gains = row("flow 3", "euler", Settings(coverage=1.0))
+    assert gains[4] > 1.2 * gains[20] > 1.2 * 1.5 * 0.1
+
+
+def test_long_steps_have_to_stand_for_themselves(monkeypatch):
+    monkeypatch.setattr(schedule, "LONG", math.inf)
+    gains = row("normal", "2m", Settings(coverage=1.0, every=2))
+    assert min(gains.values()) < 0
