@@ -59,7 +59,9 @@ class Crops:
             # The more detailed of two, in half of the cases: sky is learned long before fur is.
             crop = self.cut()
             if self.random.random() < 0.5:
-                crop = max(crop, self.cut(), key=lambda c: float(c.diff(dim=-1).abs().mean() + c.diff(dim=-2).abs().mean()))
+                crop = max(
+                    crop, self.cut(), key=lambda c: float(c.diff(dim=-1).abs().mean() + c.diff(dim=-2).abs().mean())
+                )
             small = thumbnail(crop[None], 4 if self.random.random() < 0.6 else 8)[0]
             flag = 0.0 if self.random.random() < 0.1 else 1.0
             condition = torch.cat([small * flag, torch.full_like(small[:1], flag)])

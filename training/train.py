@@ -23,12 +23,14 @@ import typer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from selective_sigma.demo.network import SIGMA_DATA, Network
+from selective_sigma.demo.network import SIGMA_MAX, SIGMA_MIN, Network, data_scale
 
 from .data import Crops, read
 
 ROOT = Path(__file__).resolve().parent.parent
-LOG_SIGMA_MEAN, LOG_SIGMA_STD = -1.0, 1.4
+LOG_SIGMA_MEAN, LOG_SIGMA_STD = -2.0, 1.3
+EVEN_SHARE = 0.15
+"""Share of the noise levels drawn evenly (in their logarithm) over all that sampling uses."""
 WARM_UP = 0.02
 HELD_OUT = ("aitzgorri", "wp24-tourist-and-building", "wp25-typewriter")
 """Photographs that measure the loss and are not learned from."""
@@ -40,11 +42,16 @@ def loss_on(network: Network, picture: Tensor, condition: Tensor, log_sigma: Ten
     wide = sigma[:, None, None, None]
     x = (picture + wide * noise).contiguous(memory_format=torch.channels_last)
     error = network.preconditioned(x, sigma, condition) - picture
-    return (error.square() * (wide**2 + SIGMA_DATA**2) / (wide * SIGMA_DATA) ** 2).mean()
+    sigma_data = data_scale(condition[:, 3:])
+    return (error.square() * (wide**2 + sigma_data**2) / (wide * sigma_data) ** 2).mean()
 
 
 def levels(count: int, generator: torch.Generator) -> Tensor:
-    return LOG_SIGMA_MEAN + LOG_SIGMA_STD * torch.randn(count, generator=generator)
+    """(count,) logarithms of noise levels."""
+    bell = LOG_SIGMA_MEAN + LOG_SIGMA_STD * torch.randn(count, generator=generator)
+    low, high = math.log(SIGMA_MIN), math.log(SIGMA_MAX)
+    even = low + (high - low) * torch.rand(count, generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < EVEN_SHARE, even, bell)
 
 
 def rate(share: float, peak: float) -> float:
@@ -61,11 +68,16 @@ def export(ema: torch.nn.Module, facts: dict[str, object], path: Path) -> None:
 
 
 def average(network: torch.nn.Module, seconds: float) -> float:
-    """Gradients become their mean over all processes; returns the first process's ``seconds``."""
+    """Gradients become their mean over all processes; returns the first process's ``seconds``.
+
+    One clock for all, or they would not agree on when to end.
+    """
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients] + [torch.tensor([seconds if dist.get_rank() == 0 else 0.0])])
     dist.all_reduce(flat)
-    for gradient, mean in zip(gradients, (flat[:-1] / dist.get_world_size()).split([g.numel() for g in gradients]), strict=True):
+    for gradient, mean in zip(
+        gradients, (flat[:-1] / dist.get_world_size()).split([g.numel() for g in gradients]), strict=True
+    ):
         gradient.copy_(mean.view_as(gradient))
     return flat[-1].item()
 
@@ -125,9 +137,8 @@ def main(
         checkpoint.with_suffix(".tmp").replace(checkpoint)
         print(f"{time.strftime('%H:%M')} {json.dumps(facts)}", flush=True)
 
-    last_save = seconds
+    last_save, clock = seconds, time.monotonic()
     while seconds < hours * 3600:
-        began = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = rate(seconds / (hours * 3600), peak_rate)
         picture, condition = crops.batch(batch)
@@ -135,6 +146,8 @@ def main(
         loss = loss_on(network, picture, condition, levels(batch, generator), noise)
         optimizer.zero_grad()
         loss.backward()
+        now = time.monotonic()
+        seconds, clock = seconds + now - clock, now
         if world > 1:
             seconds = average(network, seconds)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -146,7 +159,6 @@ def main(
         loss_mean = loss.item() if math.isnan(loss_mean) else 0.99 * loss_mean + 0.01 * loss.item()
         if step % 50 == 0 and rank == 0:
             print(f"step {step}: loss {loss_mean:.4f}, {seconds / 3600:.3f} h", flush=True)
-        seconds += time.monotonic() - began
         if seconds - last_save > save_minutes * 60:
             last_save = seconds
             if rank == 0:

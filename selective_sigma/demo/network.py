@@ -1,9 +1,10 @@
 """The embedded denoiser: redraws a photograph from a thumbnail of it.
 
 A small convolutional U-Net in plain torch, so that any host with torch and safetensors can run it.
-Preconditioned as in Karras et al. 2022 (table 1, "Ours"), on pictures in [-1, 1] under
-``x = picture + sigma * noise``. Nothing in it looks at the whole picture (no attention, and each
-pixel is normalised by itself), so height and width may be any multiples of ``MULTIPLE``.
+Pictures are in [-1, 1], under ``x = picture + sigma * noise``. Preconditioned as in Karras et al. 2022
+(table 1, "Ours"), with the thumbnail as the mean of the data: what is left to predict is what a
+thumbnail does not hold. Nothing in it looks at the whole picture (no attention, and each pixel is
+normalised by itself), so height and width may be any multiples of ``MULTIPLE``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
-SIGMA_DATA = 0.5
+SIGMA_DATA, SIGMA_DETAIL = 0.5, 0.12
+"""Standard deviations of pictures (without a thumbnail), and of what they differ by from their thumbnails."""
 SIGMA_MIN, SIGMA_MAX = 0.01, 10.0
 """Where sampling ends and begins; training covered both ends."""
 MULTIPLE = 8
@@ -112,11 +114,17 @@ class Network(nn.Module):
         return self.preconditioned(x, sigma.expand(len(x)), torch.cat([small, flag], 1))
 
     def preconditioned(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        """Karras et al. 2022, eq. 7; ``condition`` (batch, 4, h, w) is the thumbnail and its flag."""
-        wide = sigma[:, None, None, None]
-        norm = (wide**2 + SIGMA_DATA**2).rsqrt()
-        raw = self(torch.cat([x * norm, condition], 1), sigma.log() / 4).float()
-        return (SIGMA_DATA * norm) ** 2 * x + wide * SIGMA_DATA * norm * raw
+        """Karras et al. 2022, eq. 7; ``condition`` (batch, 4, h, w) is the thumbnail (or 0) and its flag."""
+        small, flag = condition.split((3, 1), 1)
+        sigma_data, wide = data_scale(flag), sigma[:, None, None, None]
+        norm = (wide**2 + sigma_data**2).rsqrt()
+        raw = self(torch.cat([(x - small) * norm, condition], 1), sigma.log() / 4).float()
+        return small + (sigma_data * norm) ** 2 * (x - small) + wide * sigma_data * norm * raw
+
+
+def data_scale(flag: Tensor) -> Tensor:
+    """sigma_data, shaped like ``flag``, which is 1 where there is a thumbnail."""
+    return SIGMA_DATA + (SIGMA_DETAIL - SIGMA_DATA) * flag
 
 
 def waves(c_noise: Tensor) -> Tensor:
