@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from selective_sigma.demo.photos import thumbnail
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CROP, MARGIN = 64, 8
 """Pixels; the margin is cut off again, so that a thumbnail's edge is no special place."""
@@ -59,9 +62,7 @@ class Crops:
             # The more detailed of two, in half of the cases: sky is learned long before fur is.
             crop = self.cut()
             if self.random.random() < 0.5:
-                crop = max(
-                    crop, self.cut(), key=lambda c: float(c.diff(dim=-1).abs().mean() + c.diff(dim=-2).abs().mean())
-                )
+                crop = max(crop, self.cut(), key=busy)
             small = thumbnail(crop[None], 4 if self.random.random() < 0.6 else 8)[0]
             flag = 0.0 if self.random.random() < 0.1 else 1.0
             condition = torch.cat([small * flag, torch.full_like(small[:1], flag)])
@@ -69,3 +70,8 @@ class Crops:
             crops.append(crop[:, inner, inner])
             conditions.append(condition[:, inner, inner])
         return torch.stack(crops), torch.stack(conditions)
+
+
+def busy(crop: Tensor) -> float:
+    """Mean difference of neighbouring pixels."""
+    return float(crop.diff(dim=-1).abs().mean() + crop.diff(dim=-2).abs().mean())

@@ -89,7 +89,7 @@ def held_out_batch(photos: list[list[Tensor]], count: int = 96) -> tuple[Tensor,
     return picture, condition, levels(count, generator), torch.randn(picture.shape, generator=generator)
 
 
-def main(
+def main(  # noqa: PLR0915
     folder: Annotated[Path, typer.Argument(help="photographs to learn from", exists=True, file_okay=False)],
     hours: Annotated[float, typer.Option(help="training time in all, over every resumption")] = 2.0,
     batch: Annotated[int, typer.Option(help="crops a step and process")] = 12,

@@ -3,7 +3,7 @@
 Two definitions, to be named beside every figure made with them:
 
 - ``measured``: the photograph's own fine-detail energy (squared high-pass, ``measure.high_pass``), smoothed
-  with a Gaussian of ``SMOOTH`` pixels. Inside is its upper third, outside its lower third; the middle counts for neither.
+  with a Gaussian of ``SMOOTH`` pixels. Inside is its upper third, outside its lower third; the rest is neither.
 - ``drawn``: polygons by hand in ``photos.json``: fur, hair, wood inside; sky, bokeh, backdrop outside.
 """
 

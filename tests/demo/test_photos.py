@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,6 +10,9 @@ import torch
 from selective_sigma.demo import photos, truth
 from selective_sigma.demo.measure import detail
 from selective_sigma.demo.network import MULTIPLE, WEIGHTS, facts, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_weights_are_small_and_say_how_they_were_made():
@@ -47,7 +50,7 @@ def test_both_truths_tell_busy_from_smooth(name: str):
         assert not (regions.inside * regions.outside).any()
         fine = detail(picture, *regions)
         assert fine.inside > 1.5 * fine.outside
-    with pytest.raises(ValueError, match="truth.measured"):
+    with pytest.raises(ValueError, match=r"truth\.measured"):
         truth.drawn("hubble")
 
 
