@@ -1,10 +1,10 @@
-"""Train the embedded network on freshly drawn scenes; resumes where it was interrupted.
+"""Train the embedded network on a folder of photographs; goes on where it was interrupted.
 
-    python -m training.train                    # from the repository's root
-    python -m training.train --steps 200 --run /tmp/try      # a quick look
+    python -m training.train ../shared/photos --hours 2      # from the repository's root
+    torchrun --nproc-per-node 2 -m training.train ../shared/photos     # one process for each of two cores
 
-Loss: mean squared error of ``v`` (Salimans & Ho 2022, eq. 12) on Stable Diffusion's noise
-table, log-sigma drawn from a normal distribution (Karras et al. 2022, table 1).
+Loss: that of Karras et al. 2022 (eq. 8, with their weighting), log-sigma from a normal distribution.
+The learning rate follows the time spent, not the steps, so that a busy machine still ends on time.
 """
 
 from __future__ import annotations
@@ -12,125 +12,159 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Annotated
 
 import torch
+import torch.distributed as dist
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
+from torch import Tensor
 
-from selective_sigma.demo.levels import log_sigma_table, to_timestep
-from selective_sigma.demo.network import LATENT_SCALE, NULL_CLASS, NULL_REGION, SceneUNet
-from selective_sigma.demo.scenes import KINDS, draw
+from selective_sigma.demo.network import SIGMA_MAX, SIGMA_MIN, Network, data_scale
+
+from .data import Crops, read
 
 ROOT = Path(__file__).resolve().parent.parent
-LOG_SIGMA_MEAN, LOG_SIGMA_STD = -0.4, 1.5
-DROP_BOTH, DROP_ONE = 0.12, 0.06
-WARM_UP, DECAY_SHARE = 200, 0.3
+LOG_SIGMA_MEAN, LOG_SIGMA_STD = -2.0, 1.3
+EVEN_SHARE = 0.15
+"""Share of the noise levels drawn evenly (in their logarithm) over all that sampling uses."""
+WARM_UP = 0.02
+HELD_OUT = ("aitzgorri", "wp24-tourist-and-building", "wp25-typewriter")
+"""Photographs that measure the loss and are not learned from."""
 
 
-def batch_of(size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents, class labels and region maps, with conditions dropped for guidance."""
-    per_kind = size // len(KINDS)
-    drawn = [draw(kind, per_kind, generator) for kind in KINDS]
-    image = torch.cat([s.image for s in drawn])
-    region = torch.cat([s.region for s in drawn])
-    labels = torch.arange(len(KINDS)).repeat_interleave(per_kind)
-    flip = torch.rand(size, 1, 1, 1, generator=generator) < 0.5
-    image, region = (torch.where(flip, t.flip(-1), t) for t in (image, region))
-    u = torch.rand(size, generator=generator)
-    labels = torch.where(u < DROP_BOTH + DROP_ONE, NULL_CLASS, labels)
-    no_region = (u < DROP_BOTH) | (u > 1 - DROP_ONE)
-    region = torch.where(no_region[:, None, None, None], torch.full_like(region, NULL_REGION), region)
-    return image * LATENT_SCALE, labels, region
+def loss_on(network: Network, picture: Tensor, condition: Tensor, log_sigma: Tensor, noise: Tensor) -> Tensor:
+    """Mean of ``(denoised - picture)^2 / c_out^2``."""
+    sigma = log_sigma.exp()
+    wide = sigma[:, None, None, None]
+    x = (picture + wide * noise).contiguous(memory_format=torch.channels_last)
+    error = network.preconditioned(x, sigma, condition) - picture
+    sigma_data = data_scale(condition[:, 3:])
+    return (error.square() * (wide**2 + sigma_data**2) / (wide * sigma_data) ** 2).mean()
 
 
-def loss_on(net, latent, labels, region, table, generator) -> torch.Tensor:
-    log_sigma = LOG_SIGMA_MEAN + LOG_SIGMA_STD * torch.randn(len(latent), generator=generator)
-    log_sigma = log_sigma.clamp(table[0], table[-1])
-    sigma = log_sigma.exp()[:, None, None, None]
-    noise = torch.randn(latent.shape, generator=generator)
-    scale = (sigma**2 + 1).rsqrt()
-    target = (noise - sigma * latent) * scale
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        v = net((latent + sigma * noise) * scale, to_timestep(log_sigma, table), labels, region).sample
-    return (v.float() - target).square().mean()
+def levels(count: int, generator: torch.Generator) -> Tensor:
+    """(count,) logarithms of noise levels."""
+    bell = LOG_SIGMA_MEAN + LOG_SIGMA_STD * torch.randn(count, generator=generator)
+    low, high = math.log(SIGMA_MIN), math.log(SIGMA_MAX)
+    even = low + (high - low) * torch.rand(count, generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < EVEN_SHARE, even, bell)
 
 
-def rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, constant, then linear to zero over the last share of the run."""
-    return peak * min(1.0, (step + 1) / WARM_UP, (steps - step) / (DECAY_SHARE * steps))
+def rate(share: float, peak: float) -> float:
+    """Linear warm-up, then half a cosine to zero, over the share of the time that has passed."""
+    return peak * min(1.0, share / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
 def export(ema: torch.nn.Module, facts: dict[str, object], path: Path) -> None:
     """Write half-precision weights with the facts of the training in their header."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.half().contiguous() for k, v in ema.state_dict().items()}
-    save_file(tensors, path, metadata={k: json.dumps(v) for k, v in facts.items()})
+    tensors = {name: tensor.half().contiguous() for name, tensor in ema.state_dict().items()}
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata={name: json.dumps(value) for name, value in facts.items()})
+    part.replace(path)
 
 
-def main(
-    steps: Annotated[int, typer.Option(help="optimizer steps in all")] = 5100,
-    batch: Annotated[int, typer.Option(help="pictures a step, a multiple of 4")] = 32,
+def average(network: torch.nn.Module, seconds: float) -> float:
+    """Gradients become their mean over all processes; returns the first process's ``seconds``.
+
+    One clock for all, or they would not agree on when to end.
+    """
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients] + [torch.tensor([seconds if dist.get_rank() == 0 else 0.0])])
+    dist.all_reduce(flat)
+    for gradient, mean in zip(
+        gradients, (flat[:-1] / dist.get_world_size()).split([g.numel() for g in gradients]), strict=True
+    ):
+        gradient.copy_(mean.view_as(gradient))
+    return flat[-1].item()
+
+
+def held_out_batch(photos: list[list[Tensor]], count: int = 96) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Always the same crops, noise levels and noise, so that losses compare."""
+    generator = torch.Generator().manual_seed(1)
+    picture, condition = Crops(photos, 1).batch(count)
+    return picture, condition, levels(count, generator), torch.randn(picture.shape, generator=generator)
+
+
+def main(  # noqa: PLR0915
+    folder: Annotated[Path, typer.Argument(help="photographs to learn from", exists=True, file_okay=False)],
+    hours: Annotated[float, typer.Option(help="training time in all, over every resumption")] = 2.0,
+    batch: Annotated[int, typer.Option(help="crops a step and process")] = 12,
     peak_rate: Annotated[float, typer.Option(help="peak learning rate")] = 1e-3,
+    leave_out: Annotated[str, typer.Option(help="do not read files whose names begin so")] = "gpl-",
     seed: int = 0,
-    save_every: Annotated[int, typer.Option(help="steps between checkpoints")] = 250,
+    save_minutes: Annotated[float, typer.Option(help="between checkpoints")] = 5.0,
     run: Annotated[Path, typer.Option(help="folder for checkpoints and weights")] = ROOT / "training" / "run",
 ) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    table = log_sigma_table()
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        dist.init_process_group("gloo")
+    photos = read(folder, leave_out)
+    held = held_out_batch([photos.pop(name) for name in HELD_OUT if name in photos] or list(photos.values()))
     torch.manual_seed(seed)
-    net = SceneUNet().to(memory_format=torch.channels_last)
-    ema = copy.deepcopy(net).eval().requires_grad_(False)
-    optimizer = torch.optim.Adam(net.parameters(), lr=peak_rate, betas=(0.9, 0.99))
-    generator = torch.Generator().manual_seed(seed)
-    first, seconds, loss_mean = 0, 0.0, math.nan
+    network = Network().to(memory_format=torch.channels_last)
+    ema = copy.deepcopy(network).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=peak_rate, betas=(0.9, 0.99))
+    step, seconds, best, loss_mean = 0, 0.0, math.inf, math.nan
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
-        net.load_state_dict(saved["net"])
+        network.load_state_dict(saved["network"])
         ema.load_state_dict(saved["ema"])
         optimizer.load_state_dict(saved["optimizer"])
-        generator.set_state(saved["generator"])
-        first, seconds, loss_mean = saved["step"], saved["seconds"], saved["loss"]
+        step, seconds, best, loss_mean = (saved[name] for name in ("step", "seconds", "best", "loss"))
+    draw = seed + step * world + rank
+    crops = Crops(list(photos.values()), draw)
+    generator = torch.Generator().manual_seed(draw)
 
-    def save(step: int) -> None:
-        state = {"net": net.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
-        state |= {"generator": generator.get_state(), "step": step, "seconds": seconds, "loss": loss_mean}
+    def save() -> None:
+        nonlocal best
+        with torch.no_grad():
+            held_loss = sum(loss_on(ema, *(t[i : i + 16] for t in held)).item() for i in range(0, 96, 16)) / 6
+        facts = {"steps": step, "batch": batch * world, "hours": round(seconds / 3600, 2)}
+        facts |= {"loss": round(loss_mean, 4), "held_out_loss": round(held_loss, 4), "photographs": len(photos)}
+        export(ema, facts, run / "latest.safetensors")
+        if held_loss <= best:
+            best = held_loss
+            export(ema, facts, run / "weights.safetensors")
+        state = {"network": network.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
+        state |= {"step": step, "seconds": seconds, "best": best, "loss": loss_mean}
         torch.save(state, checkpoint.with_suffix(".tmp"))
         checkpoint.with_suffix(".tmp").replace(checkpoint)
-        facts = {"steps": step, "batch": batch, "hours": round(seconds / 3600, 2), "loss": round(loss_mean, 4)}
-        export(ema, facts, run / "weights.safetensors")
+        print(f"{time.strftime('%H:%M')} {json.dumps(facts)}", flush=True)
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
-        task = progress.add_task("training", total=steps, completed=first)
-        for step in range(first, steps):
-            began = time.monotonic()
-            for group in optimizer.param_groups:
-                group["lr"] = rate(step, steps, peak_rate)
-            loss = loss_on(net, *batch_of(batch, generator), table, generator)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            decay = min(0.999, (step + 1) / (step + 10))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)
-            loss_mean = loss.item() if math.isnan(loss_mean) else 0.99 * loss_mean + 0.01 * loss.item()
-            seconds += time.monotonic() - began
-            progress.update(task, advance=1, description=f"loss {loss_mean:.4f}")
-            if (step + 1) % save_every == 0 or step + 1 == steps:
-                save(step + 1)
-                progress.console.print(f"step {step + 1}: loss {loss_mean:.4f}, {seconds / 3600:.2f} h")
+    last_save, clock = seconds, time.monotonic()
+    while seconds < hours * 3600:
+        for group in optimizer.param_groups:
+            group["lr"] = rate(seconds / (hours * 3600), peak_rate)
+        picture, condition = crops.batch(batch)
+        noise = torch.randn(picture.shape, generator=generator)
+        loss = loss_on(network, picture, condition, levels(batch, generator), noise)
+        optimizer.zero_grad()
+        loss.backward()
+        now = time.monotonic()
+        seconds, clock = seconds + now - clock, now
+        if world > 1:
+            seconds = average(network, seconds)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        decay = min(0.9995, (step + 1) / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
+        loss_mean = loss.item() if math.isnan(loss_mean) else 0.99 * loss_mean + 0.01 * loss.item()
+        if step % 50 == 0 and rank == 0:
+            print(f"step {step}: loss {loss_mean:.4f}, {seconds / 3600:.3f} h", flush=True)
+        if seconds - last_save > save_minutes * 60:
+            last_save = seconds
+            if rank == 0:
+                save()
+    if rank == 0:
+        save()
 
 
 if __name__ == "__main__":

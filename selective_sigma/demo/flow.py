@@ -7,7 +7,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor
 
 from .levels import log_sigma_table, to_timestep
-from .network import SceneUNet
+from .scene_network import SceneUNet
 
 
 class SceneFlow(ModelMixin):

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .flow import SceneFlow
-from .network import LATENT_SCALE, NULL_CLASS, NULL_REGION, SceneUNet
+from .scene_network import LATENT_SCALE, NULL_CLASS, NULL_REGION, SceneUNet
 from .samplers import scheduler
 from .scenes import KINDS, SIZE, draw
 
-WEIGHTS = Path(__file__).with_name("weights.safetensors")
+WEIGHTS = Path(__file__).with_name("scene_weights.safetensors")
 
 
 class ScenePipeline(DiffusionPipeline):
