@@ -61,16 +61,45 @@ def test_the_entry_hands_on_the_extension():
     assert not hasattr(module, "NODE_CLASS_MAPPINGS")
 
 
-def test_the_registry_gets_all_that_comfyui_reads():
+def packed() -> set[str]:
+    """The files that ``comfy node pack`` puts together."""
     if not (REPOSITORY / ".git").exists():
         pytest.skip("no git here")
-    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-from=.comfyignore"]
-    left_out = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
-    assert "tests/comfy/test_nodes.py" in left_out
-    needed = ("__init__.py", "LICENSE", "web/", "locales/", "example_workflows/", "selective_sigma/comfy/")
-    assert not [path for path in left_out if path.startswith(needed)]
-    core = {path for path in left_out if path.startswith("selective_sigma/") and path.count("/") == 1}
-    assert core <= {"selective_sigma/cli.py", "selective_sigma/__main__.py"}
+
+    def listed(*more: str) -> set[str]:
+        command = ["git", "ls-files", "--cached", *more]
+        return set(subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split())
+
+    return listed() - listed("--ignored", "--exclude-from=.comfyignore")
+
+
+def test_the_registry_gets_what_comfyui_reads_and_nothing_else():
+    tops = {path.partition("/")[0] for path in packed()}
+    assert tops >= {"__init__.py", "LICENSE", "README.md", "web", "locales", "example_workflows", "selective_sigma"}
+    assert not tops & {"tests", "training", "benchmarks", "Makefile", ".github", ".ci"}
+
+
+def test_the_registry_gets_the_pictures_of_the_readme():
+    shown = set(re.findall(r"!\[[^]]*\]\(([^):]+)\)", (REPOSITORY / "README.md").read_text()))
+    there = {path for path in shown if (REPOSITORY / path).is_file()}  # That all are is tested in tests/docs.
+    assert there
+    assert there <= packed()
+
+
+def test_the_registry_gets_the_module_of_every_script():
+    scripts = re.search(r"\[project\.scripts\]\n((?:.+\n)+)", (REPOSITORY / "pyproject.toml").read_text())
+    assert scripts is not None
+    modules = re.findall(r'= "([\w.]+):', scripts[1])
+    assert modules
+    assert {module.replace(".", "/") + ".py" for module in modules} <= packed()
+
+
+def test_the_registry_finds_the_version():
+    """comfy-cli reads it from the file that this names, as hatch does."""
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    named = re.search(r'\[tool\.comfy\.version\]\npath = "(.+)"', text)
+    assert named is not None
+    assert re.search(r'^__version__ = "\d+\.\d+\.\d+"$', (REPOSITORY / named[1]).read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
