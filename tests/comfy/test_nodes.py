@@ -7,10 +7,8 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
 import folder_paths
@@ -18,13 +16,16 @@ import pytest
 import tiny
 import torch
 from comfy_api.latest import ComfyExtension, io
+from server_process import REPOSITORY, packed
 
-from selective_sigma.comfy import nodes, preview, words
+from selective_sigma.comfy import neighbours, nodes, preview, words
 from selective_sigma.comfy.capture import Capture
 from selective_sigma.report import Report
 from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES, Settings
 
-REPOSITORY = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from pathlib import Path
+
 LOCALES = REPOSITORY / "locales"
 CLASSES = asyncio.run(nodes.SelectiveSigmaExtension().get_node_list())
 SCHEMAS = {kind.__name__: kind.GET_SCHEMA() for kind in CLASSES}
@@ -59,18 +60,6 @@ def test_the_entry_hands_on_the_extension():
     assert (REPOSITORY / module.WEB_DIRECTORY / "docs").is_dir()
     # With it, even empty, ComfyUI would never ask for the entry point.
     assert not hasattr(module, "NODE_CLASS_MAPPINGS")
-
-
-def packed() -> set[str]:
-    """The files that ``comfy node pack`` puts together."""
-    if not (REPOSITORY / ".git").exists():
-        pytest.skip("no git here")
-
-    def listed(*more: str) -> set[str]:
-        command = ["git", "ls-files", "--cached", *more]
-        return set(subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split())
-
-    return listed() - listed("--ignored", "--exclude-from=.comfyignore")
 
 
 def test_the_registry_gets_what_comfyui_reads_and_nothing_else():
@@ -276,3 +265,31 @@ def test_a_run_from_the_debug_node_to_the_pictures(space: tuple[int, ...], steps
     assert len(show({"samples": done}, ref, "timeline")[1]) == timeline
     picture = torch.rand(6 if len(space) == 3 else 2, 64, 64, 3)
     assert show({"samples": done}, ref, "average", picture)[1].shape == picture.shape
+
+
+def test_a_pack_with_the_same_nodes_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """As the first published pack gives them. ComfyUI would say nothing."""
+    others = {
+        "theirs": "{'SelectiveSigmaDetailerNode': 1}",
+        "off.disabled": '{"SelectiveSigmaDetailerNode": 1}',
+        "no": "{}",
+    }
+    for name, mapping in others.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"NODE_CLASS_MAPPINGS = {mapping}\n")
+    (tmp_path / "ours").symlink_to(REPOSITORY)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "custom_nodes", ([str(tmp_path)], set()))
+    neighbours.warning.cache_clear()
+    try:
+        (said,) = {neighbours.warning() for _ in range(2)}
+        assert str(tmp_path / "theirs") in said
+        assert str(REPOSITORY) in said
+        assert [record.getMessage() for record in caplog.records] == [f"Selective Sigma: {said}"]
+        assert nodes.schema(node_id="x", description="What it does.").description == f"What it does. {said}"
+        (tmp_path / "theirs").rename(tmp_path / "theirs.disabled")
+        neighbours.warning.cache_clear()
+        assert not neighbours.warning()
+    finally:
+        neighbours.warning.cache_clear()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from server_examples import DEBUG, PEERS, PREVIEW, WORKFLOWS, load, of_type, only, pixels, serve
+from server_examples import DEBUG, PACK, PEERS, PREVIEW, WORKFLOWS, load, of_type, only, pixels, serve
 from server_process import NAME, REPOSITORY, Refused, Server
 
 if TYPE_CHECKING:
@@ -116,6 +116,38 @@ def test_the_previews_show_the_run_and_still_do_when_queued_again(server: Server
     assert len(other[previews[0]]["images"]) > 1
     steps = [pixels(server, other, name) for name in previews]
     assert all(np.abs(a - b).max() > 0 for pictures in steps for a, b in pairwise(pictures))
+
+
+@pytest.mark.parametrize("option", ["--cache-lru 60", "--cache-none"])
+def test_a_mask_belongs_to_the_latent_it_is_shown_with(tmp_path: Path, option: str):
+    """Two seeds, and the first again out of the cache, with only the preview asked anew."""
+    with serve(tmp_path, options=option.split()) as server:
+        prompt = load(REPOSITORY / "example_workflows/selective_sigma_mask_timeline.json", server.get("/object_info"))
+        (sampler,) = of_type(prompt, "SamplerCustom")
+        preview = next(name for name in of_type(prompt, PREVIEW) if "image" not in prompt[name]["inputs"])
+        shown = {}
+        for turn, (seed, show) in enumerate([(101, "last step"), (202, "last step"), (101, "every step")]):
+            prompt[sampler]["inputs"]["noise_seed"] = seed
+            prompt[preview]["inputs"]["show"] = show
+            outputs = server.run(prompt)
+            shown[turn] = pixels(server, outputs, preview)
+        assert (sampler in outputs["cached"]) == option.startswith("--cache-lru")
+    np.testing.assert_array_equal(shown[2][-1], only(shown[0]))
+    assert np.abs(shown[2][-1] - only(shown[1])).max() > 0.05
+
+
+def test_beside_the_first_published_pack_both_folders_are_named(tmp_path: Path):
+    if not PACK.is_dir():
+        pytest.skip(f"LOUD: no published pack at {PACK}: two packs at once were not tried")
+    with serve(tmp_path, packs=[PACK]) as server:
+        lines = [line for line in server.log.read_text().splitlines() if "Two packs give nodes" in line]
+        (line,) = lines
+        assert str(PACK.name) in line
+        assert NAME in line
+        nodes = server.get("/object_info")
+    used = nodes["SelectiveSigmaDetailerNode"]["python_module"].removeprefix("custom_nodes.")
+    assert f"here {tmp_path / 'custom_nodes' / used}" in line
+    assert "Two packs" in nodes["SelectiveSigmaDetailerModelNode"]["description"]
 
 
 def test_a_batch_has_a_mask_for_each_picture(server: Server, nodes: dict[str, Any]):
