@@ -32,6 +32,7 @@ def euler(settings: Settings | None = None, name: str = "euler", **given: Any) -
     return sampler if settings is None else wrap(sampler, settings, **given)
 
 
+@pytest.mark.compat("EasyCache, LazyCache", "skip plain calls, never a lied one; zeros is the bare run")
 @both
 @pytest.mark.parametrize("node", ["EasyCacheNode", "LazyCacheNode"])
 @pytest.mark.parametrize("name", ["euler", "euler_cfg_pp"])
@@ -61,6 +62,7 @@ def test_caches_skip_plain_calls_and_never_a_lied_one(kind: str, node: str, name
     assert run(cached, euler(Settings(coverage=1.0), name)).isfinite().all()
 
 
+@pytest.mark.compat("Context windows", "zeros is the bare run")
 @both
 def test_context_windows(kind: str):
     model = base(kind, 3)
@@ -75,6 +77,7 @@ def test_context_windows(kind: str):
     assert torch.equal(run(windowed, euler(Settings(mask_override="zeros"))), bare)
 
 
+@pytest.mark.compat("Differential Diffusion", "chooses by the true noise level in both passes")
 @both
 def test_differential_diffusion_sees_the_true_level(kind: str):
     model = nodes_differential_diffusion.DifferentialDiffusion.execute(base(kind)).result[0]

@@ -128,6 +128,7 @@ class Direct(comfy.samplers.Sampler):
         return x
 
 
+@pytest.mark.compat("Samplers without a function", "by the Model node")
 def test_the_model_patch_reaches_it_all_the_same():
     levels = sigmas()
     bare = tiny.sample(base(), Direct(), levels)
