@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-comfy comfyui mutants lint bench clean
+.PHONY: demo test test-comfy compatibility comfyui mutants lint bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/selective-sigma demo
@@ -20,6 +20,10 @@ test: $(VENV)/.ready
 # On every ComfyUI that is found; COMFYUI_PATH names one in another place.
 test-comfy:
 	@tests/comfy/run.sh
+
+# docs/compatibility.md, from a run of all of it.
+compatibility: test-comfy
+	$(PYTHON) tests/comfy/compatibility.py
 
 # A .venv in each of them, with what they and the tests need, and a browser.
 comfyui:

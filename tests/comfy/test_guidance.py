@@ -69,6 +69,7 @@ def test_effect_does_not_depend_on_the_step_count(name: str, kind: str, cfg: flo
     assert max(sizes) <= 2 * min(sizes)
 
 
+@pytest.mark.compat("CFG++ samplers", "uncond is blended with the mask of denoised")
 @seven
 @both
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
@@ -106,6 +107,7 @@ def euler_effect(patch: str | None) -> tuple[float, Tensor]:
     return tiny.effect(ours, bare) / float(bare.norm()), bare
 
 
+@pytest.mark.compat("PAG, SAG, CFGNorm, CFGZeroStar, Mahiro, Epsilon Scaling", "run in both passes; the effect stays")
 @pytest.mark.parametrize("patch", PATCHES)
 def test_guidance_patches_do_not_weaken_euler(patch: str):
     with_patch, patched = euler_effect(patch)
@@ -114,6 +116,7 @@ def test_guidance_patches_do_not_weaken_euler(patch: str):
     assert 0.8 <= with_patch / without <= 1.2
 
 
+@pytest.mark.compat("Skip Layer Guidance (SD3)", "runs in both passes; the effect stays")
 def test_slg_does_not_weaken_euler(files: dict[str, Path]):
     model = comfy.sd.load_diffusion_model(str(files["tiny_sd3.safetensors"]))
     patched = nodes_slg.SkipLayerGuidanceDiT.execute(model, 1.0, 0.01, 0.3, "0", "").result[0]
