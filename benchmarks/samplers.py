@@ -1,23 +1,31 @@
-"""The samplers under test, in VE terms; each is a function of ``predict(x, sigma)``.
+"""The samplers and schedules under test, written out because the methods wrap the model and count its calls.
 
-Written out because the methods under test wrap ``predict`` and count its calls. ``predict``
-gives ``denoised`` and ``uncond``; only the CFG++ sibling looks at the second.
+Samplers are functions of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms; a schedule of
+rectified flow is told to them as noise-to-signal ratios.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from selective_sigma import Detailer, Prediction
+from selective_sigma.settings import Family
+
+from .models import Model
+
 Predict = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+Step = Callable[[Tensor, Tensor], Prediction]
+SIGMA_MAX, SIGMA_MIN = 14.61, 0.0292
 
 
 class Noise:
-    """Fresh noise with a generator for each picture, so that a picture is alike in any batch."""
+    """Fresh noise with a generator for each picture, so that a picture is the same in any batch."""
 
     def __init__(self, seeds: Sequence[int]):
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -30,30 +38,90 @@ class Noise:
 Sampler = Callable[[Predict, Tensor, list[float], Noise], Tensor]
 
 
-def karras(steps: int, low: float, high: float, rho: float = 7.0) -> list[float]:
+@dataclass(frozen=True)
+class Schedule:
+    """Noise levels of a run of any length, and the model's own range."""
+
+    name: str
+    family: Family
+    levels: Callable[[int], list[float]]
+    """steps -> noise-to-signal ratios, steps + 1 of them, descending to 0."""
+    at: Callable[[float], float]
+    """Share of the model's noise range in (0, 1) -> noise-to-signal ratio."""
+
+    def own(self, ratio: float) -> float:
+        """A noise-to-signal ratio in the model's own terms."""
+        return ratio if self.family == "ve" else ratio / (1 + ratio)
+
+    def window(self, start: float, end: float) -> tuple[float, float]:
+        """Noise levels (high, low) for shares of the model's range, as ComfyUI's percent_to_sigma has them."""
+        high, low = (math.inf if s <= 0 else 0.0 if s >= 1 else self.own(self.at(s)) for s in (start, end))
+        return high, low
+
+
+def _table() -> list[float]:
+    """Stable Diffusion's noise levels (Rombach et al. 2022: scaled-linear betas), rising, 1000 of them."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
+    alphas = (1 - betas).cumprod(0)
+    return ((1 - alphas) / alphas).sqrt().tolist()
+
+
+_TABLE = _table()
+
+
+def _at_timestep(t: float) -> float:
+    """Linear in log sigma between the table's entries."""
+    i = min(int(t), len(_TABLE) - 2)
+    return math.exp((1 - (t - i)) * math.log(_TABLE[i]) + (t - i) * math.log(_TABLE[i + 1]))
+
+
+def karras(steps: int, low: float = SIGMA_MIN, high: float = SIGMA_MAX, rho: float = 7.0) -> list[float]:
     """Noise levels (Karras et al. 2022, eq. 5), steps + 1 of them, ending in 0."""
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     root = high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))
     return [*(root**rho).tolist(), 0.0]
 
 
-def shifted(steps: int, shift: float = 3.0, first: float = 1000.0) -> list[float]:
-    """Noise-to-signal ratios of a rectified-flow run, steps + 1 of them, ending in 0.
+def normal(steps: int) -> list[float]:
+    """Even timesteps from the last to the first, then 0."""
+    return [*(_at_timestep(999 * (1 - i / (steps - 1))) for i in range(steps)), 0.0]
 
-    Evenly spaced times t, shifted as SD3 does (Esser et al. 2024, eq. 23): ratio = shift t / (1 - t).
+
+def shifted(steps: int, shift: float = 3.0, first: float = 1000.0) -> list[float]:
+    """Noise-to-signal ratios of a rectified-flow run: even times, shifted (Esser et al. 2024, eq. 23).
+
     ``first`` (sigma = 0.999) stands in for the infinite one at t = 1, as samplers here are in VE terms.
     """
     return [first, *(shift * (steps - i) / i for i in range(1, steps)), 0.0]
 
 
-def _ancestral(now: float, then: float, eta: float = 1.0) -> tuple[float, float]:
+def _flow(shift: float) -> Schedule:
+    return Schedule(
+        f"flow, shift {shift:g}", "flow", lambda n: shifted(n, shift), lambda share: shift * (1 - share) / share
+    )
+
+
+SCHEDULES = {
+    s.name: s
+    for s in (
+        Schedule("VE Karras", "ve", karras, lambda share: _at_timestep(999 * (1 - share))),
+        Schedule("VE normal", "ve", normal, lambda share: _at_timestep(999 * (1 - share))),
+        _flow(1.0),
+        _flow(3.0),
+        _flow(7.0),
+    )
+}
+
+
+def _ancestral(now: float, then: float) -> tuple[float, float]:
     """Split a step into its deterministic part and its fresh noise (Song et al. 2020, DDIM eq. 16)."""
-    up = min(then, eta * (then**2 * (now**2 - then**2) / now**2) ** 0.5)
+    up = min(then, (then**2 * (now**2 - then**2) / now**2) ** 0.5)
     return (then**2 - up**2) ** 0.5, up
 
 
 def euler(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Karras et al. 2022, algorithm 1 without churn."""
+    del noise
     for now, then in pairwise(sigmas):
         denoised, _ = predict(x, now)
         x = denoised + then / now * (x - denoised)
@@ -62,6 +130,7 @@ def euler(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Ten
 
 def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Chung et al. 2024 (CFG++), algorithm 1 in VE terms."""
+    del noise
     for now, then in pairwise(sigmas):
         denoised, uncond = predict(x, now)
         x = denoised + then / now * (x - uncond)
@@ -79,6 +148,7 @@ def euler_ancestral(predict: Predict, x: Tensor, sigmas: list[float], noise: Noi
 
 def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Lu et al. 2022 (DPM-Solver++), algorithm 2, with one previous prediction."""
+    del noise
     previous, h_last = None, 0.0
     for now, then in pairwise(sigmas):
         denoised, _ = predict(x, now)
@@ -95,7 +165,7 @@ def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> 
 
 
 def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
-    """Lu et al. 2022, stochastic single-step solver of order two: two predictions a step."""
+    """Lu et al. 2022, stochastic single-step solver of order two: two predictions a step but the last."""
     for now, then in pairwise(sigmas):
         denoised, _ = predict(x, now)
         if then == 0:
@@ -114,5 +184,64 @@ SAMPLERS: dict[str, Sampler] = {
     "euler_ancestral": euler_ancestral,
     "dpmpp_2m": dpmpp_2m,
     "dpmpp_sde": dpmpp_sde,
+    "euler_cfg_pp": euler_cfg_pp,
 }
-DETERMINISTIC = ("euler", "dpmpp_2m")
+
+
+@dataclass
+class Run:
+    """What a method may know of one run; it may replace ``sigmas``, and ours leaves its detailer."""
+
+    evaluate: Step
+    """The model in its own terms: (x, sigma of shape (1,)) -> prediction."""
+    sigmas: list[float]
+    schedule: Schedule
+    inside: Tensor
+    """The truth, (batch, 1, H, W) bool: for the perfect mask alone."""
+    detailer: Detailer | None = field(default=None)
+
+
+Method = Callable[[Run, float], Step]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Pictures (batch, channels, H, W), model calls, and the detailer where there was one."""
+
+    picture: Tensor
+    calls: int
+    detailer: Detailer | None
+
+
+@torch.no_grad()
+def sample(
+    model: Model, method: Method, strength: float, sampler: str = "euler", schedule: str = "VE Karras", steps: int = 20
+) -> Result:
+    """Sample the model's batch; equal pictures start from, and add, equal noise under every method."""
+    kind = SCHEDULES[schedule]
+    flow, calls = kind.family == "flow", 0
+
+    def evaluate(x: Tensor, sigma: Tensor) -> Prediction:
+        nonlocal calls
+        calls += 1
+        level = float(sigma[0])
+        # Rectified flow is the same denoiser of x / (1 - sigma).
+        return model.denoise(x / (1 - level), level / (1 - level)) if flow else model.denoise(x, level)
+
+    # As hosts have them: noise levels in single precision.
+    levels = torch.tensor([kind.own(v) for v in kind.levels(steps)]).tolist()
+    run = Run(evaluate, levels, kind, model.inside)
+    step = method(run, strength)
+    levels = [s / (1 - s) for s in run.sigmas] if flow else run.sigmas
+
+    def predict(x: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        sigma = torch.tensor([kind.own(level)])
+        prediction = step(x * (1 - float(sigma)) if flow else x, sigma)
+        uncond = prediction.others["uncond"]
+        assert isinstance(prediction.denoised, Tensor)
+        assert isinstance(uncond, Tensor)
+        return prediction.denoised, uncond
+
+    noise = Noise(model.seeds)
+    x = noise.like(torch.empty(model.shape)) * levels[0]
+    return Result(SAMPLERS[sampler](predict, x, levels, noise), calls, run.detailer)
