@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .models import Model, low_pass
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -46,8 +47,3 @@ def compare(detailed: Tensor, plain: Tensor, model: Model, part: slice = slice(N
         mean=float(shift.mean()),
         contrast=float(contrast.mean()),
     )
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation over seed groups."""
-    return fmean(values), stdev(values) if len(values) > 1 else 0.0

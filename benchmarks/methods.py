@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
 from torch import Tensor
-from typing_extensions import Unpack
 
 from selective_sigma import Call, Detailer, Prediction, Settings
-from selective_sigma.settings import Lie, MaskOverride, MaskSource
 
-from .samplers import Method, Run, Step
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .samplers import Method, Run, Step
 
 
 def plain(run: Run, strength: float) -> Step:
@@ -71,20 +71,6 @@ def multiply_sigmas(run: Run, strength: float) -> Step:
     return run.evaluate
 
 
-class Options(TypedDict, total=False):
-    """Settings of ours other than the defaults."""
-
-    coverage: float
-    start: float
-    end: float
-    ema: float
-    mask_clip_percentile: float
-    mask_override: MaskOverride
-    every: int
-    mask_source: MaskSource
-    lie: Lie
-
-
 @dataclass(frozen=True)
 class Ours:
     """A ``Detailer`` with these settings in place of the defaults."""
@@ -125,9 +111,9 @@ class Ours:
         return step
 
 
-def ours(*, perfect: bool = False, record: bool = False, **options: Unpack[Options]) -> Ours:
+def ours(*, perfect: bool = False, record: bool = False, **options: float | str) -> Ours:
     """Ours with some settings other than the defaults."""
-    return Ours(tuple(sorted(options.items())), perfect, record)  # type: ignore[arg-type]
+    return Ours(tuple(sorted(options.items())), perfect, record)
 
 
 DEFAULT = ours()

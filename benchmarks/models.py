@@ -6,15 +6,18 @@ All are VE denoisers of one batch; ``samplers.sample`` shows them as rectified f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from selective_sigma import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,24 @@ class Tiles:
     coarsest: int
     """Coefficients whose frequencies add up to no more are shading, and not fine detail."""
 
+    guidance: float = 1.0
+    """Above 1, away from a denoiser that does not know which tiles are textured."""
+
     def denoise(self, x: Tensor, sigma: float) -> Prediction:
+        cond = self._denoised(x, sigma, self.logit)
+        if self.guidance == 1:
+            return Prediction(cond, {"uncond": cond})
+        uncond = self._denoised(x, sigma, torch.zeros_like(self.logit))
+        return Prediction(uncond + self.guidance * (cond - uncond), {"uncond": uncond})
+
+    def _denoised(self, x: Tensor, sigma: float, logit: Tensor) -> Tensor:
         c = self._coefficients(x)
         smooth, textured = self.smooth + sigma**2, self.textured + sigma**2
         # One class a tile, whatever its channels.
         evidence = 0.5 * (c.square() * (1 / smooth - 1 / textured) - (textured / smooth).log()).sum((-1, -2))
-        share = torch.sigmoid(evidence + self.logit)[..., None, None]
+        share = torch.sigmoid(evidence + logit)[..., None, None]
         gain = share * self.textured / textured + (1 - share) * self.smooth / smooth
-        denoised = self._picture(c * gain, x)
-        return Prediction(denoised, {"uncond": denoised})
+        return self._picture(c * gain, x)
 
     def fine(self, picture: Tensor) -> Tensor:
         """What a tile holds beyond shading; the jumps between tiles, which are independent, do not count."""
@@ -114,7 +126,7 @@ def _halves(shape: tuple[int, ...], tile: int) -> tuple[Tensor, Tensor]:
     return right, tiles
 
 
-def mixture8(seeds: Sequence[int], groups: int = 1, size: int = 64) -> Model:
+def mixture8(seeds: Sequence[int], groups: int = 1, guidance: float = 1.0, size: int = 64) -> Model:
     """8x8 tiles, one channel: light and shade of .5, texture of .3 beyond a gradient, prior .02 and .98."""
     shape = (len(seeds), 1, size, size)
     inside, right = _halves(shape, 8)
@@ -123,7 +135,7 @@ def mixture8(seeds: Sequence[int], groups: int = 1, size: int = 64) -> Model:
     coarse = torch.full((64,), 0.5**2 * 64 / 4)
     coarse[0] = 0.5**2 * 64
     logit = torch.where(right, 1.0, -1.0) * math.log(0.98 / 0.02)
-    tiles = Tiles(8, torch.where(fine, 0.02**2, coarse), torch.where(fine, 0.3**2, coarse), logit, coarsest=1)
+    tiles = Tiles(8, torch.where(fine, 0.02**2, coarse), torch.where(fine, 0.3**2, coarse), logit, 1, guidance)
     return Model("mixture 8x8", shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine)
 
 
@@ -140,8 +152,37 @@ def mixture4(seeds: Sequence[int], groups: int = 1, size: int = 64) -> Model:
     low = (-(f / 0.08).square()).exp()
     low *= 0.75 * 16 / low.sum()
     logit = torch.where(right, 1.0, -1.0) * math.log(0.95 / 0.05)
-    tiles = Tiles(4, low + 1e-4, low + 0.35 / (1 + (f / 0.35).square()), logit, coarsest=0)
+    tiles = Tiles(4, low + 1e-4, low + 0.35 / (1 + (f / 0.35).square()), logit, 0)
     return Model("mixture 4x4", shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine)
+
+
+WINDOWS = ["astronaut 0 48", "astronaut 88 96", "chelsea 0 30", "chelsea 60 90", "coffee 40 90", "rocket 90 10"]
+"""Photographs at 192x192 and the top left corners of the windows that are redrawn."""
+WINDOW = 96
+
+
+def photographs(seeds: int = 1, smooth: bool = False) -> Model:
+    """The network that redraws photographs from a four times smaller thumbnail; pictures in [-1, 1].
+
+    Inside and outside are the upper and the lower third of the photograph's own smoothed fine detail (``truth``).
+    ``smooth``: the photographs out of focus, where detail belongs nowhere.
+    """
+    from selective_sigma.demo import network, photos, truth
+
+    places = [(name, int(y), int(x)) for name, y, x in map(str.split, WINDOWS)]
+    picture = torch.cat([photos.photograph(n, 192)[..., y : y + WINDOW, x : x + WINDOW] for n, y, x in places])
+    regions = truth.measured(picture)
+    small = photos.thumbnail(photos.defocused(picture) if smooth else picture).repeat(seeds, 1, 1, 1)
+    net = network.load()
+
+    def denoise(x: Tensor, sigma: float) -> Prediction:
+        denoised = net.denoise(x, sigma, small)
+        return Prediction(denoised, {"uncond": denoised})
+
+    inside, outside = (region.repeat(seeds, 1, 1, 1) > 0.5 for region in regions)
+    numbers = tuple(1000 * seed + i for seed in range(seeds) for i in range(len(WINDOWS)))
+    name = "defocused" if smooth else "photographs"
+    return Model(name, tuple(small.shape), numbers, seeds, denoise, inside, outside, high_pass)
 
 
 def gaussian(std: Tensor, seeds: Sequence[int], mean: float = 0.3) -> Model:

@@ -1,7 +1,6 @@
 """The samplers and schedules under test, written out because the methods wrap the model and count its calls.
 
-Samplers are functions of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms; a schedule of
-rectified flow is told to them as noise-to-signal ratios.
+Samplers are functions of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms; flow is told as noise to signal.
 """
 
 from __future__ import annotations
@@ -10,14 +9,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from selective_sigma import Detailer, Prediction
-from selective_sigma.settings import Family
 
-from .models import Model
+if TYPE_CHECKING:
+    from selective_sigma.settings import Family
+
+    from .models import Model
 
 Predict = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 Step = Callable[[Tensor, Tensor], Prediction]
@@ -59,17 +61,12 @@ class Schedule:
         return high, low
 
 
-def _table() -> list[float]:
-    """Stable Diffusion's noise levels (Rombach et al. 2022: scaled-linear betas), rising, 1000 of them."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
-    alphas = (1 - betas).cumprod(0)
-    return ((1 - alphas) / alphas).sqrt().tolist()
+_ALPHAS = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()).cumprod(0)
+_TABLE: list[float] = ((1 - _ALPHAS) / _ALPHAS).sqrt().tolist()
+"""Stable Diffusion's noise levels (Rombach et al. 2022: scaled-linear betas), rising, 1000 of them."""
 
 
-_TABLE = _table()
-
-
-def _at_timestep(t: float) -> float:
+def _at(t: float) -> float:
     """Linear in log sigma between the table's entries."""
     i = min(int(t), len(_TABLE) - 2)
     return math.exp((1 - (t - i)) * math.log(_TABLE[i]) + (t - i) * math.log(_TABLE[i + 1]))
@@ -84,7 +81,7 @@ def karras(steps: int, low: float = SIGMA_MIN, high: float = SIGMA_MAX, rho: flo
 
 def normal(steps: int) -> list[float]:
     """Even timesteps from the last to the first, then 0."""
-    return [*(_at_timestep(999 * (1 - i / (steps - 1))) for i in range(steps)), 0.0]
+    return [*(_at(999 * (1 - i / (steps - 1))) for i in range(steps)), 0.0]
 
 
 def shifted(steps: int, shift: float = 3.0, first: float = 1000.0) -> list[float]:
@@ -95,22 +92,16 @@ def shifted(steps: int, shift: float = 3.0, first: float = 1000.0) -> list[float
     return [first, *(shift * (steps - i) / i for i in range(1, steps)), 0.0]
 
 
+_LEVELS = {"VE Karras": karras, "VE normal": normal}
+
+
 def _flow(shift: float) -> Schedule:
-    return Schedule(
-        f"flow, shift {shift:g}", "flow", lambda n: shifted(n, shift), lambda share: shift * (1 - share) / share
-    )
+    name = f"flow, shift {shift:g}"
+    return Schedule(name, "flow", lambda n: shifted(n, shift), lambda share: shift * (1 - share) / share)
 
 
-SCHEDULES = {
-    s.name: s
-    for s in (
-        Schedule("VE Karras", "ve", karras, lambda share: _at_timestep(999 * (1 - share))),
-        Schedule("VE normal", "ve", normal, lambda share: _at_timestep(999 * (1 - share))),
-        _flow(1.0),
-        _flow(3.0),
-        _flow(7.0),
-    )
-}
+_VE = [Schedule(name, "ve", f, lambda share: _at(999 * (1 - share))) for name, f in _LEVELS.items()]
+SCHEDULES = {s.name: s for s in (*_VE, _flow(1.0), _flow(3.0), _flow(7.0))}
 
 
 def _ancestral(now: float, then: float) -> tuple[float, float]:
@@ -119,18 +110,16 @@ def _ancestral(now: float, then: float) -> tuple[float, float]:
     return (then**2 - up**2) ** 0.5, up
 
 
-def euler(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+def euler(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
     """Karras et al. 2022, algorithm 1 without churn."""
-    del noise
     for now, then in pairwise(sigmas):
-        denoised, _ = predict(x, now)
+        denoised = predict(x, now)[0]
         x = denoised + then / now * (x - denoised)
     return x
 
 
-def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
     """Chung et al. 2024 (CFG++), algorithm 1 in VE terms."""
-    del noise
     for now, then in pairwise(sigmas):
         denoised, uncond = predict(x, now)
         x = denoised + then / now * (x - uncond)
@@ -146,13 +135,11 @@ def euler_ancestral(predict: Predict, x: Tensor, sigmas: list[float], noise: Noi
     return x
 
 
-def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
     """Lu et al. 2022 (DPM-Solver++), algorithm 2, with one previous prediction."""
-    del noise
     previous, h_last = None, 0.0
     for now, then in pairwise(sigmas):
-        denoised, _ = predict(x, now)
-        step = denoised
+        step = denoised = predict(x, now)[0]
         if then > 0:
             h = math.log(now / then)
             if previous is not None:
@@ -179,13 +166,7 @@ def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) ->
     return x
 
 
-SAMPLERS: dict[str, Sampler] = {
-    "euler": euler,
-    "euler_ancestral": euler_ancestral,
-    "dpmpp_2m": dpmpp_2m,
-    "dpmpp_sde": dpmpp_sde,
-    "euler_cfg_pp": euler_cfg_pp,
-}
+SAMPLERS: dict[str, Sampler] = {f.__name__: f for f in (euler, euler_ancestral, dpmpp_2m, dpmpp_sde, euler_cfg_pp)}
 
 
 @dataclass
@@ -235,12 +216,11 @@ def sample(
     levels = [s / (1 - s) for s in run.sigmas] if flow else run.sigmas
 
     def predict(x: Tensor, level: float) -> tuple[Tensor, Tensor]:
-        sigma = torch.tensor([kind.own(level)])
+        sigma = torch.tensor([min(run.sigmas, key=lambda s: abs(s - kind.own(level)))])
+        if not math.isclose(float(sigma), kind.own(level), rel_tol=1e-5):
+            sigma = torch.tensor([kind.own(level)])
         prediction = step(x * (1 - float(sigma)) if flow else x, sigma)
-        uncond = prediction.others["uncond"]
-        assert isinstance(prediction.denoised, Tensor)
-        assert isinstance(uncond, Tensor)
-        return prediction.denoised, uncond
+        return prediction.denoised, prediction.others["uncond"]  # type: ignore[return-value]
 
     noise = Noise(model.seeds)
     x = noise.like(torch.empty(model.shape)) * levels[0]

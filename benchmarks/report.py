@@ -1,0 +1,262 @@
+"""Fills the marked blocks of a page with tables made from the rows; the prose around them is the page's own.
+
+A block stands between ``<!-- figures: NAME -->`` and ``<!-- /figures -->``; ``BLOCKS`` has the names.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .evaluate import COUNTS, FLOW, FOUR, MIXTURES, STEPS, TARGET, VE
+from .methods import METHODS
+from .rows import Effect, Made, Row, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+PAGES = ("docs/evidence.md", "README.md")
+_BLOCK = re.compile(r"(<!-- figures: ([^>]*?) -->\n)(.*?)(<!-- /figures -->)", re.DOTALL)
+NAMES = {"euler": "Euler", "euler_ancestral": "Euler ancestral", "dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE"}
+OURS = "ours"
+
+
+class Table:
+    """The rows, to be asked for by question and label."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self.made = [r for r in rows if isinstance(r, Made)]
+        self._effects = {r.key: r for r in rows if isinstance(r, Effect)}
+        self._values = {r.key: r.value for r in rows if isinstance(r, Value)}
+
+    def effect(self, question: str, model: str, schedule: str, sampler: str, steps: int, label: str) -> Effect | None:
+        """One row, or None where it was not measured."""
+        return self._effects.get("/".join((question, model, schedule, sampler, str(steps), label)))
+
+    def leak(self, model: str, schedule: str, sampler: str, label: str) -> Effect | None:
+        """A row of the first question, where the method reached the common gain."""
+        row = self.effect("leak", model, schedule, sampler, STEPS, label)
+        return row if row and abs(row.gain / TARGET - 1) < 0.15 else None
+
+    def effects(self, question: str) -> list[Effect]:
+        """All effects of one question."""
+        return [r for r in self._effects.values() if r.question == question]
+
+    def values(self, question: str) -> dict[tuple[str, str], float]:
+        """All values of one question by model and label."""
+        found = (key.split("/", 2) for key in self._values)
+        return {(model, label): self._values[f"{q}/{model}/{label}"] for q, model, label in found if q == question}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are right-aligned."""
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def beside_the_others(rows: Table) -> str:
+    """The table a stranger understands: photographs, VE."""
+    body = []
+    for label in METHODS:
+        cells = [rows.leak("photographs", VE, sampler, label) for sampler in FOUR]
+        first = cells[0]
+        if first is None:
+            continue
+        marks = {OURS: "**", "the true region": "*"}.get(label, "")
+        found = [f"{marks}{c.leak:.2f}{marks}" if c else "–" for c in cells]
+        body.append([marks + label + marks, *found, f"{first.calls:.2f}"])
+    return table(["detail outside / inside", *(NAMES[s] for s in FOUR), "model calls a step"], body)
+
+
+def leaks(rows: Table) -> str:
+    """Every model and schedule: energy with its spread over seed groups, and RMS."""
+    text = []
+    for model, schedule in [(m, s) for s in (VE, FLOW) for m in ("photographs", *MIXTURES)]:
+        body = []
+        for label in METHODS:
+            cells = [rows.effect("leak", model, schedule, sampler, STEPS, label) for sampler in FOUR]
+            if not any(cells):
+                continue
+            found = []
+            for c in cells:
+                if c is None:
+                    found.append("–")
+                elif abs(c.gain / TARGET - 1) < 0.15:
+                    spread = f" ± {c.leak_spread:.2f}" if c.leak_spread else ""
+                    found.append(f"{c.leak:.3f}{spread} ({c.leak_rms:.2f}) at {c.strength:.2f}")
+                else:
+                    found.append(f"gains {100 * c.gain:.0f} % at most")
+            body.append([label, *found])
+        text.append(f"**{model.capitalize()}, {schedule}**\n\n" + table(["", *(NAMES[s] for s in FOUR)], body))
+    return "\n\n".join(text)
+
+
+def side_effects(rows: Table) -> str:
+    """Change of mean and of contrast at equal gain."""
+    places = [(m, s) for m in ("photographs", *MIXTURES) for s in (VE, FLOW)]
+    body = []
+    for label in METHODS:
+        cells = [rows.leak(m, s, "euler", label) for m, s in places]
+        if any(cells):
+            body.append([label, *("–" if c is None else f"{100 * c.mean:.1f}, {100 * c.contrast:+.1f}" for c in cells)])
+    return table(["mean, contrast in %, Euler", *(f"{m}, {s}" for m, s in places)], body)
+
+
+def _short(row: Effect) -> str:
+    return f"{100 * row.gain:.0f} %, {row.leak:.3f}, {100 * row.mean:.1f} %, {row.calls:.2f}"
+
+
+def by_label(question: str) -> Callable[[Table], str]:
+    """Gain, leak and change of mean of each label; a column for each model and sampler."""
+
+    def made(rows: Table) -> str:
+        effects = rows.effects(question)
+        places = list(dict.fromkeys((r.model, r.schedule, r.sampler) for r in effects))
+        body = []
+        for label in dict.fromkeys(r.label for r in effects):
+            found = [rows.effect(question, *place, STEPS, label) for place in places]
+            shown = (
+                f"{100 * c.gain:.0f} %, {c.leak:.3f}, {100 * c.mean:.1f} %, {c.calls:.2f}" if c else "–" for c in found
+            )
+            body.append([label, *shown])
+        return table(["gain, leak, mean, calls", *(f"{m}, {NAMES[s]}" for m, _, s in places)], body)
+
+    return made
+
+
+def steps(rows: Table) -> str:
+    """Gain in % and leak at each number of steps, and the gains over that at 20."""
+    body = []
+    for key in dict.fromkeys((r.model, r.schedule, r.sampler, r.label) for r in rows.effects("steps")):
+        cells = [rows.effect("steps", *key[:3], n, key[3]) for n in COUNTS]
+        found = ["–" if c is None else f"{100 * c.gain:.0f} ({c.leak:.2f})" for c in cells]
+        body.append([f"{key[0]}, {key[1]}, {NAMES[key[2]]}, {key[3]}", *found])
+    return table(["gain in % (leak)", *map(str, COUNTS)], body)
+
+
+def cfg_pp(rows: Table) -> str:
+    """Gain on Euler CFG++ over that on Euler."""
+    effects = rows.effects("cfg_pp")
+    counts = sorted({r.steps for r in effects})
+    body = []
+    for label in dict.fromkeys(r.label for r in effects):
+        usual, other = (
+            {r.steps: r.gain for r in effects if r.label == label and r.sampler == s} for s in ("euler", "euler_cfg_pp")
+        )
+        ratios = [other[n] / usual[n] for n in counts]
+        low = min(abs(r) for r in ratios)
+        body.append([label, *(f"{r:.2f}" for r in ratios), f"x{max(ratios) / low:.1f}"])
+    return table(["gain on CFG++ / on Euler", *(f"{n} steps" for n in counts), "drift"], body)
+
+
+def by_model(question: str, digits: int = 2) -> Callable[[Table], str]:
+    """Values with labels down and models across."""
+
+    def made(rows: Table) -> str:
+        values = rows.values(question)
+        models = list(dict.fromkeys(model for model, _ in values))
+        labels = dict.fromkeys(label for _, label in values)
+        body = [[n, *(f"{values[m, n]:.{digits}f}" if (m, n) in values else "–" for m in models)] for n in labels]
+        return table(["", *models], body)
+
+    return made
+
+
+def step_time(rows: Table) -> str:
+    """Milliseconds a step, and ratios to the published arithmetic and the bare step."""
+    values, body = rows.values("step_time"), []
+    for (shape, label), value in values.items():
+        ratios = [value / values[shape, other] for other in ("published arithmetic", "a bare Euler step")]
+        body.append([f"{shape}, {label}", f"{value:.2f}", *(f"{r:.2f}" for r in ratios)])
+    return table(["", "ms a step", "of the published", "of a bare step"], body)
+
+
+def calls(rows: Table) -> str:
+    """Samplers down, schedules across: ours, and published in brackets."""
+    values = rows.values("calls")
+    schedules = list(dict.fromkeys(model.rsplit(", ", 1)[0] for model, _ in values))
+    body = [
+        [
+            NAMES[s],
+            *(f"{values[f'{k}, {s}', OURS]:.2f} ({values[f'{k}, {s}', 'published 0.1.1']:.2f})" for k in schedules),
+        ]
+        for s in FOUR
+        if values
+    ]
+    return table(["ours (published)", *schedules], body)
+
+
+def targets(rows: Table) -> str:
+    """What was set out to be reached, what was found, and whether it holds."""
+    body: list[list[str]] = []
+
+    def add(what: str, found: str, holds: bool) -> None:
+        body.append([what, found, "yes" if holds else "**no**"])
+
+    for model, share in (("photographs", 0.25), ("mixture 8x8", 0.2), ("mixture 4x4", 0.2)):
+        found = {}
+        for sampler in FOUR:
+            own, other = (rows.leak(model, VE, sampler, label) for label in (OURS, "published 0.1.1"))
+            if own and other:
+                found[sampler] = own.leak / other.leak
+        if found:
+            each = ", ".join(f"{NAMES[s]} {r:.2f}" for s, r in found.items())
+            add(f"leak at most {share:g} of the published method's, {model}, VE", each, max(found.values()) <= share)
+    for key in dict.fromkeys((r.model, r.schedule, r.sampler) for r in rows.effects("steps")):
+        cells = [rows.effect("steps", *key, n, OURS) for n in COUNTS]
+        gains = {c.steps: c.gain for c in cells if c}
+        if STEPS in gains:
+            off = {n: g / gains[STEPS] for n, g in gains.items()}
+            worst = max(off, key=lambda n: abs(off[n] - 1))
+            name = f"gain within 15 % of that at 20 steps, {key[0]}, {key[1]}, {NAMES[key[2]]}"
+            add(name, f"{off[worst]:.2f} of it at {worst} steps", abs(off[worst] - 1) <= 0.15)
+    lit = rows.values("smooth").get(("defocused", OURS))
+    if lit is not None:
+        add("a defocused photograph lit at most .10", f"{lit:.2f}", lit <= 0.10)
+    most = {k: v for k, v in rows.values("calls").items() if k[1] == OURS and "sde" not in k[0]}
+    if most:
+        dear = max(most, key=lambda k: most[k])
+        add("at most 1.36 calls a step, one-call samplers", f"{most[dear]:.2f} ({dear[0]})", most[dear] <= 1.36)
+    times = rows.values("step_time")
+    for shape, share in (("1x4x128x128", 0.25), ("1x16x128x128", 0.25), ("1x16x21x90x160", 1 / 6)):
+        if (shape, "ours, every 2") in times:
+            own, other = (times[shape, n] for n in ("ours, every 2", "published arithmetic"))
+            add(
+                f"step at most {share:.2f} of the published pack's, {shape}", f"{own / other:.2f}", own <= share * other
+            )
+    return table(["target, at 20 steps unless said", "found", "holds"], body)
+
+
+def made(rows: Table) -> str:
+    """From which commit, on what, in what time."""
+    body = [[f"{r.question}, {r.model}", r.commit, f"{r.seconds:.0f} s", r.device] for r in rows.made]
+    total = sum(r.seconds for r in rows.made)
+    return table(["question, model", "commit", "time", "machine"], [*body, ["all", "", f"{total:.0f} s", ""]])
+
+
+BLOCKS: dict[str, Callable[[Table], str]] = {
+    "beside the others": beside_the_others,
+    "targets": targets,
+    "leak": leaks,
+    "side effects": side_effects,
+    "mask": by_label("mask"),
+    "every": by_label("every"),
+    "steps": steps,
+    "start": by_label("start"),
+    "coverage": by_model("coverage"),
+    "smooth": by_model("smooth"),
+    "cfg_pp": cfg_pp,
+    "step_time": step_time,
+    "calls": calls,
+    "made": made,
+}
+
+
+def fill(text: str, rows: Sequence[Row]) -> str:
+    """``text`` with every block made anew.
+
+    Raises:
+        KeyError: for a block of an unknown name.
+    """
+    found = Table(rows)
+    return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](found)}\n{match[4]}", text)
