@@ -38,12 +38,13 @@ def compare(detailed: Tensor, plain: Tensor, model: Model, part: slice = slice(N
     detailed, plain, inside, outside = detailed[part], plain[part], model.inside[part], model.outside[part]
     before, after = model.fine(plain), model.fine(detailed)
     added = energy(after, inside) - energy(before, inside)
+    differs = energy(after - before, inside)
     shift = (detailed.flatten(1).mean(1) - plain.flatten(1).mean(1)).abs() / plain.flatten(1).std(1)
     contrast = low_pass(detailed).flatten(1).std(1) / low_pass(plain).flatten(1).std(1) - 1
     return Figures(
         gain=added / energy(before, inside),
-        leak=(energy(after, outside) - energy(before, outside)) / added,
-        leak_rms=(energy(after - before, outside) / energy(after - before, inside)) ** 0.5,
+        leak=(energy(after, outside) - energy(before, outside)) / added if added else 0.0,
+        leak_rms=(energy(after - before, outside) / differs) ** 0.5 if differs else 0.0,
         mean=float(shift.mean()),
         contrast=float(contrast.mean()),
     )

@@ -85,7 +85,7 @@ def leaks(rows: Table) -> str:
                     spread = f" ± {c.leak_spread:.2f}" if c.leak_spread else ""
                     found.append(f"{c.leak:.3f}{spread} ({c.leak_rms:.2f}) at {c.strength:.2f}")
                 else:
-                    found.append(f"gains {100 * c.gain:.0f} % at most")
+                    found.append(f"not reached ({100 * c.gain:.0f} %)")
             body.append([label, *found])
         text.append(f"**{model.capitalize()}, {schedule}**\n\n" + table(["", *(NAMES[s] for s in FOUR)], body))
     return "\n\n".join(text)

@@ -1,0 +1,70 @@
+"""The measures on inputs whose answer is known."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from benchmarks.evaluate import Place
+from benchmarks.figures import compare
+from benchmarks.methods import DEFAULT, EVERYWHERE, PERFECT, cosine, plain
+from benchmarks.models import gaussian, mixture8
+
+
+def halves(size=32):
+    std = torch.full((2, 3, size, size), 0.1)
+    std[..., size // 2 :] = 0.9
+    return gaussian(std, [0, 1])
+
+
+def checker(size=32):
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return (1.0 - 2.0 * ((x + y) % 2)).expand(2, 3, size, size)
+
+
+def test_leak_and_gain_of_known_detail():
+    model = halves()
+    before = 0.2 * checker()
+    figures = compare(before + checker() * torch.where(model.inside, 0.1, 0.03), before, model)
+    # Energies: .3^2 - .2^2 inside, .23^2 - .2^2 outside. The border's few pixels differ.
+    assert figures.gain == pytest.approx(0.05 / 0.04, rel=0.05)
+    assert figures.leak == pytest.approx(0.0129 / 0.05, rel=0.05)
+    assert figures.leak_rms == pytest.approx(0.3, rel=0.05)
+
+
+def test_side_effects_of_known_changes():
+    before = torch.linspace(0, 1, 32).expand(2, 3, 32, 32).contiguous()
+    figures = compare((before - 0.5) * 1.2 + 0.55, before, halves())
+    assert figures.mean == pytest.approx(0.05 / float(before[0].std()), rel=1e-3)
+    assert figures.contrast == pytest.approx(0.2, rel=1e-3)
+
+
+@pytest.fixture
+def place(monkeypatch):
+    model = mixture8(range(4), 2)
+    monkeypatch.setattr("benchmarks.evaluate.model", lambda _: model)
+    return Place("test", "of tests", steps=12)
+
+
+def test_a_method_is_turned_until_the_gain_is_reached(place):
+    found = place.matched("everywhere", EVERYWHERE, target=0.1)
+    assert found.gain == pytest.approx(0.1, rel=0.06)
+    assert place.matched("nothing", plain, target=0.1).gain == 0
+    # What goes by the truth itself leaks nothing.
+    assert abs(place.matched("true", PERFECT, target=0.1).leak) < 1e-5
+    assert place.matched("ours", DEFAULT, target=0.1).leak > 1e-4
+
+
+def test_spread_is_over_groups(place, monkeypatch):
+    assert place.effect("ours", DEFAULT).leak_spread > 0
+    alone = dataclasses.replace(mixture8(range(4)), groups=1)
+    monkeypatch.setattr("benchmarks.evaluate.model", lambda _: alone)
+    assert place.effect("ours", DEFAULT).leak_spread == 0
+
+
+def test_detail_daemons_curve():
+    weights = cosine(21)
+    assert weights[10] == 1
+    assert weights[4] == weights[16] == weights[0] == weights[20] == 0
+    assert weights[7] == pytest.approx(0.5)
+    assert weights == pytest.approx(weights[::-1])
