@@ -43,7 +43,7 @@ def main() -> int:
                 found.append(row)
                 print(f"{time.perf_counter() - began:6.0f} s  {row.key}", flush=True)
             if found:
-                # Where a question is answered without pictures, its rows name other things than models.
+                # Rows that name something else than a model are all made anew.
                 made = rows.Made(name, model, commit, device, time.perf_counter() - began)
                 old = [r for r in rows.read() if r.question != name or (model not in ("none", r.model))]
                 rows.write([*old, made, *found])

@@ -38,7 +38,7 @@ STYLE |= {"axes.axisbelow": True, "grid.color": "#e4e7ea", "legend.frameon": Fal
 @contextmanager
 def chart(path: Path, columns: int, height: float, **options: object) -> Iterator[list[Axes]]:
     """Axes side by side, 9.6 inches in all; saved at ``path`` on leaving."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(9.6, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, columns, squeeze=False, **options)[0]  # type: ignore[arg-type]
@@ -89,20 +89,7 @@ def steps(rows: Table, path: Path) -> None:
         axes[0].set_ylabel(f"gain in % at strength 0.1 ({STEPS}: usual)")
 
 
-def coverage(rows: Table, path: Path) -> None:
-    """The mean of the mask along the slider."""
-    values = rows.values("coverage")
-    with chart(path, 1, 2.8) as (ax,):
-        for model in dict.fromkeys(m for m, _ in values):
-            points = sorted((float(label.split()[1]), v) for (m, label), v in values.items() if m == model)
-            ax.plot([x for x, _ in points], [y for _, y in points], "-o", markersize=4, label=model)
-        ax.plot([0, 1], [0, 1], ":", color=INK, linewidth=1)
-        ax.set_xlabel("coverage")
-        ax.set_title("Mean of the mask")
-        ax.legend()
-
-
 def draw(rows: Sequence[Row], folder: Path) -> None:
     """All plots, as PNG files in ``folder``."""
-    for plot in (leak, steps, coverage):
+    for plot in (leak, steps):
         plot(Table(rows), folder / f"{plot.__name__}.png")

@@ -94,6 +94,6 @@ def test_every_step_of_a_run_is_found_by_its_level(sampler, schedule):
 
 def test_run_holds_the_levels_in_the_models_own_terms():
     seen = []
-    sample(model_of(), lambda run, strength: seen.append(run) or run.evaluate, 0.1, schedule="flow, shift 3", steps=5)
+    sample(model_of(), lambda run, _: seen.append(run) or run.evaluate, 0.1, schedule="flow, shift 3", steps=5)
     assert isinstance(seen[0], Run)
     assert all(0 <= sigma < 1 for sigma in seen[0].sigmas)
