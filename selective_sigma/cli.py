@@ -1,4 +1,4 @@
-"""The command line: ``selective-sigma demo | sweep | bench``."""
+"""The command line: ``selective-sigma demo | sweep``."""
 
 from __future__ import annotations
 
@@ -141,28 +141,6 @@ def sweep(
     for r in reports:
         table.add_row(*(f"{r[name]:g}" for name in names))
     Console().print(table)
-
-
-@app.command()
-def bench(
-    out: Annotated[Path, typer.Option(help="folder for the report")] = Path("out/bench"),
-    only: Annotated[str, typer.Option(help="comma-separated questions; empty for all")] = "",
-    seeds: Annotated[int, typer.Option(help="seeds a figure is averaged over", min=1)] = 3,
-) -> None:
-    """Run the comparisons with the peers' methods and write the report (a checkout only)."""
-    try:
-        from benchmarks.report import run_all
-    except ModuleNotFoundError as error:
-        if error.name not in ("benchmarks", "benchmarks.report"):
-            raise
-        talk.print("The benchmarks are part of the repository, not of the package: run this from its root.")
-        raise typer.Exit(2) from None
-    try:
-        with progress() as bar:
-            report = run_all(out, [q for q in only.split(",") if q], seeds, bar)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    Console().print(f"report: {report}")
 
 
 def main() -> None:

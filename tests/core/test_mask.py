@@ -137,7 +137,7 @@ def test_coverage_is_exact_at_its_ends_and_the_mask_grows_with_it():
     plain, lied = pair()
     assert torch.equal(response(plain, lied, 0.0, LIE), torch.zeros(2, 1, 12, 16))
     assert torch.equal(response(plain, lied, 1.0, LIE), torch.ones(2, 1, 12, 16))
-    masks = torch.stack([response(plain, lied, i / 20, 1.0) for i in range(21)])
+    masks = torch.stack([response(plain, lied, i / 20, LIE) for i in range(21)])
     assert (masks.diff(dim=0) >= 0).all()
     means = masks.mean((1, 2, 3, 4))
     assert (means.diff() > 0).all()
@@ -159,7 +159,7 @@ def test_within_alone_sets_the_scale(size):
     told[..., 12:] += 30 * start((1, 2, 16, 4), torch.float32, 5, top=1.0)
     within = torch.zeros(1, 1, size, size)
     within[..., : size * 3 // 8] = 1
-    calm, loud = (response(a, b, 0.5, 0.0, within)[..., :5] for a, b in ((plain, lied), (wild, told)))
+    calm, loud = (response(a, b, 0.5, LIE, within)[..., :5] for a, b in ((plain, lied), (wild, told)))
     torch.testing.assert_close(calm, loud)
     assert (response(wild, told, 0.5, LIE)[..., :5] - loud).abs().max() > 0.2
 
