@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selective_sigma.demo import pipeline
 from selective_sigma.demo.levels import log_sigma_table, to_timestep
-from selective_sigma.demo.network import LATENT_SCALE, NULL_CLASS, NULL_REGION, SceneUNet
+from selective_sigma.demo.scene_network import LATENT_SCALE, NULL_CLASS, NULL_REGION, SceneUNet
 from selective_sigma.demo.scenes import KINDS, draw
 from selective_sigma.lie import per_sample
 from selective_sigma.settings import Family
