@@ -73,7 +73,6 @@ def sweep(
     model: Annotated[Path | None, typer.Option(help="folder of a local diffusers checkpoint")] = None,
     prompt: Annotated[str, typer.Option(help="for --model")] = "",
     mask_source: str = Settings.mask_source,
-    passes: str = Settings.passes,
     lie: str = Settings.lie,
     out: Annotated[Path, typer.Option(help="folder for cells and figure")] = Path("out/sweep"),
     as_json: Annotated[bool, typer.Option("--json", help="print the cells' reports as JSON")] = False,
@@ -83,7 +82,7 @@ def sweep(
     Several GPUs or machines: ``accelerate launch -m selective_sigma sweep ...`` shares the cells.
     """
     strengths, coverages = floats(strength, "--strength"), floats(coverage, "--coverage")
-    extra: dict[str, Any] = {"mask_source": mask_source, "passes": passes, "lie": lie}
+    extra: dict[str, Any] = {"mask_source": mask_source, "lie": lie}
     try:
         for s in strengths:
             for c in coverages:
@@ -136,7 +135,7 @@ def sweep(
     if as_json:
         typer.echo(json.dumps({"figure": str(out / "sweep.png"), "cells": reports}))
         return
-    names = ("strength", "coverage", "calls", "true", "lied", "held")
+    names = ("strength", "coverage", "calls", "plain", "lied")
     table = Table(*(name.replace("calls", "model calls") for name in names), title=f"{out / 'sweep.png'}")
     for r in reports:
         table.add_row(*(f"{r[name]:g}" for name in names))

@@ -58,12 +58,12 @@ def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Do
     options = {**dict(job.settings), "strength": cell.strength, "coverage": cell.coverage, "record": True}
     with detail(pipe, **options) as run, counted(pipe) as calls:
         picture = sample()
-    masks = [mask[:1] for _, mask in run.masks]
+    masks = [record.mask[:1] for record in run.masks]
     mean = torch.stack(masks).mean(0)[0, 0] if masks else torch.zeros(picture.shape[1:])
     report = run.report.as_dict()
     if run.settings.idle:
         # Nothing was installed that could count: these are the plain sampler's calls.
-        report |= {"steps": len(calls), "calls": len(calls), "true": len(calls)}
+        report |= {"steps": len(calls), "calls": len(calls), "plain": len(calls)}
     return Done(to_image(picture), to_image(mean[None]), report)
 
 
