@@ -72,8 +72,8 @@ class Passes:
             said = told(t, true.to(t), hat.to(t), self._family)
             if self._rescales:
                 # Its signal at the scale that it has at the level told: method.md section 1.
-                scale = ((1.0 - said) / (1.0 - t).clamp(min=1e-6)).to(x.dtype)
-                x = x * scale.reshape(-1, *[1] * (x.ndim - 1))
+                scale = (1.0 - said) / (1.0 - t).clamp(min=1e-6)
+                x = (x * scale.reshape(-1, *[1] * (x.ndim - 1))).to(x.dtype)
             return executor(x, said, *args, **named)
 
         inner = dict(options.get("transformer_options") or {})

@@ -40,7 +40,8 @@ def constant(share: float) -> Tensor:
 @seven
 @both
 def test_effect_is_linear_in_the_mask(name: str, kind: str):
-    model, settings = base(kind), Settings(strength=0.02, coverage=1.0)
+    # Small enough to be linear; on eps a little less is rounded to one of the model's 1000 levels.
+    model, settings = base(kind), Settings(strength=0.02 if kind == "eps" else 0.01, coverage=1.0)
     sigmas = tiny.schedule(model, 20)
     bare = tiny.sample(model, tiny.sampler(name), sigmas)
     effects = {

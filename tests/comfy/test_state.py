@@ -72,6 +72,11 @@ def in_place() -> Callable[[], float]:
     return draw
 
 
+def in_place_of_a_tensor_made_before() -> Callable[[], float]:
+    running = torch.zeros(3)
+    return lambda: float(running.add_(1).sum())
+
+
 def in_a_default(kept: list[float] = [0.0]) -> float:  # noqa: B006
     kept[0] += 1
     return kept[0]
@@ -113,6 +118,7 @@ PLACES: dict[str, Callable[[], Callable[[], float]]] = {
     "set": lambda: in_a_container(set(), lambda made: made.add(len(made))),
     "dict in a dict": lambda: in_a_container({}, lambda made: made.update({len(made): {}})),
     "tensor in place": in_place,
+    "older tensor in place": in_place_of_a_tensor_made_before,
     "torch": lambda: lambda: float(torch.rand(())),
     "random": lambda: random.random,
     "numpy": lambda: np.random.rand,
@@ -128,10 +134,11 @@ def test_what_a_hook_keeps_is_put_back(place: str):
     draw = PLACES[place]()
     options = {"sampler_pre_cfg_function": [draw], "transformer_options": {"patches": {"attn1_patch": [draw]}}}
     draw()
-    state = States(options, None, torch.device("cpu"))
-    first, second = draw(), draw()
-    assert first != second
-    state.put_back()
+    with torch.inference_mode():  # As ComfyUI samples.
+        state = States(options, None, torch.device("cpu"))
+        first, second = draw(), draw()
+        assert first != second
+        state.put_back()
     assert (draw(), draw()) == (first, second)
     state.put_back()
     assert draw() == first
