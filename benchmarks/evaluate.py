@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TARGET = 0.15
 """Every method is turned until it gains this share of fine-detail energy inside."""
-NEAR, MOST, RUNS = 0.04, 0.9, 4
+NEAR, MOST, RUNS = 0.06, 0.9, 4
 """How near the gain must come, the most that a strength is turned up, and the runs that the search may take."""
 STRENGTH, STEPS, VE, FLOW = 0.1, 20, "VE Karras", "flow, shift 3"
 FOUR = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_sde")
