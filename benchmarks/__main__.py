@@ -45,7 +45,7 @@ def main() -> int:
             if found:
                 # Rows that name something else than a model are all made anew.
                 made = rows.Made(name, model, commit, device, time.perf_counter() - began)
-                old = [r for r in rows.read() if r.question != name or (model not in ("none", r.model))]
+                old = [r for r in rows.read() if r.question != name or r.model in {*evaluate.MODELS} - {model}]
                 rows.write([*old, made, *found])
     kept = rows.read()
     draw(kept, rows.ROWS.parent)

@@ -158,7 +158,7 @@ def mixture4(seeds: Sequence[int], groups: int = 1, size: int = 64) -> Model:
 
 WINDOWS = ["astronaut 0 48", "astronaut 88 96", "chelsea 0 30", "chelsea 60 90", "coffee 40 90", "rocket 90 10"]
 """Photographs at 192x192 and the top left corners of the windows that are redrawn."""
-WINDOW = 96
+WINDOW = 80
 
 
 def photographs(seeds: int = 1, smooth: bool = False) -> Model:

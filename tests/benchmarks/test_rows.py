@@ -36,7 +36,7 @@ def test_figures_cited_in_the_code_are_rows():
 
 def test_a_figure_that_is_no_row_is_noticed():
     rows = [Value("coverage", "photographs", "coverage 0.5", 0.41)]
-    stale = table(["", "photographs"], [["coverage 0.5", "0.42"]])
+    stale = table(["", "coverage 0.5"], [["photographs", "0.42"]])
     text = f"<!-- figures: coverage -->\n{stale}\n<!-- /figures -->"
     assert fill(text, rows) == text.replace("0.42", "0.41")
     with pytest.raises(KeyError):
