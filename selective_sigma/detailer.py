@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .held import Correction, Held
-from .lie import Told, noise_to_signal, per_sample, tell
-from .mask import Mask, check_map
-from .prediction import Evaluate, Prediction
+from .lie import factors, noise_to_signal, rescale
+from .mask import check_map, resample, response
+from .prediction import Call, Evaluate, Latent, Output, Prediction, each, finite, streams
+from .published import PublishedMask
 from .report import Report
-from .schedule import Schedule, flat
+from .schedule import Schedule, Step
 from .settings import Family, Settings, check_sigmas
-from .streams import Streams
 
-__all__ = ["Detailer", "Evaluate", "Prediction"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+CONSTANT = {"ones": 1.0, "half": 0.5, "zeros": 0.0}
+
+
+class MaskRecord(NamedTuple):
+    """The mask of one step of a recorded run."""
+
+    step: int
+    sigma: float
+    strength: float
+    mask: Latent
 
 
 class Detailer:
     """Adds detail to one run; owns all its state, so that two runs never meet.
 
     >>> detailer = Detailer(Settings(strength=0.1), sigmas)
-    >>> prediction = detailer.step(evaluate, x, sigma)     # in place of evaluate(x, sigma)
+    >>> output = detailer.step(evaluate, x, sigma)     # in place of evaluate(x, sigma)
 
-    ``report`` counts what was done; ``mask`` is the latest mask, (batch, 1, *space) float32, or
-    None before the first; ``masks`` holds (sigma, mask) of every step when recording.
+    ``report`` counts what was done; ``mask`` is the latest mask, (batch, 1, *space) float32 (one
+    per stream), or None before the first; ``masks`` holds a ``MaskRecord`` of every step when recording.
     """
 
     def __init__(
@@ -36,32 +47,34 @@ class Detailer:
         sigmas: Sequence[float] | Tensor,
         family: Family = "ve",
         *,
+        window: tuple[float, float] | None = None,
         limit: Tensor | None = None,
         within: Tensor | None = None,
-        shapes: Sequence[Sequence[int]] | None = None,
+        stream_sigma: Sequence[Callable[[float], float]] | None = None,
         weights: Sequence[float] | None = None,
         record: bool = False,
     ):
         """Args:
-            sigmas: the run's noise levels, descending, one more than there are steps; an
-                ascending run (unsampling) is left plain.
+            sigmas: the run's noise levels, descending, one more than there are steps, or any slice
+                of a schedule; an ascending run (unsampling) is left plain.
             family: ``ve`` for x = x0 + sigma n, ``flow`` for x = (1 - sigma) x0 + sigma n.
+            window: noise levels (high, low) between which the lie is told, from ``start`` and ``end``
+                and the model's own noise range. None takes them as shares of ``sigmas``: right
+                where that is a whole schedule.
             limit: (batch or 1, 1, *space) in [0, 1], multiplies the mask: where detail may go.
-            within: (batch or 1, 1, *space) in [0, 1], the part that inpainting regenerates; the
-                mask is normalised over it alone. Both are resized to the latent; of packed
-                latents they concern the first.
-            shapes: (batch, channels, *space) of several latents packed into one (batch, 1, N),
-                each with its own mask.
-            weights: one weight per step in place of the flat schedule, for comparisons.
+            within: (batch or 1, 1, *space) in [0, 1], the part that inpainting regenerates; the mask
+                compares places within it alone. Both are resized to the latent; of several streams
+                they concern the first.
+            stream_sigma: for latents in several streams, each stream's noise level as a function of
+                the first one's; None where all share it.
+            weights: one factor of the strength per step in place of the schedule, for comparisons.
             record: keep the mask of every step in ``masks``.
 
         Raises:
             ValueError: for a bad value of any of these, naming it.
         """
-        levels = _floats(torch.as_tensor(sigmas))
+        levels: list[float] = torch.as_tensor(sigmas).detach().flatten().tolist()
         check_sigmas(levels)
-        if weights is None:
-            weights = flat(max(len(levels) - 1, 0), settings.start, settings.end)
         if family not in ("ve", "flow"):
             raise ValueError(f"family is {family!r}: choose ve or flow")
         for name, values in (("limit", limit), ("within", within)):
@@ -70,172 +83,152 @@ class Detailer:
         self.settings = settings
         self.family: Family = family
         self.report = Report()
-        self.mask: Tensor | None = None
-        self.masks: list[tuple[float, Tensor]] = []
-        self._schedule = Schedule(levels, list(weights))
-        self._streams = Streams(shapes)
-        self._parts = [Mask(settings, within, limit)]
-        self._parts += [Mask(settings) for _ in range(1, len(self._streams))]
+        self.mask: Latent | None = None
+        self.masks: list[MaskRecord] = []
+        self._schedule = Schedule(levels, settings, family, window, weights)
+        self._limit, self._within = limit, within
+        self._stream_sigma = stream_sigma
+        self._published: list[PublishedMask] = []
         self._one_pass = settings.coverage >= 1 and settings.mask_override == "off" and limit is None
-        economy = settings.passes == "economy" and settings.mask_override == "off"
-        self._held = Held(settings.refresh) if economy else None
         self._record = record
-        self._seen: list[float | None] = []
 
-    def step(self, evaluate: Evaluate, x: Tensor, sigma: Tensor) -> Prediction:
+    def step(self, evaluate: Evaluate, x: Latent, sigma: Tensor, mask: Latent | None = None) -> Output:
         """One prediction, with detail where the mask says so.
 
         Args:
-            evaluate: the model; called once or twice.
-            x: noisy latent (batch, channels, *space), one to three space axes.
-            sigma: its noise level, one per sample or one for all (0-d too).
-
-        Returns:
-            The very tensors of ``evaluate(x, sigma)`` where there is nothing to do.
+            evaluate: the model; called once, or at a step that is due twice: plain, then lied.
+            x: noisy latent (batch, channels, *space), one to three space axes; a list of such for
+                a model of several streams.
+            sigma: its noise level, one for the whole batch: 0-d, or (batch,) of equal values.
+            mask: a mask to blend under in place of one made here, as where a host calls its model
+                several times for one prediction (cond, then uncond): hand on ``Output.mask``.
 
         Raises:
             TypeError, ValueError: before any model call, for latents or a sigma that cannot be.
         """
-        levels = self._check(x, sigma)
+        level = self._check(x, sigma)
+        now = self._schedule.at(level)
         self.report.steps += 1
-        strengths = [self.settings.strength * self._schedule.at(level) for level in levels]
-        if self.settings.idle or not any(strengths):
-            covered = any(map(self._schedule.covers, levels))
-            self.report.skip("idle" if self.settings.idle else "schedule" if covered else "range")
-            return self._plain(evaluate, x, sigma)
+        if self.settings.idle or not now.strength:
+            self.report.skip("idle" if self.settings.idle else now.reason)
+            return self._plain(evaluate, x, sigma, now)
+        call = self._lied(x, sigma, level, now)
         if self._one_pass:
-            strength = torch.tensor(strengths, dtype=torch.float32, device=x.device)
-            ones = x.new_ones((len(x), 1, *x.shape[2:]), dtype=torch.float32)
-            self._show(ones * per_sample(strength != 0, x), levels)
-            self.report.lied += 1
-            return self._call(evaluate, *self._tell(x, sigma, strength))[0]
-        return self._detail(evaluate, x, sigma, levels, strengths)
-
-    def _plain(self, evaluate: Evaluate, x: Tensor, sigma: Tensor) -> Prediction:
-        self.report.true += 1
-        true, _ = self._call(evaluate, x, sigma)
-        for part, view in zip(self._parts, self._streams.split(true.denoised), strict=True):
-            part.observe(view)
-        return true
-
-    def _detail(
-        self, evaluate: Evaluate, x: Tensor, sigma: Tensor, levels: list[float], strengths: list[float]
-    ) -> Prediction:
-        """The true pass, the mask, then the lied pass, only where the mask has something to give.
-
-        Samples whose effect is held have one call at the mean lie instead, and the held effect
-        corrects the mask's deviation from that mean: what is stale in it then costs |m - c| and
-        not m (method.md section 4). Each way acts on its own samples, with weight 0 on the rest.
-        """
-        held, active = self._held, [s != 0 for s in strengths]
-        ratios = [noise_to_signal(level, self.family) for level in levels]
-        served = [False] * len(x) if held is None else held.serves(x, self.mask, ratios, strengths)
-        measured = [yes and not serves for yes, serves in zip(active, served, strict=True)]
-        decays = self._decays(ratios, active)
-        # All that goes to the device goes before the model call, where nobody waits for it.
-        strength, decay, serve = torch.tensor([strengths, decays, served], dtype=torch.float32, device=x.device)
-        correct: Correction | None = None
-        if held is not None and held.effect is not None and self.mask is not None and any(served):
-            self.report.held += 1
-            mean = held.mean(self.mask) * serve
-            correct = Correction(held.effect, mean, held.grown(strength) * serve)
-            call, sound = self._call(evaluate, *self._tell(x, sigma, mean * strength))
-            true = correct.true(call.denoised.detach())
-        else:
-            self.report.true += 1
-            call, sound = self._call(evaluate, x, sigma)
-            true = call.denoised.detach()
-        mask, lit = self._mask(true, x, decay, strength, sound)
-        if mask is None or lit is None:
+            lied = self._call(evaluate, call)
+            mask = each(_ones, x)
+            self._show(mask, level, now)
+            return Output(lied.denoised, lied.others, "lied", now.index, mask)
+        plain = self._call(evaluate, Call(x, sigma, "plain", now.index, sigma))
+        masks = None if self.settings.mask_source == "response" else self._remembered(plain.denoised, x)
+        if mask is None and masks is not None and None in masks:
             self.report.skip("first")
-            return call
-        self._seen = [now if yes else then for now, yes, then in zip(ratios, active, self._seen, strict=True)]
-        self._show(mask, levels)
-        result = call
-        if any(measured):
-            # One question to the device for each model call: sigma before the first, and here,
-            # where the answer can save the second.
-            measured = [yes and bool(worth) for yes, worth in zip(measured, lit.cpu(), strict=True)]
-        if any(measured):
+            return Output(plain.denoised, plain.others, "plain", now.index)
+        lied = self._call(evaluate, call)
+        if mask is None:
+            mask = self._mask(plain, lied, level, masks)
+            self._show(mask, level, now)
+        usable = finite(plain) & finite(lied)
+        self.report.count_finite(usable)
+        clean = each(partial(_only, usable=usable), mask)
+        others = {name: each(_blend, value, lied.others[name], clean) for name, value in plain.others.items()}
+        return Output(each(_blend, plain.denoised, lied.denoised, clean), others, "blended", now.index, mask)
+
+    def _plain(self, evaluate: Evaluate, x: Latent, sigma: Tensor, now: Step) -> Output:
+        plain = self._call(evaluate, Call(x, sigma, "plain", now.index, sigma))
+        return Output(plain.denoised, plain.others, "plain", now.index)
+
+    def _call(self, evaluate: Evaluate, call: Call) -> Prediction:
+        prediction = evaluate(call)
+        if call.kind == "plain":
+            self.report.plain += 1
+        else:
             self.report.lied += 1
-            lied, lied_sound = self._call(evaluate, *self._tell(x, sigma, strength))
-            both = sound & lied_sound
-            result = _blend(call, lied, mask * per_sample(both * (1.0 - serve), x))
-            if held is not None:
-                held.store(call, lied, both, strength, measured, ratios, strengths, served)
-        elif correct is None:
-            self.report.skip("empty")
-        return result if correct is None else correct.apply(result, mask, sound)
+        return prediction
 
-    def _check(self, x: Tensor, sigma: Tensor) -> list[float]:
-        """The noise level of each sample, after checking what a host handed over."""
-        if not x.is_floating_point():
-            raise TypeError(f"x is {x.dtype}: latents are floating point; convert them first")
-        if not 3 <= x.ndim <= 5:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}: give (batch, channels, *space) with one to three space axes"
-            )
-        if sigma.numel() not in (1, len(x)):
-            raise ValueError(f"sigma has {sigma.numel()} values for a batch of {len(x)}: give one, or one per sample")
-        levels = _floats(sigma)
-        check_sigmas(levels, "sigma")
-        self._streams.check(x)
-        self._parts[0].check(self._streams.split(x)[0])
-        if len(self._seen) != len(x):
-            # Another batch than before; nothing remembered tells of these samples.
-            self._seen = [None] * len(x)
-            for part in self._parts:
-                part.forget()
-            if self._held is not None:
-                self._held = Held(self.settings.refresh)
-        return levels if len(levels) == len(x) else levels * len(x)
-
-    def _decays(self, ratios: list[float], active: list[bool]) -> list[float]:
-        """Weight of the remembered mask: all of it in samples that are not detailed at this step."""
-        return [
-            1.0 if not yes else 0.0 if then is None else self._parts[0].decay(abs(math.log(then / now)))
-            for then, now, yes in zip(self._seen, ratios, active, strict=True)
-        ]
-
-    def _call(self, evaluate: Evaluate, x: Tensor, sigma: Tensor) -> tuple[Prediction, Tensor]:
-        prediction = evaluate(x, sigma)
-        sound = prediction.sound()
-        self.report.count_unsound(sound)
-        return prediction, sound
-
-    def _tell(self, x: Tensor, sigma: Tensor, strength: Tensor) -> Told:
-        each = sigma.to(x.device).reshape(-1).expand(len(x))
-        return tell(x, each, strength, self.family, self.settings.lie)
+    def _lied(self, x: Latent, sigma: Tensor, level: float, now: Step) -> Call:
+        """The call that hides some of the noise, of every stream by the noise that is in it."""
+        lie = self.settings.lie
+        of_sigma, of_x = factors(level, now.strength, self.family, lie)
+        scales = [of_x] * len(streams(x))
+        if self._stream_sigma is not None:
+            scales[1:] = [
+                rescale(own(level), own(level * of_sigma), self.family, lie) for own in self._stream_sigma[1:]
+            ]
+        shown = [s if scale == 1.0 else s * scale for s, scale in zip(streams(x), scales, strict=True)]
+        return Call(shown[0] if isinstance(x, Tensor) else shown, sigma * of_sigma, "lied", now.index, sigma)
 
     def _mask(
-        self, denoised: Tensor, x: Tensor, decay: Tensor, strength: Tensor, sound: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """The mask, zero in samples it does not light, and which it does; None before a first."""
-        views = zip(self._parts, self._streams.split(denoised), self._streams.split(x), strict=True)
-        masks = [part.make(view, seen, decay) for part, view, seen in views]
-        made = [m for m in masks if m is not None]
-        if len(made) < len(masks):
-            return None, None
-        lit = self._parts[0].lights(made, sound) & (strength != 0)
-        return self._streams.join(made) * per_sample(lit, x), lit
+        self, plain: Prediction, lied: Prediction, level: float, remembered: list[Tensor | None] | None
+    ) -> Latent:
+        """One mask per stream, (batch, 1, *space), float32."""
+        s, both = self.settings, list(zip(streams(plain.denoised), streams(lied.denoised), strict=True))
+        masks: list[Tensor] = []
+        for i, (true, said) in enumerate(both):
+            first = i == 0
+            if s.mask_override != "off":
+                masks.append(_ones(true) * CONSTANT[s.mask_override])
+                continue
+            if remembered is not None:
+                made = remembered[i]
+                assert made is not None
+            elif s.coverage >= 1:
+                made = _ones(true)
+            else:
+                own = level if first or self._stream_sigma is None else self._stream_sigma[i](level)
+                noise = noise_to_signal(own, self.family)
+                made = response(true.detach(), said.detach(), s.coverage, noise, self._within if first else None)
+            if first and self._limit is not None:
+                made = made * resample(self._limit.to(made), made.shape[2:])
+            masks.append(made)
+        return masks[0] if isinstance(plain.denoised, Tensor) else masks
 
-    def _show(self, mask: Tensor, levels: list[float]) -> None:
+    def _remembered(self, denoised: Latent, x: Latent) -> list[Tensor | None]:
+        if not self._published:
+            self._published = [
+                PublishedMask(self.settings, self._within if i == 0 else None) for i in range(len(streams(x)))
+            ]
+        return [m.make(*pair) for m, *pair in zip(self._published, streams(denoised), streams(x), strict=True)]
+
+    def _show(self, mask: Latent, level: float, now: Step) -> None:
         self.mask = mask
         if self._record:
-            self.masks.append((levels[0], mask))
+            self.masks.append(MaskRecord(now.index, level, now.strength, mask))
+
+    def _check(self, x: Latent, sigma: Tensor) -> float:
+        """The noise level, after checking what a host handed over; the one wait for the device."""
+        for stream in streams(x):
+            if not stream.is_floating_point():
+                raise TypeError(f"x is {stream.dtype}: latents are floating point; convert them first")
+            if not 3 <= stream.ndim <= 5:
+                raise ValueError(
+                    f"x has shape {tuple(stream.shape)}: give (batch, channels, *space) with one to three space axes"
+                )
+        lead = streams(x)[0]
+        levels: list[float] = sigma.detach().flatten().tolist()
+        if len(levels) not in (1, len(lead)):
+            raise ValueError(f"sigma has {len(levels)} values for a batch of {len(lead)}: give one, or one per sample")
+        check_sigmas(levels, "sigma")
+        if any(level != levels[0] for level in levels):
+            raise ValueError(f"sigma holds several noise levels ({min(levels):g} to {max(levels):g}): give one a call")
+        for name, values in (("limit", self._limit), ("within", self._within)):
+            if values is not None and (values.ndim != lead.ndim or len(values) not in (1, len(lead))):
+                raise ValueError(
+                    f"{name} has shape {tuple(values.shape)} for a latent of {tuple(lead.shape)}: "
+                    f"give ({len(lead)} or 1, 1, *space) with {lead.ndim - 2} space axes"
+                )
+        return levels[0]
 
 
-def _blend(true: Prediction, lied: Prediction, mask: Tensor) -> Prediction:
+def _ones(like: Tensor) -> Tensor:
+    return like.new_ones((len(like), 1, *like.shape[2:]), dtype=torch.float32)
+
+
+def _only(mask: Tensor, usable: Tensor) -> Tensor:
+    """The mask, zero in samples of which a prediction was not finite: they stay as they are."""
+    return torch.where(usable.reshape(-1, *[1] * (mask.ndim - 1)), mask, 0.0)
+
+
+def _blend(plain: Tensor, lied: Tensor, mask: Tensor) -> Tensor:
     """n (1 - m) + l m: exact at both ends, which lerp is not; in float32, rounded once."""
-    rest = 1.0 - mask
-
-    def blend(n: Tensor, d: Tensor) -> Tensor:
-        # Samples that are not sound have mask 0 and stay as they are: no NaN from 0 * NaN.
-        return (d * mask).nan_to_num_(0.0, 0.0, 0.0).addcmul_(n, rest).to(n.dtype)
-
-    return true.join(blend, lied)
-
-
-def _floats(values: Tensor) -> list[float]:
-    """Values as floats, in one transfer from the device."""
-    return [float(v) for v in values.detach().reshape(-1).cpu()]
+    # Finite also where the mask is zero because the lied prediction is not: no NaN from 0 * NaN.
+    return (lied * mask).nan_to_num_(0.0, 0.0, 0.0).addcmul_(plain, 1.0 - mask).to(plain.dtype)

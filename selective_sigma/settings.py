@@ -1,33 +1,30 @@
-"""Every constant of the detailer, in one place, each with its reason."""
+"""Every constant that a user may set, in one place, each with its range and its reason."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
 from typing import Literal, get_args
 
-MaskSource = Literal["change", "structure", "change_published", "first"]
+MaskSource = Literal["response", "change", "first"]
 MaskOverride = Literal["off", "ones", "half", "zeros"]
-Passes = Literal["two", "economy"]
 Lie = Literal["noise_to_signal", "fixed_input"]
 Family = Literal["ve", "flow"]
 
-_CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "mask_source": get_args(MaskSource),
     "mask_override": get_args(MaskOverride),
-    "passes": get_args(Passes),
     "lie": get_args(Lie),
 }
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "strength": (-1.0, 1.0),
     "coverage": (0.0, 1.0),
     "start": (0.0, 1.0),
     "end": (0.0, 1.0),
     "ema": (0.0, 1.0),
-    "memory": (0.0, 10.0),
     "mask_clip_percentile": (0.0, 0.49),
-    "refresh": (0.0, 10.0),
+    "every": (1, 8),
 }
 
 
@@ -35,60 +32,48 @@ _RANGES: dict[str, tuple[float, float]] = {
 class Settings:
     """What the detailer does. Bad values raise ``ValueError`` naming setting, value and range.
 
-    The first seven stand in the order of the published node. Figures are those of
-    docs/evidence.md: the embedded network, 20 steps, euler unless said otherwise.
+    The first seven stand in the order of the published node.
     """
 
     strength: float = 0.1
-    """Peak fraction of the noise-to-signal ratio hidden from the model; negative softens."""
+    """Peak fraction of the noise-to-signal ratio removed in the lied pass; negative softens."""
     coverage: float = 0.5
     """0 nowhere, 0.5 the mask as it is, 1 everywhere (then one call a step)."""
     start: float = 0.2
-    """Share of the run before detail begins; the first step is always clean.
+    """Share of the model's noise range after which the lie is told; before it, composition is set."""
+    end: float = 1.0
+    """Share of the model's noise range up to which the lie is told.
 
-    From 0.1 on, 1 % more detail for a quarter more change of the picture's mean, and two calls more.
+    Fine detail is decided at low noise: to stop earlier throws most of the effect away wherever
+    the last steps are long, as on rectified flow and in runs of few steps (method.md section 5).
     """
-    end: float = 0.9
-    """Share of the run after which detail has faded out; the last step is always clean."""
     ema: float = 0.9
-    """``change_published`` only: weight of the previous mask, per step."""
+    """``change`` only: weight of the previous mask, per step."""
     mask_clip_percentile: float = 0.2
-    """Share of the pixels clipped at either end before the mask is stretched to [0, 1]."""
+    """``change`` and ``first`` only: share of the pixels clipped at either end before the stretch to [0, 1]."""
     mask_override: MaskOverride = "off"
     """A constant mask, to check the blend: always both passes, whatever the coverage."""
-    mask_source: MaskSource = "structure"
-    """What the mask is made from: where the prediction varies from pixel to pixel, or where it moves.
+    every: int = 2
+    """The lie is told at every n-th active step, with the dose of n."""
+    mask_source: MaskSource = "response"
+    """What the mask is made from.
 
-    Detail outside the region it belongs to, as a share of that inside: structure .12, change .22,
-    published .34, no mask .42, the true region itself .11. Structure leads in every class of scene.
-    Against it: on the exact mixture denoiser texture is made up in .14 of the smooth patches
-    (change .08, published .14, no mask .16; euler).
-    """
-    memory: float = 0.7
-    """``change`` only: memory of the mask in e-folds of sigma; 0 for none."""
-    passes: Passes = "two"
-    """``two`` is exact; ``economy`` holds the lie's effect and makes one call where it can.
-
-    Economy makes 1.35 calls a step for 1.65, with an error of .09 of the effect on euler and
-    dpmpp_2m, but .14 to .18 on stochastic samplers and .22 to .36 on flow: an option, no default.
-    """
-    refresh: float = 0.45
-    """``economy``: e-folds of noise to signal after which the held effect is measured anew.
-
-    The largest that keeps the error under .10 on deterministic VE samplers at 20 steps.
+    ``response``: the detail that the prediction holds, beside what the lie would add to it.
+    ``change``: where the prediction moves from step to step, as published. ``first``: the latent at
+    the first active step. The last two keep the published place in the run as well.
     """
     lie: Lie = "noise_to_signal"
-    """On flow models, lie about noise against signal, or (as the peers do) about sigma alone.
-
-    At equal detail it changes the picture's mean .20 and its contrast .07 times as much.
-    """
+    """On flow models, lie about noise against signal, or (as the peers do) about sigma alone."""
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in RANGES.items():
             value: object = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
-                raise ValueError(f"{name} is {value!r}: give a number from {low:g} to {high:g}")
-        for name, choices in _CHOICES.items():
+            whole = name == "every"
+            kind = Integral if whole else Real
+            if isinstance(value, bool) or not isinstance(value, kind) or not low <= float(value) <= high:
+                number = "whole number" if whole else "number"
+                raise ValueError(f"{name} is {value!r}: give a {number} from {low:g} to {high:g}")
+        for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
@@ -109,5 +94,3 @@ def check_sigmas(values: list[float], name: str = "sigmas") -> None:
 
 
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
-RANGES = dict(_RANGES)
-CHOICES = dict(_CHOICES)
