@@ -33,9 +33,7 @@ def odds(coverage: float) -> float:
     return (1.0 - coverage) / coverage
 
 
-def response(
-    plain: Tensor, lied: Tensor, coverage: float, noise: float, within: Tensor | None = None
-) -> Tensor:
+def response(plain: Tensor, lied: Tensor, coverage: float, noise: float, within: Tensor | None = None) -> Tensor:
     """Where the model is drawing detail: bright where it holds much and the lie adds little beside it.
 
     With E the fine detail in the plain prediction, G that in the lie's effect, both against their

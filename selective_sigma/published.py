@@ -46,9 +46,7 @@ class PublishedMask:
         if previous is None:
             return None
         moved = (denoised.detach() - resample(previous, denoised.shape[2:])).abs_()
-        fresh = stretch(
-            moved.mean(1, keepdim=True, dtype=torch.float32), s.mask_clip_percentile, self._within
-        )
+        fresh = stretch(moved.mean(1, keepdim=True, dtype=torch.float32), s.mask_clip_percentile, self._within)
         if self._memory is not None:
             memory = resample(self._memory, fresh.shape[2:])
             # A sample in which the model said nothing usable leaves its mask as it was.

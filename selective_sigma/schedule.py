@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .lie import SMALLEST, noise_to_signal
 from .settings import Family, Settings
@@ -14,13 +15,22 @@ if TYPE_CHECKING:
 
 CHURN = math.sqrt(2.0)
 """A sampler's own noise raises sigma_hat by at most this factor (Karras et al. 2022, algorithm 2)."""
-LONGEST = 1.5
-"""Cap of the compensation for long steps: beyond it, the scales it averages over are not in pictures."""
+LAST = 0.5
+"""Share of the lie at the step that ends at zero noise, which passes on all of the lie's effect.
+
+The steps before pass on as much as falls to their length, whatever that is (method.md section 5).
+"""
+LONG = 0.6
+"""Steps that cover more e-folds of noise to signal than this carry no dose of others, and lend none.
+
+Where solvers of higher order extrapolate over steps as long, a dose in the wrong step is not made up.
+"""
 TAPER = 0.15
 """Published method: share of the run over which the strength fades to zero before ``end``."""
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Step:
     """One step of a run: it begins at ``high`` and ends at ``low``."""
 
     index: int
@@ -50,7 +60,7 @@ class Schedule:
         sigmas: the run's noise levels, descending, one more than there are steps.
         window: noise levels (high, low) between which the lie is told; None for the shares
             ``start`` and ``end`` of ``sigmas`` itself.
-        weights: one factor of the strength per step, in place of window and compensation.
+        weights: one factor of the strength per step, in place of the window.
         """
         # A resampling chain pads its schedule with a zero; it descends all the same.
         first = next((i for i, sigma in enumerate(sigmas) if sigma > 0), len(sigmas))
@@ -63,19 +73,17 @@ class Schedule:
             return
         if weights is None and settings.mask_source != "response":
             weights = [0.0] * first + published(len(levels) - 1, settings.start, settings.end)
-        e_fold = -math.log(max(1.0 - settings.strength, SMALLEST))
         if weights is None:
             high, low = window or shares(levels, settings.start, settings.end)
-            efolds = [
-                e_fold * compensation(a, b, family) if low <= a * (1 + 1e-6) and a <= high * (1 + 1e-6) else 0.0
-                for a, b in pairwise(levels)
-            ]
-        else:
-            for weight in weights:
-                if not math.isfinite(weight):
-                    raise ValueError(f"weights holds {weight!r}: give finite numbers")
-            efolds = [-math.log(max(1.0 - settings.strength * w, SMALLEST)) for w in weights[first:]]
-        doses = _due(efolds, settings.every, ends_clean=levels[-1] == 0)
+            slack = 1 + 1e-6
+            weights = [0.0] * first + [float(low <= a * slack and a <= high * slack) for a in levels[:-1]]
+            if levels[-1] == 0:
+                weights[-1] *= LAST
+        for weight in weights:
+            if not math.isfinite(weight):
+                raise ValueError(f"weights holds {weight!r}: give finite numbers")
+        efolds = [-math.log(max(1.0 - settings.strength * weight, SMALLEST)) for weight in weights[first:]]
+        doses = _due(efolds, _lengths(levels, family), settings.every)
         for i, ((a, b), efold, dose) in enumerate(zip(pairwise(levels), efolds, doses, strict=True)):
             reason = "" if dose else "every" if efold else "window"
             self.steps.append(Step(first + i, a, b, -math.expm1(-dose), reason))
@@ -108,31 +116,27 @@ def shares(levels: Sequence[float], start: float, end: float) -> tuple[float, fl
     return at(start), at(end)
 
 
-def compensation(sigma: float, sigma_next: float, family: Family) -> float:
-    """What a step's lie must be multiplied by so that long and short steps add the same detail.
-
-    A step in which the noise-to-signal ratio falls by h e-folds passes on the share 1 - e^-h of the
-    lie's effect; followed to the end of the run and averaged over detail of all sizes, that adds
-    2 tanh(h / 2) for the h that short steps would add (method.md section 5).
-    """
-    if sigma_next <= 0:
-        return 1.0
-    h = math.log(noise_to_signal(sigma, family) / noise_to_signal(sigma_next, family))
-    return min(0.5 * h / math.tanh(0.5 * h), LONGEST) if h > 1e-6 else 1.0
+def _lengths(levels: Sequence[float], family: Family) -> list[float]:
+    """E-folds of noise to signal that each step covers; infinite for one that ends at zero."""
+    ratios = [noise_to_signal(level, family) for level in levels]
+    return [math.log(a / b) if b > 0 else math.inf for a, b in pairwise(ratios)]
 
 
-def _due(efolds: list[float], every: int, ends_clean: bool) -> list[float]:
+def _due(efolds: Sequence[float], lengths: Sequence[float], every: int) -> list[float]:
     """E-folds of the lie at each step: the first of every group carries those of the group.
 
-    The step that ends at zero noise is a group of its own: what is missed there is never made up.
+    A group is ``every`` active steps, none of them long nor followed by a long one, unless that is
+    the last: the step that ends at zero noise is always a group of its own, as what it misses is
+    never made up.
     """
     doses = [0.0] * len(efolds)
-    last = len(efolds) - 1 if ends_clean else len(efolds)
-    active = [i for i, efold in enumerate(efolds) if efold and i != last]
-    for group in (active[i : i + every] for i in range(0, len(active), every)):
-        doses[group[0]] = sum(efolds[i] for i in group)
-    if last < len(efolds):
-        doses[last] = efolds[last]
+    first, last = 0, len(efolds) - 1
+    for i, efold in enumerate(efolds):
+        follows = i + 1 >= last or lengths[i + 1] <= LONG
+        joins = i > first and i - first < every and max(lengths[first : i + 1]) <= LONG and follows
+        if not (joins and efold and doses[first]):
+            first = i
+        doses[first] += efold
     return doses
 
 
