@@ -73,7 +73,7 @@ class Detailer:
         Raises:
             ValueError: for a bad value of any of these, naming it.
         """
-        levels: list[float] = torch.as_tensor(sigmas).detach().flatten().tolist()
+        levels = _floats(torch.as_tensor(sigmas))
         check_sigmas(levels)
         if family not in ("ve", "flow"):
             raise ValueError(f"family is {family!r}: choose ve or flow")
@@ -204,7 +204,7 @@ class Detailer:
                     f"x has shape {tuple(stream.shape)}: give (batch, channels, *space) with one to three space axes"
                 )
         lead = streams(x)[0]
-        levels: list[float] = sigma.detach().flatten().tolist()
+        levels = _floats(sigma)
         if len(levels) not in (1, len(lead)):
             raise ValueError(f"sigma has {len(levels)} values for a batch of {len(lead)}: give one, or one per sample")
         check_sigmas(levels, "sigma")
@@ -217,6 +217,11 @@ class Detailer:
                     f"give ({len(lead)} or 1, 1, *space) with {lead.ndim - 2} space axes"
                 )
         return levels[0]
+
+
+def _floats(values: Tensor) -> list[float]:
+    """Values as floats, in one transfer from the device."""
+    return [float(v) for v in values.detach().reshape(-1).cpu()]
 
 
 def _ones(like: Tensor) -> Tensor:

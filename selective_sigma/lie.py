@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .settings import Family, Lie
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .settings import Family, Lie
 
 SMALLEST = 1e-6
 """Least share of the noise level that is still told: a model cannot be told of none."""

@@ -8,10 +8,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .lie import SMALLEST, noise_to_signal
-from .settings import Family, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .settings import Family, Settings
 
 CHURN = math.sqrt(2.0)
 """A sampler's own noise raises sigma_hat by at most this factor (Karras et al. 2022, algorithm 2)."""
