@@ -124,14 +124,14 @@ class Detailer:
             self.report.skip("first")
             return Output(plain.denoised, plain.others, "plain", now.index)
         lied = self._call(evaluate, call)
-        if mask is None:
-            mask = self._mask(plain, lied, level, masks)
-            self._show(mask, level, now)
+        made = self._mask(plain, lied, level, masks) if mask is None else mask
         usable = finite(plain) & finite(lied)
         self.report.count_finite(usable)
-        clean = each(partial(_only, usable=usable), mask)
-        others = {name: each(_blend, value, lied.others[name], clean) for name, value in plain.others.items()}
-        return Output(each(_blend, plain.denoised, lied.denoised, clean), others, "blended", now.index, mask)
+        made = each(partial(_only, usable=usable), made)
+        if mask is None:
+            self._show(made, level, now)
+        others = {name: each(_blend, value, lied.others[name], made) for name, value in plain.others.items()}
+        return Output(each(_blend, plain.denoised, lied.denoised, made), others, "blended", now.index, made)
 
     def _plain(self, evaluate: Evaluate, x: Latent, sigma: Tensor, now: Step) -> Output:
         plain = self._call(evaluate, Call(x, sigma, "plain", now.index, sigma))
