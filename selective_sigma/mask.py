@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ def response(plain: Tensor, lied: Tensor, coverage: float, noise: float, within:
     Returns:
         (batch, 1, *space), float32; NaN in a sample whose predictions are not finite.
     """
-    held = detail(plain)
-    added = detail(lied.float().sub_(plain) if lied.dtype != plain.dtype else (lied - plain).float())
+    plain = plain.float()
+    held, added = detail(plain), detail(lied.float() - plain)
     held0 = mean(held, within).add_(NOISE_FLOOR * noise * noise)
     added0 = mean(added, within)
     # k / q, with the means gathered into one factor a sample.
@@ -61,8 +60,8 @@ def response(plain: Tensor, lied: Tensor, coverage: float, noise: float, within:
 
 
 def detail(values: Tensor) -> Tensor:
-    """Energy of fine detail, smoothed: mean over channels of (z - blur(z))^2, (batch, 1, *space), float32."""
-    energy = (values - blur(values)).square_().mean(1, keepdim=True, dtype=torch.float32)
+    """Energy of fine detail, smoothed: mean over channels of (z - blur(z))^2; float32 to (batch, 1, *space)."""
+    energy = blur(values).sub_(values).square_().mean(1, keepdim=True)
     for _ in range(ROUNDS):
         energy = blur(energy)
     return energy
