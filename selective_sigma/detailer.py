@@ -90,6 +90,9 @@ class Detailer:
         self._stream_sigma = stream_sigma
         self._published: list[PublishedMask] = []
         self._one_pass = settings.coverage >= 1 and settings.mask_override == "off" and limit is None
+        # A mask that coverage or override decide has no first step without one.
+        decided = settings.coverage >= 1 or settings.mask_override != "off"
+        self._remembers = settings.mask_source != "response" and not decided
         self._record = record
 
     def step(self, evaluate: Evaluate, x: Latent, sigma: Tensor, mask: Latent | None = None) -> Output:
@@ -119,8 +122,8 @@ class Detailer:
             self._show(mask, level, now)
             return Output(lied.denoised, lied.others, "lied", now.index, mask)
         plain = self._call(evaluate, Call(x, sigma, "plain", now.index, sigma))
-        masks = None if self.settings.mask_source == "response" else self._remembered(plain.denoised, x)
-        if mask is None and masks is not None and None in masks:
+        masks = self._remembered(plain.denoised, x) if mask is None and self._remembers else None
+        if masks is not None and None in masks:
             self.report.skip("first")
             return Output(plain.denoised, plain.others, "plain", now.index)
         lied = self._call(evaluate, call)

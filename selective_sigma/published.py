@@ -46,11 +46,15 @@ class PublishedMask:
         if previous is None:
             return None
         moved = (denoised.detach() - resample(previous, denoised.shape[2:])).abs_()
-        fresh = stretch(moved.mean(1, keepdim=True, dtype=torch.float32), s.mask_clip_percentile, self._within)
-        if self._memory is not None:
-            memory = resample(self._memory, fresh.shape[2:])
-            # A sample in which the model said nothing usable leaves its mask as it was.
-            fresh = torch.where(fresh.isfinite(), torch.lerp(fresh, memory, s.ema), memory)
+        moved = moved.mean(1, keepdim=True, dtype=torch.float32)
+        fresh = stretch(moved, s.mask_clip_percentile, self._within)
+        memory = None if self._memory is None else resample(self._memory, fresh.shape[2:])
+        # A sample in which the model said nothing usable leaves its mask as it was.
+        usable = moved.sum(tuple(range(1, moved.ndim)), keepdim=True).isfinite()
+        if memory is None:
+            fresh = torch.where(usable, fresh, 0.0)
+        else:
+            fresh = torch.where(usable, torch.lerp(fresh, memory, s.ema), memory)
         self._memory = fresh
         return self._finish(fresh)
 

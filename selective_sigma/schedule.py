@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from .settings import Family, Settings
 
-CHURN = math.sqrt(2.0)
-"""A sampler's own noise raises sigma_hat by at most this factor (Karras et al. 2022, algorithm 2)."""
+CHURN = math.sqrt(2.0) * (1 + 1e-6)
+"""A sampler's own noise raises sigma_hat by at most this factor (Karras et al. 2022, algorithm 2), up to rounding."""
 LAST = 0.5
 """Share of the lie at the step that ends at zero noise, which passes on all of the lie's effect.
 
@@ -67,6 +67,7 @@ class Schedule:
         first = next((i for i, sigma in enumerate(sigmas) if sigma > 0), len(sigmas))
         levels = sigmas[first:]
         self.steps: list[Step] = []
+        self._linear = False
         if weights is not None and len(weights) != max(len(sigmas) - 1, 0):
             raise ValueError(f"weights has {len(weights)} values for {len(sigmas)} sigmas: give one per step")
         # An ascending run adds noise (unsampling); there is no detail to add on the way up.
@@ -88,15 +89,21 @@ class Schedule:
         for i, ((a, b), efold, dose) in enumerate(zip(pairwise(levels), efolds, doses, strict=True)):
             reason = "" if dose else "every" if efold else "window"
             self.steps.append(Step(first + i, a, b, -math.expm1(-dose), reason))
+        # As published. Where a step stands for others, its calls must all be in or all be out.
+        self._linear = settings.mask_source != "response" and settings.every == 1
 
     def at(self, sigma: float) -> Step:
         """The step that a call at ``sigma`` belongs to; ``OUTSIDE`` for what is in none.
 
         By value and never by call count: samplers call several times a step, or in between.
         """
-        for step in self.steps:
+        for i, step in enumerate(self.steps):
             if step.low < sigma <= step.high:
-                return step
+                if not self._linear or sigma == step.high or i + 1 == len(self.steps):
+                    return step
+                share = (step.high - sigma) / (step.high - step.low)
+                strength = step.strength + share * (self.steps[i + 1].strength - step.strength)
+                return replace(step, strength=strength)
         if self.steps:
             # Added noise lifts a step's call above its level; a last look lies on a part run's lowest level.
             if self.steps[0].high < sigma <= self.steps[0].high * CHURN:
@@ -120,7 +127,7 @@ def shares(levels: Sequence[float], start: float, end: float) -> tuple[float, fl
 def _lengths(levels: Sequence[float], family: Family) -> list[float]:
     """E-folds of noise to signal that each step covers; infinite for one that ends at zero."""
     ratios = [noise_to_signal(level, family) for level in levels]
-    return [math.log(a / b) if b > 0 else math.inf for a, b in pairwise(ratios)]
+    return [math.log(a / b) if a > 0 and b > 0 else math.inf for a, b in pairwise(ratios)]
 
 
 def _due(efolds: Sequence[float], lengths: Sequence[float], every: int) -> list[float]:
