@@ -1,57 +1,82 @@
 """An analytic denoiser and plain sampler loops to run the core in."""
 
-import itertools
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from selective_sigma import Detailer, Prediction, Settings
+from selective_sigma import Call, Detailer, Prediction, Settings
+from selective_sigma.schedule import LONG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+IMAGE = (2, 4, 12, 12)
+SHAPES = [(2, 3, 24), (2, 4, 8, 10), (2, 3, 3, 6, 8)]
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
-def sigmas(steps: int, top: float = 10.0, low: float = 0.05) -> torch.Tensor:
+def karras(steps: int, top: float = 10.0, low: float = 0.05) -> Tensor:
+    """(steps + 1,) float32, descending to zero."""
     levels = torch.linspace(1, 0, steps) * (top ** (1 / 7) - low ** (1 / 7)) + low ** (1 / 7)
     return torch.cat([levels**7, torch.zeros(1)])
 
 
-def each(sigma: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return sigma.reshape(-1, *[1] * (like.ndim - 1))
+def short_steps(steps: int, family: str = "ve", top: float = 10.0) -> Tensor:
+    """(steps + 1,) float32 to zero, in even steps of noise to signal short enough to lend their dose."""
+    ratios = top * torch.exp(-0.5 * LONG * torch.arange(steps))
+    return torch.cat([ratios if family == "ve" else ratios / (1 + ratios), torch.zeros(1)])
+
+
+def levels_of(family: str, steps: int) -> Tensor:
+    return karras(steps) if family == "ve" else torch.linspace(1, 0, steps + 1)
 
 
 class Denoiser:
     """Exact for a Gaussian prior whose variance differs from pixel to pixel: smooth in x and sigma."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 0):
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype = torch.float64, family: str = "ve", seed: int = 0):
         draw = torch.Generator().manual_seed(seed)
         self.variance = torch.rand(shape[1:], generator=draw, dtype=torch.float64) ** 2 + 0.01
         self.mean = torch.randn(shape[1:], generator=draw, dtype=torch.float64)
-        self.dtype = dtype
-        self.calls = 0
-        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.dtype, self.family = dtype, family
+        self.seen: list[Call] = []
 
-    def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> Prediction:
-        self.calls += 1
-        self.seen.append((x, sigma))
-        noise = each(sigma.double(), x) ** 2
-        gain = self.variance / (self.variance + noise)
-        denoised = self.mean + gain * (x.double() - self.mean)
-        return Prediction(denoised.to(self.dtype), ((denoised * 0.5).to(self.dtype),))
+    def __call__(self, call: Call) -> Prediction:
+        self.seen.append(call)
+        assert isinstance(call.x, torch.Tensor)
+        denoised = self.denoise(call.x, call.sigma)
+        return Prediction(denoised, {"half": denoised * 0.5})
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        s = sigma.double().reshape(-1, *[1] * (x.ndim - 1))
+        alpha = 1.0 if self.family == "ve" else 1.0 - s
+        gain = self.variance * alpha / (self.variance * alpha**2 + s**2)
+        return (self.mean + gain * (x.double() - alpha * self.mean)).to(self.dtype)
 
 
-def start(shape: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 1, top: float = 10.0) -> torch.Tensor:
+def start(shape: Sequence[int], dtype: torch.dtype = torch.float64, seed: int = 1, top: float = 10.0) -> Tensor:
     return (torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * top).to(dtype)
 
 
-def euler(step, x: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """``step(x, sigma)`` gives denoised."""
-    for now, then in itertools.pairwise(levels):
+def euler(step: Callable[[Tensor, Tensor], Any], x: Tensor, levels: Tensor) -> Tensor:
+    """``step(x, sigma)`` gives denoised. The same on both families."""
+    for now, then in pairwise(levels):
         denoised = step(x, now)
         x = denoised + (x - denoised) * (then / now).to(x.dtype)
     return x
 
 
-def detailed(model, x, levels, settings: Settings, **more) -> tuple[torch.Tensor, Detailer]:
-    detailer = Detailer(settings, levels, **more)
-    return euler(lambda x, sigma: detailer.step(model, x, sigma).denoised, x, levels), detailer
+def bare(model: Denoiser, x: Tensor, levels: Tensor, sampler: Callable[..., Tensor] = euler) -> Tensor:
+    return sampler(model.denoise, x, levels)
 
 
-def plain(model, x, levels) -> torch.Tensor:
-    return euler(lambda x, sigma: model(x, sigma).denoised, x, levels)
+def detailed(
+    model: Any, x: Tensor, levels: Tensor, settings: Settings, sampler: Callable[..., Tensor] = euler, **more: Any
+) -> tuple[Tensor, Detailer]:
+    detailer = Detailer(settings, levels, getattr(model, "family", "ve"), **more)
+    return sampler(lambda x, sigma: detailer.step(model, x, sigma).denoised, x, levels), detailer

@@ -1,6 +1,6 @@
-"""Identities, the blend, the published method: what a step is."""
+"""THE STEP: the blend, what it returns and counts, samples apart, masks shared, streams."""
 
-import itertools
+from __future__ import annotations
 
 import pytest
 import torch
@@ -9,213 +9,199 @@ from hypothesis import strategies as st
 
 from selective_sigma import Detailer, Prediction, Settings
 from selective_sigma.detailer import _blend
-from selective_sigma.schedule import flat
 from selective_sigma.settings import CHOICES
 
-from .runs import Denoiser, detailed, each, euler, plain, sigmas, start
+from .runs import DTYPES, IMAGE, SHAPES, Denoiser, bare, detailed, euler, karras, start
 
-SHAPES = [(2, 3, 24), (2, 4, 8, 10), (2, 3, 3, 6, 8)]
-DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 SOURCES = CHOICES["mask_source"]
-PASSES = CHOICES["passes"]
-IMAGE = (2, 4, 12, 12)
-
-
-def full_lie(model, x, levels, strength=0.1):
-    """One lied call per step, written from method.md sections 1 and 5."""
-    weights = iter(flat(len(levels) - 1))
-
-    def step(x, sigma):
-        keep = torch.tensor(1.0) - torch.tensor(strength * next(weights), dtype=torch.float32)
-        return model(x, (sigma * keep).expand(len(x))).denoised
-
-    return euler(step, x, levels)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("family", ["ve", "flow"])
-def test_identities_bit_for_bit(dtype, shape, family):
-    levels = sigmas(10) if family == "ve" else torch.linspace(1, 0, 11)
-    x, model = start(shape, dtype, top=float(levels[0])), Denoiser(shape, dtype)
-    bare = plain(model, x, levels)
-    model.calls = 0
-    zeros, run = detailed(model, x, levels, Settings(mask_override="zeros"), family=family)
-    assert torch.equal(zeros, bare)
-    # The check is on the blend itself: both passes, wherever the schedule is on.
-    assert run.report.lied == sum(w > 0 for w in flat(10))
-    assert model.calls == run.report.calls
-    ones, _ = detailed(model, x, levels, Settings(mask_override="ones"), family=family)
-    full, run = detailed(model, x, levels, Settings(coverage=1.0), family=family)
-    assert torch.equal(ones, full)
-    assert not torch.equal(ones, bare)
-    assert run.report.calls == 10
-    if family == "ve":
-        assert torch.equal(full, full_lie(model, x, levels))
-    for idle in (Settings(strength=0.0), Settings(coverage=0.0)):
-        result, run = detailed(model, x, levels, idle, family=family)
-        assert torch.equal(result, bare)
-        assert run.report.as_dict() == {
-            "steps": 10, "calls": 10, "true": 10, "lied": 0, "held": 0, "nonfinite": 0, "skipped": {"idle": 10},
-        }  # fmt: skip
-
-
-@pytest.mark.parametrize("passes", PASSES)
-def test_a_plain_step_returns_the_very_tensors(passes):
-    levels, kept = sigmas(10), []
-
-    def model(x, sigma):
-        kept.append((x, sigma, Prediction(x * 0.5, (x * 2,))))
-        return kept[-1][2]
-
-    x = start(IMAGE)
-    detailer = Detailer(Settings(passes=passes), levels)
-    assert detailer.step(model, x, levels[0]) is kept[0][2]
-    assert kept[0][0] is x
-    assert kept[0][1].data_ptr() == levels.data_ptr()
+ALL = {"every": 1, "start": 0.0}
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_the_blend_is_linear_in_the_mask(a, b, share):
-    n, d = (Prediction(start(IMAGE, seed=s), (start(IMAGE, seed=s + 2),)) for s in (0, 1))
+def test_the_blend_is_linear_in_the_mask_and_exact_at_both_ends(a, b, share):
+    plain, lied = start(IMAGE, seed=0), start(IMAGE, seed=1)
 
     def at(value):
-        return _blend(n, d, torch.full((2, 1, 12, 12), value, dtype=torch.float64))
+        return _blend(plain, lied, torch.full((2, 1, 12, 12), value, dtype=torch.float64))
 
-    middle, low, high = at(a + share * (b - a)), at(a), at(b)
-    for m, lo, hi in zip(
-        (middle.denoised, *middle.alike), (low.denoised, *low.alike), (high.denoised, *high.alike), strict=True
-    ):
-        torch.testing.assert_close(m, lo + share * (hi - lo), rtol=1e-9, atol=1e-9)
-    assert torch.equal(at(0.0).denoised, n.denoised)
-    assert torch.equal(at(1.0).alike[0], d.alike[0])
+    torch.testing.assert_close(at(a + share * (b - a)), at(a) + share * (at(b) - at(a)), rtol=1e-9, atol=1e-9)
+    assert torch.equal(at(0.0), plain)
+    assert torch.equal(at(1.0), lied)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_rounded_once(dtype):
-    n, d = start(IMAGE, dtype, 0), start(IMAGE, dtype, 1)
-    mask = torch.rand(2, 1, 12, 12)
-    exact = (n.double() * (1 - mask.double()) + d.double() * mask.double()).to(dtype)
-    blended = _blend(Prediction(n), Prediction(d), mask).denoised
+    plain, lied, mask = start(IMAGE, dtype, 0), start(IMAGE, dtype, 1), torch.rand(2, 1, 12, 12)
+    exact = (plain.double() * (1 - mask.double()) + lied.double() * mask.double()).to(dtype)
+    blended = _blend(plain, lied, mask)
     assert blended.dtype == dtype
     assert (blended != exact).double().mean() < 0.01
-
-
-def test_half_is_half():
-    levels = sigmas(10)
-    model, x = Denoiser(IMAGE), start(IMAGE)
-    half = Detailer(Settings(mask_override="half"), levels).step(model, x, levels[4])
-    true, lied = model(x, levels[4]), model(x, levels[4] * 0.9)
-    for h, t, d in zip(
-        (half.denoised, *half.alike), (true.denoised, *true.alike), (lied.denoised, *lied.alike), strict=True
-    ):
-        torch.testing.assert_close(h, (t + d) / 2, rtol=1e-6, atol=1e-6)
-
-
-def published(model, x, levels, strength, coverage, ema=0.9, clip=0.2):
-    """The published method, from method.md sections 2 and 5: one Euler run."""
-    weights = flat(len(levels) - 1)
-    previous = memory = None
-    for i, (now, then) in enumerate(itertools.pairwise(levels)):
-        true = model(x, now).denoised
-        denoised = true
-        if weights[i]:
-            if previous is not None:
-                moved = (true - previous).abs().mean(1, keepdim=True)
-                low = torch.quantile(moved.flatten(1), clip, dim=1).reshape(-1, 1, 1, 1)
-                high = torch.quantile(moved.flatten(1), 1 - clip, dim=1).reshape(-1, 1, 1, 1)
-                fresh = (moved.clamp(low, high) - low) / (high - low)
-                memory = fresh if memory is None else ema * memory + (1 - ema) * fresh
-                mask = (memory + 2 * (coverage - 0.5)).clamp(0, 1)
-                lied = model(x, now * (1 - strength * weights[i])).denoised
-                denoised = (1 - mask) * true + mask * lied
-            previous = true
-        x = denoised + (then / now) * (x - denoised)
-    return x
-
-
-@pytest.mark.parametrize("coverage", [0.4, 0.5, 0.7])
-@pytest.mark.parametrize("strength", [0.1, 0.5, -0.3])
-@pytest.mark.parametrize("steps", [6, 20])
-def test_equal_to_the_published_method(coverage, strength, steps):
-    shape, levels = (2, 4, 80, 72), sigmas(steps).double()
-    model, x = Denoiser(shape), start(shape)
-    chosen = Settings(
-        strength=strength, coverage=coverage, mask_source="change_published", passes="two", lie="fixed_input"
-    )
-    result, _ = detailed(model, x, levels, chosen)
-    expected = published(model, x, levels, strength, coverage)
-    bare = plain(model, x, levels)
-    assert (result - expected).norm() / expected.norm() < 1e-5
-    assert (result - expected).norm() / (expected - bare).norm() < 1e-3
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("passes", PASSES)
-def test_runs_in_every_type_and_rank(dtype, shape, source, passes):
-    levels = sigmas(12)
-    model, x = Denoiser(shape, dtype), start(shape, dtype)
-    result, run = detailed(model, x, levels, Settings(strength=0.5, mask_source=source, passes=passes), record=True)
-    bare = plain(model, x, levels)
-    assert result.dtype == dtype
-    assert result.isfinite().all()
-    assert 0.001 < (result - bare).double().norm() / bare.double().norm() < 0.5
-    assert run.mask.shape == (2, 1, *shape[2:])
-    assert all(m.min() >= 0 and m.max() <= 1 for _, m in run.masks)
-    assert [round(s, 4) for s, _ in run.masks] == [round(float(levels[i]), 4) for i in range(12) if flat(12)[i]][
-        -len(run.masks) :
-    ]
+def test_a_blended_step_is_made_of_both_calls_under_its_mask(source, shape, dtype):
+    levels, x, model = karras(12), start(shape, dtype), Denoiser(shape, dtype)
+    detailer, blended = Detailer(Settings(strength=0.5, mask_source=source), levels, record=True), []
+    for i, sigma in enumerate(levels[:-1]):
+        model.seen.clear()
+        out = detailer.step(model, x, sigma)
+        plain, lied = (model.denoise(call.x, call.sigma) for call in (model.seen[0], model.seen[-1]))
+        assert out.index == i
+        assert out.kind == ("plain" if len(model.seen) == 1 else "blended")
+        assert out.denoised.dtype == dtype
+        if out.kind == "blended":
+            blended.append(i)
+            assert [call.kind for call in model.seen] == ["plain", "lied"]
+            assert out.mask is detailer.mask is detailer.masks[-1].mask
+            assert out.mask.dtype == torch.float32
+            assert out.mask.shape == (shape[0], 1, *shape[2:])
+            assert 0 <= out.mask.min() < out.mask.max() <= 1
+            m = out.mask.double()
+            expected = (plain.double() * (1 - m) + lied.double() * m).to(dtype)
+            torch.testing.assert_close(out.denoised, expected)
+            torch.testing.assert_close(out.others["half"], expected * 0.5)
+        x = out.denoised + (x - out.denoised) * (levels[i + 1] / sigma).to(dtype)
+    steps = {step.index: step for step in detailer._schedule.steps}
+    assert [record.step for record in detailer.masks] == blended
+    assert all((r.sigma, r.strength) == (steps[r.step].high, steps[r.step].strength) for r in detailer.masks)
+    due = [i for i, step in steps.items() if step.strength]
+    assert blended == (due[1:] if source == "change" else due)
+
+
+def test_masks_are_kept_only_when_asked_for():
+    levels, model, x = karras(12), Denoiser(IMAGE), start(IMAGE)
+    for coverage in (0.5, 1.0):
+        _, run = detailed(model, x, levels, Settings(coverage=coverage))
+        assert run.masks == []
+        assert run.mask.shape == (2, 1, 12, 12)
+        _, run = detailed(model, x, levels, Settings(coverage=coverage), record=True)
+        assert len(run.masks) == run.report.lied
+    assert torch.equal(run.mask, torch.ones(2, 1, 12, 12))
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("passes", PASSES)
 @pytest.mark.parametrize("coverage", [0.1, 0.5, 1.0])
-def test_a_sample_does_not_depend_on_its_batch(source, passes, coverage):
-    """Also where samples stand at sigmas of their own, so that they refresh at other times."""
-    shape = (3, 4, 8, 8)
+def test_a_sample_does_not_depend_on_its_batch(source, coverage):
+    shape, levels = (3, 4, 8, 8), karras(16)
     model, x = Denoiser(shape), start(shape)
     x[2] *= 30
-    levels = sigmas(24)
-    chosen = Settings(mask_source=source, passes=passes, coverage=coverage, strength=0.4)
-    # The two sources kept for comparison begin with the batch's first active step: there, in step.
-    lag = [0, 0, 0] if source in ("change_published", "first") else [0, 2, 7]
-    rows = [[levels[max(i - j, 0)] for i in range(24)] for j in lag]
-
-    def run(members):
-        detailer, latent = Detailer(chosen, levels), x[members]
-        for i in range(23):
-            now, then = (torch.stack([rows[j][k] for j in members]) for k in (i, i + 1))
-            d = detailer.step(model, latent, now).denoised
-            latent = d + (latent - d) * each(then / now, latent)
-        return latent, detailer
-
-    whole, _ = run([0, 1, 2])
+    chosen = Settings(mask_source=source, coverage=coverage, strength=0.4)
+    whole, _ = detailed(model, x, levels, chosen)
     for j in range(3):
-        alone, _ = run([j])
-        assert torch.allclose(whole[j : j + 1], alone, rtol=1e-6, atol=1e-7), (whole[j] - alone[0]).abs().max()
-
-
-def test_every_tensor_is_blended_alike():
-    levels = sigmas(20)
-    model, x = Denoiser(IMAGE), start(IMAGE)
-    for passes in PASSES:
-        detailer = Detailer(Settings(passes=passes), levels)
-        for i in range(18):
-            result = detailer.step(model, x, levels[i])
-            torch.testing.assert_close(result.alike[0], result.denoised * 0.5)
-            x = start(IMAGE, seed=i, top=float(levels[i]))
+        alone, _ = detailed(model, x[j : j + 1], levels, chosen)
+        torch.testing.assert_close(whole[j : j + 1], alone, rtol=1e-6, atol=1e-7)
 
 
 def test_two_runs_never_meet():
-    levels = sigmas(14)
-    model, x = Denoiser(IMAGE), start(IMAGE)
-    alone, _ = detailed(model, x, levels, Settings())
-    one, two = (Detailer(Settings(), levels) for _ in range(2))
+    levels, model, x = karras(14), Denoiser(IMAGE), start(IMAGE)
+    for source in SOURCES:
+        alone, _ = detailed(model, x, levels, Settings(mask_source=source))
+        one, two = (Detailer(Settings(mask_source=source), levels) for _ in range(2))
 
-    def step(x, sigma):
-        two.step(model, start(IMAGE, seed=9), sigma)
-        return one.step(model, x, sigma).denoised
+        def step(x, sigma, one=one, two=two):
+            two.step(model, start(IMAGE, seed=9), sigma)
+            return one.step(model, x, sigma).denoised
 
-    assert torch.equal(euler(step, x, levels), alone)
+        assert torch.equal(euler(step, x, levels), alone)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_one_mask_shared_by_several_calls_of_a_step(source):
+    """As hosts do that call their model for cond and for uncond: the second sees the first's mask, and leaves it."""
+    levels, cond, uncond = karras(12), Denoiser(IMAGE), Denoiser(IMAGE, seed=3)
+    detailer = Detailer(Settings(mask_source=source), levels)
+    x, expected = start(IMAGE), detailed(cond, start(IMAGE), levels, Settings(mask_source=source))[0]
+    for i, sigma in enumerate(levels[:-1]):
+        first = detailer.step(cond, x, sigma)
+        if first.mask is not None:
+            uncond.seen.clear()
+            second = detailer.step(uncond, x, sigma, mask=first.mask)
+            plain, lied = (uncond.denoise(call.x, call.sigma) for call in uncond.seen)
+            torch.testing.assert_close(second.denoised, plain + (lied - plain) * first.mask.double())
+            assert torch.equal(second.mask, first.mask)
+            assert detailer.mask is first.mask
+        x = first.denoised + (x - first.denoised) * (levels[i + 1] / sigma)
+    assert torch.equal(x, expected)
+    assert detailer.report.lied >= 6
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_streams_are_stepped_as_if_alone_and_blended_alike(source):
+    shapes = [(2, 4, 8, 8), (2, 3, 20)]
+    models, levels = [Denoiser(shape, seed=i) for i, shape in enumerate(shapes)], karras(12)
+    x = [start(shape, seed=i) for i, shape in enumerate(shapes)]
+    chosen = Settings(mask_source=source, strength=0.3)
+    alone = [detailed(model, value, levels, chosen)[0] for model, value in zip(models, x, strict=True)]
+
+    def model(call):
+        said = [m.denoise(value, call.sigma) for m, value in zip(models, call.x, strict=True)]
+        return Prediction(said, {"half": [value * 0.5 for value in said]})
+
+    detailer = Detailer(chosen, levels)
+    for i, sigma in enumerate(levels[:-1]):
+        out = detailer.step(model, x, sigma)
+        for value, half in zip(out.denoised, out.others["half"], strict=True):
+            torch.testing.assert_close(half, value * 0.5)
+        x = [d + (value - d) * (levels[i + 1] / sigma) for d, value in zip(out.denoised, x, strict=True)]
+    assert [tuple(m.shape) for m in detailer.mask] == [(2, 1, 8, 8), (2, 1, 20)]
+    for together, single in zip(x, alone, strict=True):
+        torch.testing.assert_close(together, single, rtol=1e-6, atol=1e-7)
+
+
+def test_limit_and_within_concern_the_first_stream():
+    levels, x = karras(12), [start((1, 4, 8, 8)), start((1, 4, 8, 8), seed=2)]
+
+    def model(call):
+        return Prediction([Denoiser((1, 4, 8, 8)).denoise(value, call.sigma) for value in call.x])
+
+    free, bound = Detailer(Settings(**ALL), levels), Detailer(Settings(**ALL), levels, limit=torch.zeros(1, 1, 4, 4))
+    free.step(model, x, levels[6])
+    bound.step(model, x, levels[6])
+    assert torch.equal(bound.mask[0], torch.zeros(1, 1, 8, 8))
+    assert torch.equal(bound.mask[1], free.mask[1])
+    assert free.mask[1].max() > 0
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_latents_grow_and_batches_change(source):
+    levels = karras(20)
+    detailer, blended = Detailer(Settings(mask_source=source, **ALL), levels), 0
+    for i in range(20):
+        shape = (2, 4, 8, 8) if i < 7 else (2, 4, 12, 16) if i < 12 else (1, 4, 12, 16) if i < 15 else (3, 4, 12, 16)
+        out = detailer.step(Denoiser(shape), start(shape, seed=i), levels[i])
+        assert out.denoised.shape == shape
+        assert out.denoised.isfinite().all()
+        blended += out.kind == "blended" and out.mask.shape == (shape[0], 1, *shape[2:])
+    assert blended >= 14
+
+
+def test_one_level_per_call_however_it_is_shaped():
+    levels, model, x = karras(14), Denoiser(IMAGE), start(IMAGE)
+    for sigma in levels[4:9]:
+        outs = [Detailer(Settings(), levels).step(model, x, s) for s in (sigma, sigma.reshape(1), sigma.expand(2))]
+        assert torch.equal(outs[0].denoised, outs[1].denoised)
+        assert torch.equal(outs[0].denoised, outs[2].denoised)
+    assert model.seen[-1].sigma.shape == (2,)
+
+
+def test_calls_outside_the_run_are_plain_and_say_so():
+    model, x, levels = Denoiser(IMAGE), start(IMAGE), karras(10)
+    for sigmas, asked in ((levels.flip(0), levels), (levels, torch.tensor([0.0, 99.0])), ([], torch.tensor([1.0]))):
+        detailer = Detailer(Settings(**ALL), sigmas)
+        for sigma in asked:
+            out = detailer.step(model, x, sigma)
+            assert (out.kind, out.index) == ("plain", -1)
+            assert model.seen[-1].index == -1
+        assert detailer.report.skipped == {"outside": len(asked)}
+
+
+def test_the_effect_grows_with_strength_and_turns_with_its_sign():
+    model, x, levels = Denoiser(IMAGE), start(IMAGE), karras(20)
+    expected = bare(model, x, levels)
+    moved = {s: detailed(model, x, levels, Settings(strength=s))[0] - expected for s in (-0.1, 0.05, 0.1, 0.2)}
+    sizes = [float(moved[s].norm()) for s in (0.05, 0.1, 0.2)]
+    assert sizes[1] / sizes[0] == pytest.approx(2, rel=0.2)
+    assert sizes[2] / sizes[1] == pytest.approx(2, rel=0.3)
+    assert torch.nn.functional.cosine_similarity(moved[-0.1].flatten(), -moved[0.1].flatten(), 0) > 0.9

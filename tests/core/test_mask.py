@@ -1,5 +1,6 @@
+"""WHERE: the response mask, and the pieces that it is made of."""
+
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -7,186 +8,164 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selective_sigma import Settings
-from selective_sigma.mask import Mask, blur, change, check_map, resample, structure
-from selective_sigma.percentile import stretch
-from selective_sigma.settings import CHOICES
+from selective_sigma.mask import blur, check_map, detail, mean, odds, resample, response
 
-from .runs import start
+from .runs import DTYPES, start
 
-SOURCES = CHOICES["mask_source"]
 SPACES = [(33,), (9, 10), (3, 5, 6)]
 pools = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-def made(mask: Mask, denoised, x=None, decay=0.0):
-    x = denoised if x is None else x
-    return mask.make(denoised, x, torch.full((len(denoised),), decay))
+def pair(shape=(2, 4, 12, 16), dtype=torch.float32, lie=0.05):
+    """A plain prediction and one under a lie, without more to them."""
+    plain = start(shape, dtype, 0, top=1.0)
+    return plain, (plain + lie * start(shape, dtype, 1, top=1.0)).to(dtype)
+
+
+def halves(texture=1.0, grain=0.05, smooth=0.01, size=32):
+    """Left flat but for a little of everything, right textured; the lie adds as much grain to both."""
+    plain = start((1, 4, size, size), torch.float32, 0, top=1.0)
+    plain[..., : size // 2] *= smooth
+    plain[..., size // 2 :] *= texture
+    return plain, plain + grain * start(plain.shape, torch.float32, 1, top=1.0)
 
 
 @pytest.mark.parametrize("space", [*SPACES, (1,), (1, 7), (1, 1, 3)])
 def test_blur_is_the_mean_of_neighbours(space):
-    values = start((2, 1, *space))
+    values = start((2, 3, *space))
     before = values.clone()
     repeated = F.pad(values, [1, 1] * len(space), mode="replicate")
     torch.testing.assert_close(blur(values), pools[len(space)](repeated, 3, 1))
     assert torch.equal(values, before)
 
 
-def test_change_is_the_mean_move_over_channels():
-    a, b = start((2, 3, 4, 5)), start((2, 3, 4, 5), seed=2)
-    torch.testing.assert_close(change(a, b), (a - b).abs().mean(1, keepdim=True).float())
-    assert change(a.half(), b.half()).dtype == torch.float32
-
-
-@pytest.mark.parametrize("axis", [2, 3])
-def test_structure_lights_edges_only(axis):
-    picture = torch.zeros(1, 2, 8, 8)
-    picture.narrow(axis, 4, 4).fill_(1)
-    lit = structure(picture)
-    assert lit.shape == (1, 1, 8, 8)
-    assert (lit.narrow(axis, 3, 2) == 1).all()
-    assert lit.sum() == 16
-    torch.testing.assert_close(structure(picture * 3 + 5), lit * 9)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("coverage", [0.2, 0.5, 0.8])
-def test_masks_are_in_range(dtype, space, source, coverage):
-    mask = Mask(Settings(mask_source=source, coverage=coverage))
-    mask.observe(start((2, 3, *space), dtype))
-    for seed in range(3):
-        m = made(mask, start((2, 3, *space), dtype, seed), decay=0.5 if seed > 1 else 0.0)
-        if seed == 0 and source == "change_published":
-            assert m is None
-            continue
-        assert m.shape == (2, 1, *space)
-        assert m.dtype == torch.float32
-        assert m.min() >= 0
-        assert m.max() <= 1
-        assert m.min() < m.max()
+def test_detail_is_the_energy_of_what_blur_takes_away(space):
+    values = start((2, 3, *space))
+    assert detail(values).shape == (2, 1, *space)
+    # Blurring moves energy about and adds none (up to what a border repeats); it grows as the square.
+    inside = torch.zeros(1, 1, 41, dtype=torch.float64)
+    inside[..., 20] = 1
+    taken = ((inside - blur(inside)) ** 2).sum()
+    assert float(detail(inside).sum()) == pytest.approx(float(taken), rel=1e-6)
+    assert (detail(inside) > 0).sum() > 3
+    torch.testing.assert_close(detail(values * 3 + 5), detail(values) * 9, rtol=1e-4, atol=1e-6)
+    assert detail(torch.full((1, 2, *space), 7.0, dtype=torch.float64)).max() < 1e-25
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_samples_do_not_see_each_other(source):
-    whole, alone = Mask(Settings(mask_source=source)), Mask(Settings(mask_source=source))
-    for seed in range(3):
-        d = start((3, 2, 8, 8), torch.float32, seed) * torch.tensor([1.0, 50.0, 0.02]).reshape(3, 1, 1, 1)
-        a, b = made(whole, d, decay=0.3), made(alone, d[2:], decay=0.3)
-    assert torch.equal(a[2:], b)
+def test_mean_is_by_sample_and_over_within():
+    values = start((2, 1, 4, 6))
+    assert mean(values).flatten().tolist() == pytest.approx([float(v.mean()) for v in values])
+    within = torch.zeros(1, 1, 4, 6)
+    within[..., 2:] = 1
+    assert mean(values, within).flatten().tolist() == pytest.approx([float(v[..., 2:].mean()) for v in values])
+    # Resized to the map, and a share counts as a share.
+    assert torch.equal(mean(values, within[..., ::2, ::2] * 0 + 0.5), mean(values, torch.ones(1, 1, 4, 6)))
+    assert mean(values, within * 0).abs().max() == 0
 
 
-@given(st.floats(0, 1))
-def test_coverage_shifts_and_does_not_feed_back(coverage):
-    shifted, middle = (Mask(Settings(mask_source="structure", coverage=c)) for c in (coverage, 0.5))
-    for seed in range(3):
-        d = start((1, 2, 8, 8), torch.float32, seed)
-        a, b = made(shifted, d, decay=0.7), made(middle, d, decay=0.7)
-        torch.testing.assert_close(a, (b + 2 * (coverage - 0.5)).clamp(0, 1), atol=1e-6, rtol=0)
-
-
-@given(st.floats(0, 1))
-def test_memory_is_an_average_with_the_given_decay(decay):
-    mask = Mask(Settings(mask_source="change"))
-    d = [start((1, 2, 8, 8), torch.float32, seed) for seed in range(3)]
-    fresh = [stretch(blur(change(b, a)), 0.2) for a, b in pairwise(d)]
-    mask.observe(d[0])
-    assert torch.equal(made(mask, d[1]), fresh[0])
-    torch.testing.assert_close(
-        made(mask, d[2], decay=decay), decay * fresh[0] + (1 - decay) * fresh[1], atol=1e-6, rtol=0
-    )
-
-
-def test_decay_counts_e_folds_and_not_steps():
-    mask = Mask(Settings(memory=0.7))
-    assert mask.decay(0.0) == 1
-    assert mask.decay(0.7) == pytest.approx(math.exp(-1))
-    assert mask.decay(0.2) * mask.decay(0.3) == pytest.approx(mask.decay(0.5))
-    assert Mask(Settings(memory=0.0)).decay(0.0) == 0
-    assert Mask(Settings(mask_source="change_published", ema=0.8)).decay(3.0) == 0.8
-
-
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_leaves_its_sample_s_memory_alone(source, bad):
-    hurt, sane = (Mask(Settings(mask_source=source)) for _ in range(2))
-    for seed in range(5):
-        d = start((2, 2, 8, 8), torch.float32, seed)
-        h = d.clone()
-        if seed == 3:
-            h[0, 0, 2, 2] = bad
-        last = hurt._memory
-        a, b = made(hurt, h, decay=0.5), made(sane, d, decay=0.5)
-        if a is not None:
-            assert a.isfinite().all()
-            assert torch.equal(a[1], b[1])
-        # structure has no memory to spoil, and first never looks again.
-        if seed == 3 and source not in ("structure", "first"):
-            assert torch.equal(hurt._memory[0], last[0])
-
-
-def test_structure_keeps_a_smooth_picture_dark_and_not_a_busy_one():
-    """A percentile stretch alone would light a fifth of anything."""
-    ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64) + 0.02 * start((1, 3, 64, 64), torch.float32, top=1.0)
-    busy = start((1, 3, 64, 64), torch.float32, top=1.0)
-    smooth, lit = (made(Mask(Settings(mask_source="structure")), d) for d in (ramp, busy))
-    assert smooth.max() < 0.05
-    assert lit.max() == 1
-    assert lit.mean() > 0.2
-    # Whatever the latent's own scale.
-    torch.testing.assert_close(made(Mask(Settings(mask_source="structure")), busy * 100), lit)
-
-
-@pytest.mark.parametrize("source", ["change", "structure"])
-def test_latents_may_grow(source):
-    mask = Mask(Settings(mask_source=source))
-    mask.observe(start((1, 2, 8, 8), torch.float16))
-    for dtype in (torch.float32, torch.float16):
-        for size in (8, 16, 12):
-            for _ in range(2):
-                m = made(mask, start((1, 2, size, size), dtype), decay=0.5)
-                assert m.shape == (1, 1, size, size)
-                assert m.isfinite().all()
-
-
-def test_within_alone_sets_the_scale():
-    """What inpainting keeps may be wild: the mask inside is as if it were not there."""
-    d = start((1, 2, 16, 16), torch.float32)
-    wild = d.clone()
-    wild[..., 8:] *= 1000
-    within = torch.zeros(1, 1, 16, 16)
-    within[..., :6] = 1
-    calm, loud = (made(Mask(Settings(mask_source="structure"), within=within), v) for v in (d, wild))
-    torch.testing.assert_close(calm[..., :6], loud[..., :6])
-    without = made(Mask(Settings(mask_source="structure")), wild)
-    assert (without[..., :6] - loud[..., :6]).abs().max() > 0.5
-
-
-def test_limit_multiplies_and_is_resized():
-    d = start((2, 2, 8, 8), torch.float32)
-    limit = torch.rand(1, 1, 4, 4)
-    free, bound = (made(Mask(Settings(mask_source="structure"), limit=v), d) for v in (None, limit))
-    assert torch.equal(bound, free * resample(limit, (8, 8)))
-
-
-@pytest.mark.parametrize(("override", "value"), [("ones", 1.0), ("half", 0.5), ("zeros", 0.0)])
-def test_override_is_constant_from_the_first_call(override, value):
-    m = made(Mask(Settings(mask_override=override, coverage=0.1)), start((2, 3, 4, 5), torch.float16))
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("space", SPACES)
+def test_shape_type_and_range(space, dtype):
+    plain, lied = pair((2, 3, *space), dtype, lie=0.3)
+    kept = plain.clone(), lied.clone()
+    m = response(plain, lied, 0.5, 1.0)
+    assert m.shape == (2, 1, *space)
     assert m.dtype == torch.float32
-    assert torch.equal(m, torch.full((2, 1, 4, 5), value))
+    assert 0 <= m.min() < m.max() <= 1
+    assert torch.equal(plain, kept[0])
+    assert torch.equal(lied, kept[1])
 
 
-def test_lights():
-    yes = torch.ones(2, dtype=torch.bool)
-    dim = torch.zeros(2, 1, 8, 8)
-    dim[1, 0, 3, 3] = 0.05
-    assert Mask(Settings()).lights([dim], yes).tolist() == [False, True]
-    assert Mask(Settings()).lights([dim], ~yes).tolist() == [False, False]
-    assert Mask(Settings(mask_source="change_published")).lights([dim], yes).tolist() == [False, False]
-    assert Mask(Settings()).lights([dim * 0, dim], yes).tolist() == [False, True]
-    assert Mask(Settings(mask_override="zeros")).lights([dim], yes).tolist() == [True, True]
+def test_dark_on_the_flat_half_and_bright_on_the_textured_one():
+    """Also after the noise's own share is asked for; at the step to zero noise there is none."""
+    for noise in (0.0, 0.01):
+        m = response(*halves(), 0.5, noise)
+        assert m[..., :12].max() < 0.1
+        assert m[..., 20:].mean() > 0.6
+
+
+def test_dark_where_the_lie_adds_much_beside_what_is_held():
+    plain, lied = halves(smooth=1.0)
+    much = plain + (lied - plain) * torch.where(torch.arange(32) < 16, 20.0, 1.0)
+    m = response(plain, much, 0.5, 0.0)
+    assert m[..., :12].mean() < 0.2
+    assert m[..., 20:].mean() > 0.9
+
+
+@given(st.floats(1e-3, 1e3))
+def test_the_scale_of_the_latent_and_of_the_lie_do_not_matter(scale):
+    plain, lied = (value.double() for value in halves())
+    m = response(plain, lied, 0.5, 0.5)
+    torch.testing.assert_close(response(plain * scale, lied * scale, 0.5, 0.5 * scale), m, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(response(plain, plain + (lied - plain) * scale, 0.5, 0.5), m, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(response(plain, plain - (lied - plain), 0.5, 0.5), m, rtol=1e-3, atol=1e-4)
+
+
+def test_a_mask_for_each_sample_and_one_scale_for_a_whole_clip():
+    plain, lied = pair((3, 2, 8, 8))
+    scale = torch.tensor([1.0, 50.0, 0.02]).reshape(3, 1, 1, 1)
+    whole = response(plain * scale, lied * scale, 0.5, 0.0)
+    for j in range(3):
+        alone = response(plain[j : j + 1] * scale[j], lied[j : j + 1] * scale[j], 0.5, 0.0)
+        torch.testing.assert_close(whole[j : j + 1], alone, rtol=1e-5, atol=1e-6)
+    # A calm frame beside busy ones stays dark: stretched by itself it would flicker.
+    busy, told = pair((1, 2, 6, 8, 8))
+    busy[:, :, :2] *= 0.01
+    told[:, :, :2] = busy[:, :, :2] + 0.05 * start((1, 2, 2, 8, 8), torch.float32, 3, top=1.0)
+    m = response(busy, told, 0.5, 0.0)
+    assert m[:, :, 0].mean() < 0.05
+    assert m[:, :, 4:].mean() > 0.3
+
+
+def test_coverage_is_exact_at_its_ends_and_the_mask_grows_with_it():
+    assert odds(0.0) == math.inf
+    assert odds(1.0) == 0
+    plain, lied = pair()
+    assert torch.equal(response(plain, lied, 0.0, 1.0), torch.zeros(2, 1, 12, 16))
+    assert torch.equal(response(plain, lied, 1.0, 1.0), torch.ones(2, 1, 12, 16))
+    masks = torch.stack([response(plain, lied, i / 20, 1.0) for i in range(21)])
+    assert (masks.diff(dim=0) >= 0).all()
+    means = masks.mean((1, 2, 3, 4))
+    assert (means.diff() > 0).all()
+    assert means.diff().max() < 0.2
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_odds_fall_as_coverage_grows(a, b):
+    low, high = sorted((a, b))
+    assert odds(low) >= odds(high) >= 0
+
+
+@pytest.mark.parametrize("size", [16, 8])
+def test_within_alone_sets_the_scale(size):
+    """What inpainting keeps may be wild: the mask inside is as if it were not there."""
+    plain, lied = pair((1, 2, 16, 16))
+    wild, told = plain.clone(), lied.clone()
+    wild[..., 12:] *= 1000
+    told[..., 12:] += 30 * start((1, 2, 16, 4), torch.float32, 5, top=1.0)
+    within = torch.zeros(1, 1, size, size)
+    within[..., : size * 3 // 8] = 1
+    calm, loud = (response(a, b, 0.5, 0.0, within)[..., :5] for a, b in ((plain, lied), (wild, told)))
+    torch.testing.assert_close(calm, loud)
+    assert (response(wild, told, 0.5, 0.0)[..., :5] - loud).abs().max() > 0.2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", [0, 1])
+def test_what_is_not_finite_stays_in_its_sample(where, bad):
+    sane = response(*pair(), 0.5, 1.0)
+    hurt = [value.clone() for value in pair()]
+    hurt[where][0, 0, 2, 2] = bad
+    assert torch.equal(response(*hurt, 0.5, 1.0)[1], sane[1])
+
+
+def test_resample_is_linear_and_leaves_what_fits():
+    values = torch.arange(4.0).reshape(1, 1, 4)
+    assert resample(values, (4,)) is values
+    assert resample(values, (8,)).flatten().tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
+    for space in SPACES:
+        assert resample(torch.ones(1, 1, *space, dtype=torch.float16), [n + 3 for n in space]).min() == 1
 
 
 @pytest.mark.parametrize(

@@ -1,97 +1,192 @@
+"""WHEN: which step a call belongs to, and how much each step is told."""
+
 import math
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selective_sigma.schedule import TAPER, Schedule, cosine, flat
+from selective_sigma import Settings
+from selective_sigma.lie import SMALLEST
+from selective_sigma.schedule import LAST, LONG, OUTSIDE, TAPER, Schedule, published, shares
 
-spans = st.tuples(st.floats(0, 1), st.floats(0, 1)).filter(lambda pair: pair[0] < pair[1])
+from .runs import karras, levels_of, short_steps
 
-
-@given(st.integers(0, 80), spans)
-def test_flat_is_clean_at_both_ends(steps, span):
-    weights = flat(steps, *span)
-    assert len(weights) == steps
-    assert all(0 <= w <= 1 for w in weights)
-    if steps:
-        assert weights[0] == weights[-1] == 0
-
-
-def test_flat_is_flat_then_a_line_to_zero():
-    weights = flat(101, 0.1, 0.9)
-    assert weights[9] == 0
-    assert weights[10:76] == [1.0] * 66
-    assert weights[75:91] == pytest.approx([1 - i / 15 for i in range(16)])
-    assert weights[90:] == [0.0] * 11
-    assert TAPER == 0.15
+EVERY = (1, 2, 3, 8)
+ALL = Settings(start=0.0, every=1)
+levels_above_zero = st.lists(st.floats(0.01, 100), min_size=2, max_size=30, unique=True).map(
+    lambda values: sorted(values, reverse=True)
+)
 
 
-@pytest.mark.parametrize("steps", range(3, 12))
-def test_short_runs_still_get_detail(steps):
-    assert max(flat(steps)) == 1
-    assert max(flat(2)) == 0
+def efolds(schedule: Schedule) -> list[float]:
+    """What each step is told, in e-folds of the noise-to-signal ratio."""
+    return [-math.log1p(-step.strength) for step in schedule.steps]
 
 
-def descending(levels):
-    return [*sorted(levels, reverse=True), 0.0]
+@given(levels_above_zero, st.booleans(), st.floats(1e-6, 1))
+def test_lookup_is_by_value_and_a_step_holds_the_levels_down_to_the_next(levels, to_zero, share):
+    levels = [*levels, 0.0] if to_zero else levels
+    schedule = Schedule(levels, ALL)
+    for i, (high, low) in reversed([*enumerate(pairwise(levels))]):
+        assert schedule.at(high).index == i
+        between = low + share * (high - low)
+        if low < between <= high:
+            assert schedule.at(between).index == i
+    assert schedule.at(0.0) == schedule.at(levels[0] * 1.5) == OUTSIDE
+    assert OUTSIDE.strength == 0
 
 
-levels = st.lists(st.floats(0.01, 100), min_size=2, max_size=30, unique=True).map(descending)
+def test_the_first_step_holds_its_churned_sigma_hat():
+    """As k-diffusion makes it, in single precision, with the most noise that Karras et al. allow."""
+    for sigma in torch.linspace(0.3, 90, 200):
+        schedule = Schedule([float(sigma), float(sigma) / 2, 0.0], ALL)
+        assert schedule.at(float(sigma * (min(40 / 2, 2**0.5 - 1) + 1))).index == 0
 
 
-@given(levels)
-def test_lookup_is_by_value(sigmas):
-    weights = [math.sin(i) for i in range(len(sigmas) - 1)]
-    schedule = Schedule(sigmas, weights)
-    assert [schedule.at(s) for s in sigmas[:-1]] == weights
-    assert [schedule.at(s) for s in reversed(sigmas[:-1])] == weights[::-1]
-    assert schedule.at(0.0) == 0
-    assert schedule.at(sigmas[0] * 1.01) == 0
+def test_a_part_run_s_last_look_belongs_to_its_last_step():
+    """As Heun's second call; below it, and at the end of a whole run, there is nothing."""
+    part = Schedule([4.0, 3.0, 2.0, 1.0], ALL)
+    assert [part.at(s).index for s in (4, 3, 2, 1, 0.99)] == [0, 1, 2, 2, -1]
 
 
-@given(levels, st.integers(0, 28), st.floats(0, 1))
-def test_lookup_between_steps_is_linear_in_sigma(sigmas, i, share):
-    i %= len(sigmas) - 2
-    weights = [float(i % 2) for i in range(len(sigmas) - 1)]
-    sigma = sigmas[i + 1] + share * (sigmas[i] - sigmas[i + 1])
-    expected = weights[i + 1] + share * (weights[i] - weights[i + 1])
-    assert Schedule(sigmas, weights).at(sigma) == pytest.approx(
-        expected, abs=1e-6 + 1e-13 / (sigmas[i] - sigmas[i + 1])
-    )
+def test_leading_zeros_are_padding():
+    levels = [1.0, 0.8, 0.5, 0.0]
+    for settings in (Settings(), ALL, Settings(mask_source="change", every=1, start=0.1, end=0.9)):
+        plain, padded = Schedule(levels, settings, "flow"), Schedule([0.0, *levels], settings, "flow")
+        assert padded.steps == [replace(step, index=step.index + 1) for step in plain.steps]
+    assert padded.at(0.7).index == 2
+    assert Schedule([0.0, *levels], ALL, weights=[9.0, 0.5, 1.0, 1.0]).at(1.0).strength == pytest.approx(0.05)
 
 
-def test_a_part_of_a_run_ends_above_zero_and_does_not_hold_its_end():
-    schedule = Schedule([4, 3, 2, 1], [1, 1, 1])
-    assert (schedule.at(1), schedule.at(2), schedule.at(0.5), schedule.at(4)) == (0, 1, 0, 1)
-    assert schedule.at(1.5) == 1
+@pytest.mark.parametrize("levels", [[], [1.0], [0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0, 2.0], [0.5, 1.0]])
+def test_runs_that_go_up_or_nowhere_are_left_plain(levels):
+    schedule = Schedule(levels, ALL)
+    assert all(schedule.at(s) == OUTSIDE for s in (0.0, 0.5, 1.0, 2.0))
 
 
-def test_ascending_runs_hold_nothing():
-    schedule = Schedule([0.0, 1.0, 2.0], [1.0, 1.0])
-    assert schedule.at(1.0) == 0
-    assert not schedule.covers(1.0)
-    assert Schedule([], []).at(1.0) == 0
+def test_a_schedule_that_touches_zero_on_its_way_still_has_its_steps():
+    """As made by joining two schedules."""
+    schedule = Schedule([1.0, 0.5, 0.0, 0.8, 0.4, 0.0], ALL, "flow")
+    assert [schedule.at(s).index for s in (1.0, 0.5, 0.3)] == [0, 1, 1]
 
 
-def test_repeated_levels_are_no_division_by_zero():
-    assert Schedule([3, 2, 2, 1, 0], [0, 1, 1, 0]).at(2) == 1
+@pytest.mark.parametrize("family", ["ve", "flow"])
+@pytest.mark.parametrize(("first", "last"), [(0, 11), (3, 6), (5, 5)])
+def test_the_window_is_inclusive_at_both_ends(family, first, last):
+    levels = levels_of(family, 12).tolist()
+    schedule = Schedule(levels, Settings(every=1), family, window=(levels[first], levels[last]))
+    assert [step.index for step in schedule.steps if step.strength] == [*range(first, last + 1)]
+    assert {step.reason for step in schedule.steps} <= {"", "window"}
+    # A host's noise range may differ in the last digit.
+    nudged = (levels[first] * (1 - 1e-7), levels[last] * (1 + 1e-7))
+    assert Schedule(levels, Settings(every=1), family, window=nudged).steps == schedule.steps
 
 
-@pytest.mark.parametrize("bad", [[1.0], [1.0, math.nan], [math.inf, 1.0]])
-def test_bad_weights_raise(bad):
-    with pytest.raises(ValueError, match="weights"):
-        Schedule([2, 1, 0], bad)
+def test_without_a_window_start_and_end_are_shares_of_the_run():
+    levels = [8.0, 6.0, 4.0, 2.0, 0.0]
+    assert shares(levels, 0.25, 0.625) == (6.0, 3.0)
+    assert shares(levels, 0.0, 1.0) == (8.0, 0.0)
+    for start, end in ((0.25, 0.625), (0.0, 0.3), (0.6, 1.0)):
+        settings = Settings(start=start, end=end)
+        given_one = Schedule(levels, settings, window=shares(levels, start, end))
+        assert Schedule(levels, settings).steps == given_one.steps
 
 
-def test_cosine_curve_of_detail_daemon():
-    weights = cosine(11, 0.0, 1.0)
-    assert weights[0] == weights[10] == 0
-    assert weights[5] == 1
-    assert weights[2] == pytest.approx(0.5 - 0.5 * math.cos(math.pi * 0.4))
-    assert cosine(11, 0.0, 1.0, smooth=False)[2] == pytest.approx(0.4)
-    assert cosine(11, 0.2, 0.8, start_offset=0.3, end_offset=-0.1)[0] == 0.3
-    assert cosine(11, 0.2, 0.8, start_offset=0.3, end_offset=-0.1)[10] == -0.1
-    assert cosine(11, fade=0.5) == pytest.approx([w / 2 for w in cosine(11)])
-    assert cosine(11, 0.0, 1.0, exponent=2.0)[2] == pytest.approx(weights[2] ** 2)
-    assert max(range(11), key=cosine(11, 0.0, 1.0, bias=0.8).__getitem__) == 8
+@given(levels_above_zero, st.booleans(), st.floats(-1, 0.9), st.integers(1, 8), st.integers(0, 29))
+def test_whatever_every_and_however_the_run_is_cut_the_same_is_told(levels, to_zero, strength, every, cut):
+    """Doses add in e-folds: what a due step carries is what the steps it stands for would have been told."""
+    levels = [*levels, 0.0] if to_zero else levels
+    window = (levels[min(1, len(levels) - 2)], levels[-1])
+    settings = Settings(strength=strength or 0.1, every=every)
+    single = Schedule(levels, Settings(strength=strength or 0.1, every=1), window=window)
+    whole = Schedule(levels, settings, window=window)
+    cut = min(cut, len(levels) - 1)
+    parts = [Schedule(part, settings, window=window) for part in (levels[: cut + 1], levels[cut:])]
+    told = sum(efolds(single))
+    assert sum(efolds(whole)) == pytest.approx(told, rel=1e-6)
+    assert sum(sum(efolds(part)) for part in parts) == pytest.approx(told, rel=1e-6)
+    for step in whole.steps:
+        assert (step.reason == "every") == (not step.strength and single.steps[step.index].strength != 0)
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_the_first_of_a_group_carries_the_dose_and_the_step_to_zero_its_own(every):
+    levels = short_steps(20).tolist()
+    single = efolds(Schedule(levels, Settings(every=1), window=(levels[4], 0.0)))
+    doses = efolds(Schedule(levels, Settings(every=every), window=(levels[4], 0.0)))
+    assert [i for i, dose in enumerate(doses) if dose] == [*range(4, 19, every), 19]
+    assert doses[19] == single[19]
+    for i in range(4, 19, every):
+        assert doses[i] == pytest.approx(sum(single[i : min(i + every, 19)]), rel=1e-9)
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_runs_of_one_step_are_told_what_every_step_is(every):
+    levels = karras(20).tolist()
+    single = Schedule(levels, Settings(every=1), window=(levels[4], 0.0))
+    for i, pair in enumerate(pairwise(levels)):
+        alone = Schedule(pair, Settings(every=every), window=(levels[4], 0.0))
+        assert alone.at(pair[0]).strength == single.steps[i].strength
+
+
+@given(levels_above_zero, st.booleans(), st.sampled_from(["ve", "flow"]), st.floats(-1, 0.99))
+def test_every_active_step_is_told_the_strength_and_the_step_to_zero_its_share(levels, to_zero, family, strength):
+    levels = [level / 101 for level in levels] + [0.0] * to_zero
+    schedule = Schedule(levels, Settings(strength=strength, every=1), family, window=(1.0, 0.0))
+    told = [step.strength for step in schedule.steps]
+    last = [strength * LAST] if to_zero else [strength]
+    assert told == pytest.approx([strength] * (len(told) - 1) + last, abs=1e-9)
+
+
+@pytest.mark.parametrize("family", ["ve", "flow"])
+@pytest.mark.parametrize("strength", [1.0, 0.999, 0.6, -1.0])
+def test_doses_add_up_as_e_folds_and_never_hide_all_of_the_noise(strength, family):
+    levels = short_steps(9, family).tolist()
+    schedule = Schedule(levels, Settings(strength=strength, every=8), family, window=(levels[0], 0.0))
+    assert schedule.steps[0].strength == pytest.approx(1 - max(1 - strength, SMALLEST) ** 8)
+
+
+@pytest.mark.parametrize("every", [2, 8])
+def test_long_steps_carry_their_own_dose_and_lend_none(every):
+    ratios = [10.0]
+    for length in (0.5, 0.5, 0.5, 0.5, 1.1, 1.1, 0.5, 0.5):
+        ratios.append(ratios[-1] * math.exp(-length * LONG))
+    schedule = Schedule([*ratios, 0.0], Settings(every=every), window=(10.0, 0.0))
+    one = -math.log1p(-Settings().strength)
+    doses = [round(dose / one, 6) for dose in efolds(schedule)]
+    # Nor do steps before a long one wait for others to carry theirs.
+    assert doses[3:6] == [1, 1, 1]
+    assert doses[:3] == ([2, 0, 1] if every == 2 else [3, 0, 0])
+    assert doses[6:8] == [2, 0]
+
+
+def test_weights_stand_in_place_of_the_window():
+    weights = [0.0, 1.0, 0.5, -1.0]
+    schedule = Schedule([10.0, 2.0, 1.0, 0.5, 0.1], Settings(strength=0.4, every=1), weights=weights)
+    assert [step.strength for step in schedule.steps] == pytest.approx([0, 0.4, 0.2, -0.4])
+    for bad in ([1.0], [1.0] * 5, []):
+        with pytest.raises(ValueError, match=f"weights has {len(bad)} values for 5 sigmas"):
+            Schedule([10.0, 2.0, 1.0, 0.5, 0.1], Settings(), weights=bad)
+    with pytest.raises(ValueError, match="weights holds nan"):
+        Schedule([1.0, 0.0], Settings(), weights=[math.nan])
+
+
+def test_published_weights_are_flat_then_a_line_to_zero():
+    made = published(101, 0.1, 0.9)
+    fade = round((0.9 - TAPER) * 100)
+    assert made[9] == 0
+    assert made[10:fade] == [1.0] * (fade - 10)
+    assert made[fade:91] == pytest.approx([1 - i / (90 - fade) for i in range(91 - fade)])
+    assert made[90:] == [0.0] * 11
+
+
+@given(st.integers(0, 60), st.floats(0, 1), st.floats(0, 1))
+def test_published_weights_are_clean_at_both_ends(steps, start, end):
+    made = published(steps, start, end)
+    assert len(made) == steps
+    assert all(0 <= w <= 1 for w in made)
+    assert not steps or made[0] == made[-1] == 0

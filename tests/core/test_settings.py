@@ -1,13 +1,13 @@
 import dataclasses
 import math
+from fractions import Fraction
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selective_sigma import Settings
-from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES
+from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES, check_sigmas
 
 
 @pytest.mark.parametrize("name", RANGES)
@@ -50,4 +50,22 @@ def test_every_setting_is_checked_and_frozen():
     assert set(SETTING_NAMES) == set(RANGES) | set(CHOICES)
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().strength = 0.2
-    assert Settings(strength=np.float32(0.5), coverage=1).coverage == 1
+    assert Settings(strength=Fraction(1, 2), coverage=1).coverage == 1
+
+
+@pytest.mark.parametrize("value", [0, 9, 1.0, 1.5, Fraction(2), "2"])
+def test_every_is_a_whole_number(value):
+    with pytest.raises(ValueError, match=r"^every is .*: give a whole number from 1 to 8$"):
+        Settings(every=value)
+    assert [Settings(every=n).every for n in (1, 8)] == [1, 8]
+
+
+@pytest.mark.parametrize(
+    ("value", "fine"), [(0.0, True), (3.5, True), (-1e-9, False), (math.nan, False), (math.inf, False)]
+)
+def test_noise_levels_are_finite_and_at_least_zero(value, fine):
+    if fine:
+        check_sigmas([1.0, value])
+        return
+    with pytest.raises(ValueError, match=f"^levels holds {value!r}"):
+        check_sigmas([1.0, value], "levels")

@@ -1,0 +1,90 @@
+"""NaN and inf: passed through, counted, never spread."""
+
+import math
+
+import pytest
+import torch
+
+from selective_sigma import Detailer, Prediction, Settings
+from selective_sigma.prediction import finite
+from selective_sigma.settings import CHOICES
+
+from .runs import IMAGE, Denoiser, karras, start
+
+BAD = [math.nan, math.inf, -math.inf]
+
+
+def run(source, poison):
+    """12 steps from fresh latents; ``poison(kind, index, prediction)`` may spoil a call."""
+    sane, levels, said = Denoiser(IMAGE), karras(12), {}
+    detailer = Detailer(Settings(mask_source=source, every=1, start=0.1, strength=0.3), levels, record=True)
+
+    def model(call):
+        said[call.kind, call.index] = poison(call.kind, call.index, sane(call))
+        return said[call.kind, call.index]
+
+    outs = [detailer.step(model, start(IMAGE, seed=i), sigma) for i, sigma in enumerate(levels[:-1])]
+    return outs, said, detailer
+
+
+@pytest.mark.parametrize("source", CHOICES["mask_source"])
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("name", ["denoised", "half"])
+@pytest.mark.parametrize("kind", ["plain", "lied"])
+@pytest.mark.parametrize("when", [2, 6])
+def test_a_spoiled_sample_is_what_the_plain_call_said_and_its_neighbour_saw_nothing(when, kind, name, bad, source):
+    def poison(of, index, said):
+        if (of, index) != (kind, when):
+            return said
+        tensors = {"denoised": said.denoised.clone(), "half": said.others["half"].clone()}
+        tensors[name][0, 1, 3, 3] = bad
+        return Prediction(tensors["denoised"], {"half": tensors["half"]})
+
+    hurt, said, with_bad = run(source, poison)
+    good, _, without = run(source, lambda _kind, _index, prediction: prediction)
+    assert without.report.nonfinite == 0
+    assert with_bad.report.nonfinite == 1
+    plain = said["plain", when]
+    assert hurt[when].kind == "blended"
+    # The mask shown is the one used.
+    assert hurt[when].mask[0].abs().max() == 0
+    assert all(record.mask.isfinite().all() for record in with_bad.masks)
+    torch.testing.assert_close(hurt[when].denoised[0], plain.denoised[0], rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(hurt[when].others["half"][0], plain.others["half"][0], rtol=0, atol=0, equal_nan=True)
+    for i, (a, b) in enumerate(zip(hurt, good, strict=True)):
+        assert torch.equal(a.denoised[1], b.denoised[1])
+        assert torch.equal(a.others["half"][1], b.others["half"][1])
+        assert i == when or a.denoised.isfinite().all(), i
+    # The response has no memory: the steps after are as if nothing had been.
+    if source == "response":
+        assert all(
+            torch.equal(a.denoised, b.denoised) for i, (a, b) in enumerate(zip(hurt, good, strict=True)) if i != when
+        )
+    assert "1 predictions with NaN or inf left alone" in str(with_bad.report)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_one_stream_s_bad_sample_leaves_its_other_streams_plain_too(bad):
+    """They are one prediction: half of one would not fit the other."""
+    levels, x = karras(12), [start((2, 4, 8, 8)), start((2, 3, 20))]
+
+    def model(call):
+        said = [Denoiser(value.shape).denoise(value, call.sigma) for value in call.x]
+        if call.kind == "lied":
+            said[1][0, 0, 4] = bad
+        return Prediction(said)
+
+    out = Detailer(Settings(every=1), levels).step(model, x, levels[6])
+    plain = [Denoiser(value.shape).denoise(value, levels[6]) for value in x]
+    for blended, before in zip(out.denoised, plain, strict=True):
+        assert torch.equal(blended[0], before[0])
+        assert not torch.equal(blended[1], before[1])
+
+
+def test_sums_in_half_precision_do_not_overflow():
+    big = torch.full((2, 4, 64, 64), 6e4, dtype=torch.float16)
+    assert finite(Prediction(big)).all()
+    assert finite(Prediction(big, {"other": big * 2})).tolist() == [False, False]
+    # Opposite infinities do not cancel.
+    big[1, 0, 0, :2] = torch.tensor([math.inf, -math.inf])
+    assert finite(Prediction(big)).tolist() == [True, False]
