@@ -8,7 +8,7 @@
 ...     image = pipe("portrait of a sailor, oil on canvas").images[0]
 >>> print(run.report)       # model calls by kind
 >>> run.mask.shape          # (batch, 1, height, width), on the latent's grid
->>> run = selective.enable(pipe, strength=0.2, mask_source="structure")
+>>> run = selective.enable(pipe, strength=0.2, mask_source="first")
 >>> selective.disable(pipe)
 
 Works with pipelines that have a ``unet`` or ``transformer`` (and ``transformer_2``): images and

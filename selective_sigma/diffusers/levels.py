@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..schedule import shares
 from ..settings import Family
 
 BY_SIGMA = (
@@ -88,6 +90,16 @@ class Levels:
         run = levels[self.index :]
         # Second-order schedulers list a level once for each call; a step is a change of level.
         self.sigmas = [run[0]] + [now for then, now in pairwise(run) if now != then]
+
+    def window(self, start: float, end: float) -> tuple[float, float]:
+        """Noise levels at two shares of the model's own range, 0 pure noise and 1 none."""
+        if self._table is None:
+            # The scheduler's whole list holds the shift that its model wants.
+            high, low = shares(self._levels, start, end)
+        else:
+            last = len(self._table) - 1
+            high, low = (float(self._table[round((1 - share) * last)].exp()) for share in (start, end))
+        return (math.inf if start == 0 else high), (0.0 if end == 1 else low)
 
     def over(self, scheduler: Any, given: Tensor) -> bool:
         """Whether a call belongs to another run than this one."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..lie import per_sample
 from ..settings import Family
 
 
@@ -48,6 +47,11 @@ def to_output(denoised: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Te
         unit = _unit(x, sigma)
         return (x / unit**2 - denoised) * unit / level
     return (x - denoised) / level
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape (batch,) so that it broadcasts against a latent of any rank."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _unit(x: Tensor, sigma: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..detailer import Detailer, Prediction
+from ..detailer import Detailer, MaskRecord
+from ..prediction import Call as CoreCall
+from ..prediction import Prediction
 from ..report import Report
 from ..settings import Settings
 from . import caches
@@ -17,21 +19,10 @@ from .packing import Layout
 from .predictions import from_input, to_denoised, to_input, to_output
 
 
-class _Branch(Detailer):
-    """A detailer that takes its masks from the one that made the same step before it, if any."""
-
-    lead: _Branch | None = None
-    latest: Any = None
-
-    def _mask(self, *views: Any) -> Any:
-        self.latest = super()._mask(*views) if self.lead is None else self.lead.latest
-        return self.latest
-
-
 class _Track(NamedTuple):
     """The detailer of one of the calls that a pipeline makes at each step."""
 
-    branch: _Branch
+    detailer: Detailer
     parts: int
 
 
@@ -47,18 +38,19 @@ class Run:
         self.settings = settings
         self.report = Report()
         """Model calls of the latest run; the plain pipeline makes ``report.steps`` of them."""
-        self.masks: list[tuple[float, Tensor]] = []
-        """With ``record``: (sigma, mask) for each step of the latest run that had a mask."""
+        self.masks: list[MaskRecord] = []
+        """With ``record``: one for each step of the latest run that had a mask."""
         self._pipe = pipe
         self._options = {"limit": limit, "within": within, "record": record}
         self._levels: Levels | None = None
         self._tracks: list[_Track] = []
         self._turn = 0
+        self._shared: Any = None
 
     @property
     def mask(self) -> Tensor | None:
         """Latest mask, (batch, 1, *space) on the latent's grid, in [0, 1]; None before the first."""
-        return self._tracks[0].branch.mask if self._tracks else None
+        return self._tracks[0].detailer.mask if self._tracks else None
 
     def step(self, call: Call) -> Any:
         """One model call of the pipeline, with detail; returns what the model would."""
@@ -79,32 +71,32 @@ class Run:
             # A learned variance stays behind the prediction.
             return output if like.shape[1] == channels else torch.cat([output, like[:, channels:]], 1)
 
-        def evaluate(at: Tensor, told: Tensor) -> Prediction:
-            true = told is sigma
-            if true:
+        def evaluate(asked: CoreCall) -> Prediction:
+            at = asked.x
+            assert isinstance(at, Tensor)
+            if asked.kind == "plain":
                 result = call()
             else:
-                shown = to_input(at, told, family).repeat(parts, *[1] * (at.ndim - 1))
-                timestep = levels.timestep(call.timestep, sigma, told.repeat(parts))
+                shown = to_input(at, asked.sigma, family).repeat(parts, *[1] * (at.ndim - 1))
+                timestep = levels.timestep(call.timestep, sigma, asked.sigma.expand(len(call.sample)))
                 with caches.lied(managers):
                     result = call(layout.write(call.sample, shown), timestep)
             results.append(result)
             raw = _output(result)
             outputs = layout.read(raw, raw.shape[2 if layout.grid else 1]).chunk(parts)
-            denoised = [to_denoised(o[:, :channels].to(wide), at, told, prediction) for o in outputs]
-            if not true:
+            denoised = [to_denoised(o[:, :channels].to(wide), at, asked.sigma, prediction) for o in outputs]
+            if asked.kind == "lied":
                 # What the answer to the lie means at the true noise level.
                 outputs = [back(d, o) for d, o in zip(denoised, outputs, strict=True)]
-            return Prediction(denoised[min(1, parts - 1)], (*outputs, *denoised))
+            named = {f"output {i}": output for i, output in enumerate(outputs)}
+            return Prediction(denoised[min(1, parts - 1)], named)
 
-        branch = self._track(parts, levels).branch
-        held = self.report.held
-        tensors = branch.step(evaluate, x, sigma).alike
-        outputs, denoised = tensors[:parts], tensors[parts:]
-        if self.report.held > held:
-            # A held effect keeps its size as a change of the clean latent, not of the output.
-            outputs = [back(d, o) for d, o in zip(denoised, outputs, strict=True)]
-        self.masks = self._tracks[0].branch.masks
+        mask = self._shared if self._turn else None
+        stepped = self._track(parts, levels).detailer.step(evaluate, x, sigma, mask)
+        if not self._turn:
+            self._shared = stepped.mask
+        outputs = list(stepped.others.values())
+        self.masks = self._tracks[0].detailer.masks
         output = outputs[0] if parts == 1 else torch.cat(outputs)
         return _with_output(results[0], layout.write(_output(results[0]), output))
 
@@ -135,14 +127,14 @@ class Run:
         known = self._tracks[turn : turn + 1]
         if known and known[0].parts == parts:
             return known[0]
-        branch = _Branch(self.settings, levels.sigmas, levels.kind.family, **self._options)
-        branch.report = self.report
-        track = _Track(branch, parts)
+        window = levels.window(self.settings.start, self.settings.end)
+        made = Detailer(self.settings, levels.sigmas, levels.kind.family, window=window, **self._options)
+        made.report = self.report
+        track = _Track(made, parts)
         if turn:
-            branch.lead = self._tracks[0].branch
             self._tracks[turn : turn + 1] = [track]
         else:
-            branch.masks = known[0].branch.masks if known else branch.masks
+            made.masks = known[0].detailer.masks if known else made.masks
             self._tracks = [track]
         return track
 

@@ -80,7 +80,7 @@ def test_what_the_lied_pass_is_told():
     """Same latent at unit variance, and a timestep between the table's."""
     net = Net(4, 4)
     pipe = Loop(net)
-    with detail(pipe, strength=0.2, passes="two", mask_source="structure"):
+    with detail(pipe, strength=0.2, every=1):
         pipe()
     pairs = [(a, b) for a, b in zip(net.seen, net.seen[1:], strict=False) if b[1].shape == (2,)]
     table = ((1 - pipe.scheduler.alphas_cumprod) / pipe.scheduler.alphas_cumprod).sqrt()
