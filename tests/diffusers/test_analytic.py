@@ -119,7 +119,7 @@ def test_equals_the_core(name, prediction, coverage):
     assert (found - wanted).norm() < 1e-3 * effect
     assert (found - wanted).abs().max() < 1e-4
     assert run.report.as_dict() == detailer.report.as_dict()
-    torch.testing.assert_close(run.mask, detailer.mask, atol=1e-4, rtol=0)
+    torch.testing.assert_close(run.mask, detailer.mask, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "flow_prediction"])
