@@ -1,4 +1,4 @@
-"""Selective detail for diffusers pipelines: a hook on the denoiser, installed and removed.
+"""Selective detail for diffusers pipelines: from outside their parts, and gone between two calls.
 
 >>> import torch
 >>> from diffusers import StableDiffusionXLPipeline
@@ -8,45 +8,42 @@
 ...     image = pipe("portrait of a sailor, oil on canvas").images[0]
 >>> print(run.report)       # model calls by kind
 >>> run.mask.shape          # (batch, 1, height, width), on the latent's grid
->>> run = selective.enable(pipe, strength=0.2, mask_source="first")
+>>> run = selective.enable(pipe, strength=0.2)
 >>> selective.disable(pipe)
 
-Works with pipelines that have a ``unet`` or ``transformer`` (and ``transformer_2``): images and
-video, packed or not, guidance in one batch or in two calls; and with the schedulers in
-``SUPPORTED``.
+Any pipeline whose model and scheduler meet step by step: how they do is learned at the first step
+of a run, which stays plain. What does not fit is refused there with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
-from . import caches
-from .hook import install, installed, remove
-from .levels import SUPPORTED, check
-from .run import Run
+from . import attach, caches, noise
+from .run import Run, components
 
-__all__ = ["SUPPORTED", "Run", "detail", "disable", "enable"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
-_DENOISERS = ("unet", "transformer", "transformer_2")
+    from torch import Tensor
+
+__all__ = ["Run", "detail", "disable", "enable"]
 
 
 @contextmanager
 def detail(pipe: Any, **options: Any) -> Iterator[Run]:
     """Add detail to what ``pipe`` makes within the ``with`` block; takes what ``enable`` takes.
 
-    The pipe may be called several times; each call is a run of its own. Leaving the block,
-    also by an error, restores the denoiser.
+    The pipe may be called several times; each call is a run of its own. A loop of one's own around
+    the pipe's model and scheduler gets detail within ``with run.attached():``.
     """
     run = enable(pipe, **options)
     try:
         yield run
     finally:
-        # An idle run installed nothing, and must not take away somebody else's.
+        # An idle run changed nothing, and must not take away somebody else's.
         if not run.settings.idle:
             disable(pipe)
 
@@ -62,43 +59,41 @@ def enable(
     """Add detail to everything ``pipe`` makes until ``disable``.
 
     Args:
-        pipe: a diffusers pipeline, or anything with a ``scheduler`` and a ``unet`` or
-            ``transformer``.
+        pipe: a diffusers pipeline, classic or modular, or anything with a ``scheduler`` and
+            modules for attributes.
         limit: (batch or 1, 1, *space) in [0, 1], any size: where detail may go.
-        within: (batch or 1, 1, *space), the part that inpainting regenerates; the mask is
-            normalised over it alone.
+        within: (batch or 1, 1, *space), the part that inpainting regenerates; the mask
+            compares places within it alone.
         record: keep every step's mask in ``run.masks``.
         settings: any field of ``selective_sigma.Settings``, such as ``strength`` and
-            ``coverage``. With strength or coverage 0 nothing is installed.
+            ``coverage``. With strength or coverage 0 nothing is changed.
 
     Raises:
-        ValueError: bad settings, a pipe without a denoiser, one that is enabled already, a
-            scheduler that is not supported, a cache that counts model calls.
+        ValueError: bad settings, a pipe without modules, one that is enabled already, a scheduler
+            that does not say how it adds noise, a cache that counts model calls.
     """
     run = Run(pipe, Settings(**settings), _mask("limit", limit), _mask("within", within), record)
-    modules = _modules(pipe)
+    if attach.listened(pipe):
+        raise ValueError("Selective Sigma is already enabled on this pipe: call disable(pipe) first")
+    noise.check(getattr(pipe, "scheduler", None))
+    modules = components(pipe)
     if not modules:
-        raise ValueError(f"{type(pipe).__name__} has no {' or '.join(_DENOISERS)}: there is no denoiser to hook")
-    check(getattr(pipe, "scheduler", None))
-    for name, module in modules.items():
-        if installed(module):
-            raise ValueError(f"Selective Sigma is already enabled on this pipe's {name}: call disable(pipe) first")
+        raise ValueError(f"{type(pipe).__name__} has no modules: there is no denoiser to listen to")
+    for module in modules:
         caches.find(module)
-    if not run.settings.idle:
-        for module in modules.values():
-            install(module, run.step)
+
+    def called(_: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        with run.attached():
+            return call(*args, **kwargs)
+
+    if not run.settings.idle and callable(pipe):
+        attach.listen(pipe, called)
     return run
 
 
 def disable(pipe: Any) -> None:
-    """Take the hook away and leave the denoiser as it was; nothing where none is installed."""
-    for module in _modules(pipe).values():
-        remove(module)
-
-
-def _modules(pipe: Any) -> dict[str, nn.Module]:
-    found = {name: getattr(pipe, name, None) for name in _DENOISERS}
-    return {name: module for name, module in found.items() if isinstance(module, nn.Module)}
+    """Leave the pipe as it was; nothing where detail is not enabled."""
+    attach.leave(pipe)
 
 
 def _mask(name: str, mask: Tensor | None) -> Tensor | None:

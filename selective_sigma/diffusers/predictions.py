@@ -3,24 +3,27 @@
 In VE terms ``x = x0 + sigma n``: every scheduler of diffusers shows a UNet
 ``x / sqrt(sigma^2 + 1)``, whether it keeps its latent so (DDIM, DPM++, UniPC, LCM) or scales
 it for the call (Euler, Heun). In flow terms ``x = (1 - sigma) x0 + sigma n`` is shown as it is.
-Tensors are (batch, channels, *space), ``sigma`` (batch,) or one value.
+Tensors are (batch, channels, *space), ``sigma`` one value.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from ..settings import Family
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..settings import Family
 
 
 def from_input(shown: Tensor, sigma: Tensor, family: Family) -> Tensor:
     """The noisy latent behind what a model is shown."""
-    return shown * _unit(shown, sigma) if family == "ve" else shown
+    return shown * _unit(sigma) if family == "ve" else shown
 
 
 def to_input(x: Tensor, sigma: Tensor, family: Family) -> Tensor:
     """What a model is shown of a noisy latent."""
-    return x / _unit(x, sigma) if family == "ve" else x
+    return x / _unit(sigma) if family == "ve" else x
 
 
 def to_denoised(output: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Tensor:
@@ -31,28 +34,19 @@ def to_denoised(output: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Te
     """
     if prediction == "sample":
         return output
-    level = per_sample(sigma, x)
     if prediction == "v_prediction":
-        unit = _unit(x, sigma)
-        return x / unit**2 - level / unit * output
-    return x - level * output
+        return x / _unit(sigma) ** 2 - sigma / _unit(sigma) * output
+    return x - sigma * output
 
 
 def to_output(denoised: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Tensor:
     """The model output that means this clean latent at (x, sigma); inverse of ``to_denoised``."""
     if prediction == "sample":
         return denoised
-    level = per_sample(sigma, x)
     if prediction == "v_prediction":
-        unit = _unit(x, sigma)
-        return (x / unit**2 - denoised) * unit / level
-    return (x - denoised) / level
+        return (x / _unit(sigma) ** 2 - denoised) * _unit(sigma) / sigma
+    return (x - denoised) / sigma
 
 
-def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape (batch,) so that it broadcasts against a latent of any rank."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def _unit(x: Tensor, sigma: Tensor) -> Tensor:
-    return per_sample((sigma**2 + 1).sqrt(), x)
+def _unit(sigma: Tensor) -> Tensor:
+    return (sigma**2 + 1).sqrt()

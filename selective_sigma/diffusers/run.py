@@ -1,37 +1,33 @@
-"""From a pipeline's model calls to steps of the core's detailer."""
+"""From a pipeline's model calls and scheduler steps to steps of the core's detailer."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import inspect
+import warnings
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..detailer import Detailer, MaskRecord
-from ..prediction import Call as CoreCall
-from ..prediction import Prediction
 from ..report import Report
-from ..settings import Settings
-from . import caches
-from .hook import Call
-from .levels import Levels
-from .packing import Layout
-from .predictions import from_input, to_denoised, to_input, to_output
+from . import attach, caches, learn, tree
+from .detailed import evaluator, results
+from .noise import Noise
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
-class _Track(NamedTuple):
-    """The detailer of one of the calls that a pipeline makes at each step."""
-
-    detailer: Detailer
-    parts: int
+    from ..settings import Settings
+    from .learn import Stream, View
 
 
 class Run:
     """What ``enable`` and ``detail`` return: the mask and the report of the pipeline's latest run.
 
-    The mask is made from the conditional prediction: the second part where the pipeline
-    stacks [uncond, cond] in one batch, the step's first call where it makes two. It serves
-    every part and call of that step.
+    The mask is made from the conditional prediction where the pipeline stacks [uncond, cond] in
+    one batch, from the step's first call where it makes several; it serves all of that step.
     """
 
     def __init__(self, pipe: Any, settings: Settings, limit: Tensor | None, within: Tensor | None, record: bool):
@@ -41,110 +37,164 @@ class Run:
         self.masks: list[MaskRecord] = []
         """With ``record``: one for each step of the latest run that had a mask."""
         self._pipe = pipe
-        self._options = {"limit": limit, "within": within, "record": record}
-        self._levels: Levels | None = None
-        self._tracks: list[_Track] = []
-        self._turn = 0
-        self._shared: Any = None
+        self._options: dict[str, Any] = {"limit": limit, "within": within, "record": record}
+        self._streams: list[Stream] = []
+        self._reset()
 
     @property
-    def mask(self) -> Tensor | None:
-        """Latest mask, (batch, 1, *space) on the latent's grid, in [0, 1]; None before the first."""
-        return self._tracks[0].detailer.mask if self._tracks else None
+    def mask(self) -> Any:
+        """Latest mask, (batch, 1, *space) in [0, 1], a list for several streams; None before the first."""
+        return self._detailers[0].mask if self._detailers else None
 
-    def step(self, call: Call) -> Any:
-        """One model call of the pipeline, with detail; returns what the model would."""
-        levels = self._locate(call)
-        family, prediction = levels.kind.family, levels.kind.prediction
-        layout = Layout(call.sample, call.module, call.get)
-        noisy = layout.read(call.sample)
-        channels = noisy.shape[1]
-        parts = self._parts(noisy)
-        wide = torch.promote_types(noisy.dtype, torch.float32)
-        sigma = torch.tensor([levels.sigma], dtype=wide, device=noisy.device)
-        x = from_input(noisy.chunk(parts)[0].to(wide), sigma, family)
-        managers = caches.find(call.module)
-        results: list[Any] = []
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Within, detail is added to what calls the pipe's model and scheduler.
 
-        def back(denoised: Tensor, like: Tensor) -> Tensor:
-            output = to_output(denoised, x, sigma, prediction).to(like.dtype)
-            # A learned variance stays behind the prediction.
-            return output if like.shape[1] == channels else torch.cat([output, like[:, channels:]], 1)
-
-        def evaluate(asked: CoreCall) -> Prediction:
-            at = asked.x
-            assert isinstance(at, Tensor)
-            if asked.kind == "plain":
-                result = call()
-            else:
-                shown = to_input(at, asked.sigma, family).repeat(parts, *[1] * (at.ndim - 1))
-                timestep = levels.timestep(call.timestep, sigma, asked.sigma.expand(len(call.sample)))
-                with caches.lied(managers):
-                    result = call(layout.write(call.sample, shown), timestep)
-            results.append(result)
-            raw = _output(result)
-            outputs = layout.read(raw, raw.shape[2 if layout.grid else 1]).chunk(parts)
-            denoised = [to_denoised(o[:, :channels].to(wide), at, asked.sigma, prediction) for o in outputs]
-            if asked.kind == "lied":
-                # What the answer to the lie means at the true noise level.
-                outputs = [back(d, o) for d, o in zip(denoised, outputs, strict=True)]
-            named = {f"output {i}": output for i, output in enumerate(outputs)}
-            return Prediction(denoised[min(1, parts - 1)], named)
-
-        mask = self._shared if self._turn else None
-        stepped = self._track(parts, levels).detailer.step(evaluate, x, sigma, mask)
-        if not self._turn:
-            self._shared = stepped.mask
-        outputs = list(stepped.others.values())
-        self.masks = self._tracks[0].detailer.masks
-        output = outputs[0] if parts == 1 else torch.cat(outputs)
-        return _with_output(results[0], layout.write(_output(results[0]), output))
-
-    def _locate(self, call: Call) -> Levels:
-        """Find the step; a new run gets new detailers, a second call at a step its own."""
+        A call of an enabled pipe does this by itself; loops of one's own are written within it.
+        """
         scheduler = self._pipe.scheduler
-        if self._levels is None or self._levels.over(scheduler, call.timestep):
-            self._levels = Levels(scheduler, call.timestep)
-            self._tracks = []
-            self.report = Report()
-            self._turn = 0
-        else:
-            self._turn = 0 if self._levels.move(call.timestep) else self._turn + 1
-        return self._levels
+        self._reset()
+        if len(self._streams) != 1 or self._streams[0].scheduler is not scheduler:
+            self._streams = []
+        found = components(self._pipe)
+        self._caches = {id(module): caches.find(module) for module in found}
+        with ExitStack() as stack:
+            stack.enter_context(attach.modules(found, self._called))
+            stack.enter_context(attach.steps(scheduler, self._stepped))
+            yield
+        self._heard = []
+        if not self.report.lied and not self._streams:
+            warnings.warn(f"Selective Sigma added nothing: {self._why}", stacklevel=3)
 
-    def _parts(self, noisy: Tensor) -> int:
-        """How many times the batch holds the same latents: guidance in one call."""
-        if getattr(self._pipe, "do_classifier_free_guidance", True):
-            for parts in (3, 2):
-                first, *others = noisy.chunk(parts)
-                if len(noisy) % parts == 0 and all(torch.equal(first, other) for other in others):
-                    return parts
-        return 1
+    def _reset(self) -> None:
+        self._heard: list[learn.Heard] = []
+        self._learned: list[Stream] = []
+        self._busy = False
+        self._why = "the scheduler's step was not called"
+        self._start_run(None)
 
-    def _track(self, parts: int, levels: Levels) -> _Track:
-        """The detailer for this call; guidance that stops or starts mid-run begins a fresh one."""
-        turn = min(self._turn, len(self._tracks))
-        known = self._tracks[turn : turn + 1]
-        if known and known[0].parts == parts:
-            return known[0]
-        window = levels.window(self.settings.start, self.settings.end)
-        made = Detailer(self.settings, levels.sigmas, levels.kind.family, window=window, **self._options)
-        made.report = self.report
-        track = _Track(made, parts)
-        if turn:
-            self._tracks[turn : turn + 1] = [track]
-        else:
-            made.masks = known[0].detailer.masks if known else made.masks
-            self._tracks = [track]
-        return track
+    def _start_run(self, timesteps: Any) -> None:
+        """A run begins with new timesteps, or with the same ones from an earlier one on."""
+        self._timesteps = timesteps
+        self._detailers: list[Detailer] = []
+        self._index = -1
+        self._turn = 0
+        self._stepped_on = True
+        self._shared: Any = None
+        self.report, self.masks = Report(), []
+
+    def _called(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """A component's call: plain until its step is understood, then with detail."""
+        if self._busy:
+            return call(*args, **kwargs)
+        if self._learned:
+            self._streams, self._learned, self._heard = self._learned, [], []
+        arguments = (args, kwargs)
+        self._busy = True
+        try:
+            views = [stream.view(learn.kind_of(module), arguments) for stream in self._streams]
+            if views and None not in views and self._on_time(views, arguments):
+                return self._detailed(module, call, arguments, views)
+            shown = tree.rebuilt(arguments, {})
+            answer = call(*shown[0], **shown[1])
+            self._heard.append(learn.Heard(module, arguments, answer))
+            return answer
+        finally:
+            self._busy = False
+
+    def _on_time(self, views: list[View], arguments: Any) -> bool:
+        """Find the step of the run by what the model is told; False where that is not yet certain."""
+        lead = self._streams[0]
+        if lead.scheduler.timesteps is not self._timesteps:
+            self._start_run(lead.scheduler.timesteps)
+            lead.noise = Noise(lead.scheduler)
+            if not lead.copied(views[0], arguments):
+                # Another batch than the one that was learned.
+                self._streams = []
+                return False
+        clocks = [clock for view in views for clock in view.clocks]
+        expected = self._index + self._stepped_on
+        index = lead.noise.locate(clocks, arguments, expected)
+        if index is None:
+            return False
+        time = lead.noise.times[index]
+        for view in views:
+            view.clocks = [clock for clock in view.clocks if clock.agrees(tree.at(arguments, clock.path), time)]
+            if not view.clocks:
+                return False
+        if index < self._index:
+            self._start_run(self._timesteps)
+        self._index, self._stepped_on = index, False
+        return all(len(clock.seen) > 1 for view in views for clock in view.clocks)
+
+    def _detailed(self, module: nn.Module, call: Callable[..., Any], arguments: Any, views: Any) -> Any:
+        """A model's call as one step of the core."""
+        lead = self._streams[0].noise
+        if self._turn == len(self._detailers):
+            levels = list(dict.fromkeys([*lead.sigmas[self._index :], lead.last]))
+            window = lead.window(self.settings.start, self.settings.end)
+            made = Detailer(self.settings, levels, lead.family, window=window, **self._options)
+            made.report = self.report
+            self._detailers.append(made)
+        detailer = self._detailers[self._turn]
+        sigma = torch.tensor(lead.sigmas[self._index], dtype=torch.float64)
+        time = lead.times[self._index]
+        answers: list[Any] = []
+
+        def answer(shown: Any, lied: bool) -> Any:
+            with caches.lied(self._caches[id(module)] if lied else []):
+                answers.append(call(*shown[0], **shown[1]))
+            return answers[-1]
+
+        evaluate, x = evaluator(self._streams, views, arguments, answer, time, sigma)
+        output = detailer.step(evaluate, x, sigma, self._shared if self._turn else None)
+        if not self._turn:
+            self._shared = output.mask
+        self._turn += 1
+        self.masks = self._detailers[0].masks
+        return answers[0] if output.kind == "plain" else results(self._streams, views, answers[0], output)
+
+    def _stepped(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The scheduler's step: what the model said since the last one is understood here."""
+        if self._turn:
+            self._heard = []
+        elif self._heard:
+            self._learn(scheduler, inspect.signature(step).bind(*args, **kwargs).arguments)
+        self._turn, self._stepped_on = 0, True
+        return step(*args, **kwargs)
+
+    def _learn(self, scheduler: Any, given: dict[str, Any]) -> None:
+        name = type(self._pipe).__name__
+        try:
+            noise = Noise(scheduler)
+            time = torch.as_tensor(given["timestep"]).detach().double()
+            if time.numel() != 1:
+                raise ValueError("its scheduler steps several noise levels at once")
+            step = learn.Step(scheduler, given["model_output"], float(time), given["sample"])
+            stream = learn.stream(self._pipe, noise, step, self._heard)
+            if stream is not None and self._learned and noise.times != self._learned[0].noise.times:
+                raise ValueError("its streams keep different schedules")
+        except ValueError as error:
+            raise ValueError(f"Selective Sigma cannot work with {name}: {error}") from None
+        if stream is None:
+            self._why, self._heard = "the model's answers were all zero", []
+            return
+        if not self._learned:
+            if scheduler.timesteps is not self._timesteps:
+                self._start_run(scheduler.timesteps)
+            self._index = noise.nearest(step.time)
+            # Plain calls, while it was learned what they are.
+            self.report.steps += len(stream.views)
+            self.report.plain += len(stream.views)
+            self.report.skip("learning")
+        for old in self._streams:
+            if old.scheduler is scheduler:
+                stream.views += [view for view in old.views if all(view.key != new.key for new in stream.views)]
+        self._learned.append(stream)
 
 
-def _output(result: Any) -> Tensor:
-    return result[0] if isinstance(result, tuple) else result.sample
-
-
-def _with_output(result: Any, output: Tensor) -> Any:
-    if isinstance(result, tuple):
-        return (output, *result[1:])
-    result.sample = output
-    return result
+def components(pipe: Any) -> list[nn.Module]:
+    """The modules that a pipeline, or anything with modules for attributes, is made of."""
+    parts = getattr(pipe, "components", None)
+    values = (parts if isinstance(parts, dict) else vars(pipe)).values()
+    return list({id(value): value for value in values if isinstance(value, nn.Module)}.values())

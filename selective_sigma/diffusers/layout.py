@@ -1,0 +1,134 @@
+"""The picture's own axes: a scheduler's sample as (batch, channels, *space), and back."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .tree import leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .place import Shape
+
+
+class Layout:
+    """Rearranges a sample (batch, *shape) for the core, whose masks are (batch, 1, *space)."""
+
+    def __init__(self, shape: Shape, channels: set[int], grid: Shape | None, order: Tensor | None = None):
+        """Args:
+        shape: of one sample as the scheduler has it.
+        channels: sizes that an axis of channels may have.
+        grid: rows and columns (and frames before them) of tokens, where shape is (tokens, channels).
+        order: for tokens that hold several pixels each: (1, channels, *space) of indices into them.
+        """
+        self.shape = shape
+        self._grid = grid
+        self._order = order
+        # Channels come first unless another axis alone has their size.
+        axes = [0, len(shape) - 1, *range(1, len(shape) - 1)]
+        self._axis = next((axis for axis in axes if shape[axis] in channels), 0)
+        if grid is not None:
+            self._axis = 1
+        self.axis = None if grid is not None else self._axis
+        """Where a sample that is no tokens has its channels."""
+
+    def core(self, sample: Tensor) -> Tensor:
+        """(batch, *shape) to (batch, channels, *space)."""
+        if self._order is not None:
+            return sample.flatten(1)[:, self._order.flatten().to(sample.device)].reshape(len(sample), *self._order.shape)
+        moved = sample.movedim(1 + self._axis, 1)
+        return moved if self._grid is None else moved.reshape(*moved.shape[:2], *self._grid)
+
+    def back(self, latent: Tensor) -> Tensor:
+        """(batch, channels, *space) to (batch, *shape)."""
+        if self._order is not None:
+            flat = torch.empty_like(latent.reshape(len(latent), -1))
+            flat[:, self._order.flatten().to(latent.device)] = latent.reshape(len(latent), -1)
+            return flat.reshape(len(latent), *self.shape)
+        latent = latent if self._grid is None else latent.flatten(2)
+        return latent.movedim(1, 1 + self._axis)
+
+
+def learn(pipe: Any, shape: Shape, arguments: Any, start: int) -> Layout:
+    """The layout of a sample, from its shape and what the model is told of its tokens.
+
+    Args:
+        pipe: knows how many channels its autoencoder has, and how it packs them.
+        arguments: of the model's call, whose position ids or sizes lay out the tokens.
+        start: where the sample begins among the model's tokens.
+    """
+    channels = _channels(pipe)
+    if len(shape) != 2 or shape[0] in channels:
+        if not 2 <= len(shape) <= 4:
+            raise ValueError(f"the scheduler's sample is (batch, {', '.join(map(str, shape))}): supported are audio, pictures and video")
+        return Layout(shape, channels, None)
+    tokens, width = shape
+    found = (tuple(size for size in grid if size > 1) for grid in _grids(arguments, tokens, start))
+    grid = next((grid for grid in found if len(grid) > 1 and math.prod(grid) == tokens), None)
+    if grid is None:
+        # One axis: audio.
+        return Layout(shape, channels, (tokens,))
+    return Layout(shape, channels, grid, _unpacked(pipe, grid, tokens, width))
+
+
+def _channels(pipe: Any) -> set[int]:
+    found: set[int] = set()
+    for name in ("vae", "vqgan", "movq", "audio_vae"):
+        config = getattr(getattr(pipe, name, None), "config", None)
+        for key in ("latent_channels", "z_dim", "vq_embed_dim"):
+            size = getattr(config, key, None) if config is not None else None
+            found |= {size} if isinstance(size, int) else set()
+    return found
+
+
+def _grids(arguments: Any, tokens: int, start: int) -> Iterator[Shape]:
+    """Grids that the model may have been told of: sizes, shapes or position ids."""
+    numbers: dict[Any, list[int]] = {}
+    for path, leaf in leaves(arguments):
+        if isinstance(leaf, int) and not isinstance(leaf, bool):
+            # A tuple (frames, height, width) of its own, or arguments side by side.
+            numbers.setdefault(path[:-1], []).append(leaf)
+        elif isinstance(leaf, Tensor) and leaf.ndim >= 2 and leaf.numel() < 16 * (tokens + start + 4096):
+            yield from _from_ids(leaf, tokens, start)
+    for sizes in numbers.values():
+        for count in (3, 2):
+            yield from combinations(sizes, count)
+
+
+def _from_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
+    """Rows and columns of position ids, (..., tokens, axes) or (..., axes, tokens)."""
+    while ids.ndim > 2:
+        ids = ids[0] if ids.shape[0] == 1 or ids.ndim > 3 or ids.shape[-1] <= 4 or ids.shape[-2] <= 4 else ids[..., 0]
+    ids = ids if ids.shape[1] <= 4 else ids.T
+    if ids.shape[1] > 4 or len(ids) < tokens:
+        return
+    for first in dict.fromkeys((start, 0, len(ids) - tokens)):
+        own = ids[first : first + tokens]
+        sizes = [len(column.unique()) for column in own.T]
+        yield tuple(sizes)
+
+
+def _unpacked(pipe: Any, grid: Shape, tokens: int, width: int) -> Tensor | None:
+    """Where the pipe's own unpacking puts each value, (channels, *space), if it can be asked."""
+    unpack = getattr(pipe, "_unpack_latents", None)
+    scale = getattr(pipe, "vae_scale_factor", None)
+    names = list(inspect.signature(unpack).parameters) if unpack is not None else []
+    if names != ["latents", "height", "width", "vae_scale_factor"] or not isinstance(scale, int) or len(grid) != 2:
+        return None
+    # In float64, exact up to any size; 1-based, so that nothing that is made up passes for an index.
+    index = torch.arange(1, tokens * width + 1, dtype=torch.float64).reshape(1, tokens, width)
+    try:
+        order = unpack(index, 2 * scale * grid[0], 2 * scale * grid[1], scale)[0]
+    except (RuntimeError, ValueError):
+        return None
+    if not torch.equal(order.flatten().sort().values, index.flatten()):
+        return None
+    order = order.long() - 1
+    return order.squeeze(1) if order.ndim == 4 else order

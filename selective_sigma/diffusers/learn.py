@@ -1,0 +1,193 @@
+"""What a pipeline does between its model and its scheduler, learned from one step of it.
+
+At the end of a step there are the model's calls (arguments and answers) and what the scheduler is
+given (a prediction, a time, a sample). Where the sample sits in the calls, and how the answers
+make up the prediction, is found by value: no pipeline is known by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from . import clock, layout, seat
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .layout import Layout
+    from .noise import Noise
+    from .seat import Seat
+
+
+class Heard(NamedTuple):
+    """One call of a module: ``arguments`` is (args, kwargs)."""
+
+    module: Any
+    arguments: Any
+    answer: Any
+
+
+class Step(NamedTuple):
+    """What a scheduler was given."""
+
+    scheduler: Any
+    prediction: Tensor
+    time: float
+    sample: Tensor
+
+
+@dataclass
+class View:
+    """One kind of call of one kind of model: where it has the sample and where it answers."""
+
+    kind: type
+    shown: Seat
+    answer: Seat
+    clocks: list[clock.Clock]
+    cond: dict[int, int]
+    """Which copy of the sample has the condition, by how many there are."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.kind, self.shown.path, self.shown.row
+
+    def conditional(self, parts: int) -> int:
+        return self.cond.get(parts, parts - 1)
+
+
+@dataclass
+class Stream:
+    """All that is known of one sample: most pipelines have one, those with sound two."""
+
+    scheduler: Any
+    noise: Noise
+    layout: Layout
+    sign: int
+    """-1 where the pipeline negates the model's answer."""
+    views: list[View]
+
+    def view(self, kind: type, arguments: Any) -> View | None:
+        """How a call is read; None for a call of another kind than those learned."""
+        return next((v for v in self.views if v.kind is kind and v.shown.fits(arguments)), None)
+
+    def copied(self, view: View, arguments: Any) -> bool:
+        """Whether the rows of a call are copies of a batch as large as the one learned."""
+        parts = view.shown.read(arguments)
+        alike = all(torch.equal(part, parts[0]) for part in parts)
+        return alike and len(torch.unique(parts[0].flatten(1), dim=0)) == view.shown.batch
+
+
+def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | None:
+    """Learn one sample's way through a step; None where the model said nothing (all zeros).
+
+    ``ValueError`` says in one line what does not fit.
+    """
+    samples, scaled = _shown(step)
+    found: list[tuple[Heard, Seat]] = []
+    for call in calls:
+        where = seat.find(samples, call.arguments)
+        if where is None and scaled is not None:
+            where = seat.find(scaled, call.arguments)
+        if where is not None:
+            found.append((call, where))
+    if not found:
+        raise ValueError("the scheduler's sample is not found among what the model is given")
+    fitted = [fit for fit in (_fit(step, found, choice) for choice in range(8)) if fit is not None]
+    if not fitted:
+        raise ValueError("the model's answers do not have the shape of the scheduler's sample")
+    fit = min(fitted, key=lambda fit: fit.residual)
+    if fit.total == 0:
+        return None
+    _check(fit, step)
+    first, shown = next((call, s) for (call, s), answer in zip(found, fit.answers, strict=True) if answer is not None)
+    start = max(shown.place.start, default=0)
+    made = layout.learn(pipe, tuple(step.sample.shape[1:]), first.arguments, start)
+    views = []
+    for (call, shown), answer, weights in zip(found, fit.answers, fit.weights, strict=True):
+        if answer is None:
+            continue
+        clocks = clock.find(call.arguments, step.time, noise.count)
+        if not clocks:
+            raise ValueError("no argument of the model tells the scheduler's time, as it is, as a share or reversed")
+        signed = [w * (1 if fit.total > 0 else -1) for w in weights]
+        cond = {len(signed): max(range(len(signed)), key=signed.__getitem__)}
+        answer = answer.widened(made.axis)
+        views.append(View(kind_of(call.module), shown, answer, clocks, cond))
+    return Stream(step.scheduler, noise, made, 1 if fit.total > 0 else -1, views)
+
+
+def kind_of(module: Any) -> type:
+    """A module's class, also while it is listened to or compiled."""
+    kind = type(getattr(module, "_orig_mod", module))
+    return kind.__mro__[1] if "_selective_sigma" in vars(kind) else kind
+
+
+def _shown(step: Step) -> tuple[Tensor, Tensor | None]:
+    """The sample as a model may be shown it: as it is, or scaled by the scheduler."""
+    scale = getattr(step.scheduler, "scale_model_input", None)
+    if scale is None:
+        return step.sample, None
+    scaled = scale(step.sample, _nearest(step))
+    return step.sample, None if scaled is step.sample else scaled
+
+
+def _nearest(step: Step) -> Tensor:
+    times = step.scheduler.timesteps
+    return times[int((times.double() - step.time).abs().argmin())]
+
+
+class _Fit(NamedTuple):
+    """``prediction`` as a sum of answers: ``weights`` for each copy of each call."""
+
+    answers: list[Seat | None]
+    weights: list[list[float]]
+    total: float
+    residual: float
+
+
+def _fit(step: Step, found: list[tuple[Heard, Seat]], choice: int) -> _Fit | None:
+    """The best weights where each call answers at its ``choice``-th possible place."""
+    answers: list[Seat | None] = []
+    basis: list[list[Tensor]] = []
+    for call, shown in found:
+        rows = len(shown.read(call.arguments)) * shown.batch
+        possible = list(seat.outputs(call.answer, shown, rows))
+        here = possible[choice] if choice < len(possible) else None
+        answers.append(here)
+        basis.append([] if here is None else here.read(call.answer))
+    if not any(basis):
+        return None
+    thin = slice(None, None, max(1, step.sample.numel() // 100_000))
+    wanted = step.prediction.detach().double().cpu().flatten()[thin]
+    columns = [part.detach().double().cpu().flatten()[thin] for parts in basis for part in parts]
+    weights, residual = _least_squares(columns, wanted)
+    split, at = [], 0
+    for parts in basis:
+        split.append(weights[at : at + len(parts)])
+        at += len(parts)
+    silent = not any(bool(column.any()) for column in columns)
+    return _Fit(answers, split, 0.0 if silent else sum(weights), residual)
+
+
+def _least_squares(columns: list[Tensor], wanted: Tensor) -> tuple[list[float], float]:
+    matrix = torch.stack(columns, 1)
+    # By pseudo-inverse: cond and uncond may be the same, and then share the weight.
+    weights = torch.linalg.pinv(matrix, rtol=1e-9) @ wanted
+    size = float(wanted.norm()) or 1.0
+    return weights.tolist(), float((wanted - matrix @ weights).norm()) / size
+
+
+def _check(fit: _Fit, step: Step) -> None:
+    """Refuse pipelines that do more with the model's answers than to sum them up for guidance."""
+    coarse = 20 * max(torch.finfo(t.dtype).eps for t in (step.prediction, step.sample))
+    parts = sum(len(weights) for weights in fit.weights)
+    total = abs(fit.total)
+    if fit.residual <= max(coarse, 1e-3):
+        # Guidance may be followed by a rescaling of the whole.
+        if abs(total - 1) > 0.02 and not (parts > 1 and 0.1 < total < 10):
+            raise ValueError(f"the pipeline scales the model's answer by {fit.total:.3g} before its scheduler has it")
+    elif fit.residual > 0.9 or not 0.1 < total < 10:
+        raise ValueError("the pipeline makes something else of the model's answers than a weighted sum")
