@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from .place import Shape
 
 
+LATENT = ("latent_channels", "z_dim", "vq_embed_dim")
+PREDICTED = ("out_channels", "out_visual_dim")
+"""What configs of autoencoders and models call the size of the axis that is neither space nor time."""
+
+
 class Layout:
     """Rearranges a sample (batch, *shape) for the core, whose masks are (batch, 1, *space)."""
 
@@ -31,9 +36,9 @@ class Layout:
         self.shape = shape
         self._grid = grid
         self._order = order
-        # Channels come first unless another axis alone has their size.
-        axes = [0, len(shape) - 1, *range(1, len(shape) - 1)]
-        self._axis = next((axis for axis in axes if shape[axis] in channels), 0)
+        # Channels come first unless another axis, and that alone, has their size.
+        axes = [axis for axis, size in enumerate(shape) if size in channels]
+        self._axis = axes[0] if len(axes) == 1 else 0
         if grid is not None:
             self._axis = 1
         self.axis = None if grid is not None else self._axis
@@ -56,36 +61,38 @@ class Layout:
         return latent.movedim(1, 1 + self._axis)
 
 
-def learn(pipe: Any, shape: Shape, arguments: Any, start: int) -> Layout:
+def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> Layout:
     """The layout of a sample, from its shape and what the model is told of its tokens.
 
     Args:
         pipe: knows how many channels its autoencoder has, and how it packs them.
+        module: the model; knows channels where there is no autoencoder.
         arguments: of the model's call, whose position ids or sizes lay out the tokens.
         start: where the sample begins among the model's tokens.
     """
-    channels = _channels(pipe)
-    if len(shape) != 2 or shape[0] in channels:
-        if not 2 <= len(shape) <= 4:
-            raise ValueError(f"the scheduler's sample is (batch, {', '.join(map(str, shape))}): supported are audio, pictures and video")
-        return Layout(shape, channels, None)
-    tokens, width = shape
-    found = (tuple(size for size in grid if size > 1) for grid in _grids(arguments, tokens, start))
-    grid = next((grid for grid in found if len(grid) > 1 and math.prod(grid) == tokens), None)
-    if grid is None:
-        # One axis: audio.
-        return Layout(shape, channels, (tokens,))
-    return Layout(shape, channels, grid, _unpacked(pipe, grid, tokens, width))
+    channels = _channels(pipe, module)
+    if len(shape) == 2:
+        tokens, width = shape
+        found = (tuple(size for size in grid if size > 1) for grid in _grids(arguments, tokens, start))
+        grid = next((grid for grid in found if len(grid) > 1 and math.prod(grid) == tokens), None)
+        if grid is not None:
+            return Layout(shape, channels, grid, _unpacked(pipe, grid, tokens, width))
+    if not 2 <= len(shape) <= 4:
+        raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
+    return Layout(shape, channels, None)
 
 
-def _channels(pipe: Any) -> set[int]:
-    found: set[int] = set()
-    for name in ("vae", "vqgan", "movq", "audio_vae"):
-        config = getattr(getattr(pipe, name, None), "config", None)
-        for key in ("latent_channels", "z_dim", "vq_embed_dim"):
-            size = getattr(config, key, None) if config is not None else None
-            found |= {size} if isinstance(size, int) else set()
-    return found
+def _channels(pipe: Any, module: Any) -> set[int]:
+    """How many channels a latent has, by the autoencoder; by the model where there is none."""
+    parts = getattr(pipe, "components", None)
+    autoencoders = [part for part in (parts or {}).values() if hasattr(part, "decode")]
+    for found, names in ((autoencoders, LATENT), ([module], PREDICTED)):
+        configs = [getattr(part, "config", None) or {} for part in found]
+        sizes = {size for config in configs for name in names if isinstance(size := config.get(name), int)}
+        if sizes:
+            # A learned variance doubles what a model predicts.
+            return sizes if found is autoencoders else sizes | {size // 2 for size in sizes}
+    return set()
 
 
 def _grids(arguments: Any, tokens: int, start: int) -> Iterator[Shape]:

@@ -73,12 +73,6 @@ class Stream:
         """How a call is read; None for a call of another kind than those learned."""
         return next((v for v in self.views if v.kind is kind and v.shown.fits(arguments)), None)
 
-    def copied(self, view: View, arguments: Any) -> bool:
-        """Whether the rows of a call are copies of a batch as large as the one learned."""
-        parts = view.shown.read(arguments)
-        alike = all(torch.equal(part, parts[0]) for part in parts)
-        return alike and len(torch.unique(parts[0].flatten(1), dim=0)) == view.shown.batch
-
 
 def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | None:
     """Learn one sample's way through a step; None where the model said nothing (all zeros).
@@ -104,7 +98,7 @@ def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | 
     _check(fit, step)
     first, shown = next((call, s) for (call, s), answer in zip(found, fit.answers, strict=True) if answer is not None)
     start = max(shown.place.start, default=0)
-    made = layout.learn(pipe, tuple(step.sample.shape[1:]), first.arguments, start)
+    made = layout.learn(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start)
     views = []
     for (call, shown), answer, weights in zip(found, fit.answers, fit.weights, strict=True):
         if answer is None:

@@ -38,7 +38,6 @@ class Run:
         """With ``record``: one for each step of the latest run that had a mask."""
         self._pipe = pipe
         self._options: dict[str, Any] = {"limit": limit, "within": within, "record": record}
-        self._streams: list[Stream] = []
         self._reset()
 
     @property
@@ -54,8 +53,6 @@ class Run:
         """
         scheduler = self._pipe.scheduler
         self._reset()
-        if len(self._streams) != 1 or self._streams[0].scheduler is not scheduler:
-            self._streams = []
         found = components(self._pipe)
         self._caches = {id(module): caches.find(module) for module in found}
         with ExitStack() as stack:
@@ -68,13 +65,14 @@ class Run:
 
     def _reset(self) -> None:
         self._heard: list[learn.Heard] = []
+        self._streams: list[Stream] = []
         self._learned: list[Stream] = []
         self._busy = False
         self._why = "the scheduler's step was not called"
         self._start_run(None)
 
     def _start_run(self, timesteps: Any) -> None:
-        """A run begins with new timesteps, or with the same ones from an earlier one on."""
+        """A run begins with new timesteps, or with the same ones once more."""
         self._timesteps = timesteps
         self._detailers: list[Detailer] = []
         self._index = -1
@@ -106,24 +104,23 @@ class Run:
         """Find the step of the run by what the model is told; False where that is not yet certain."""
         lead = self._streams[0]
         if lead.scheduler.timesteps is not self._timesteps:
-            self._start_run(lead.scheduler.timesteps)
-            lead.noise = Noise(lead.scheduler)
-            if not lead.copied(views[0], arguments):
-                # Another batch than the one that was learned.
-                self._streams = []
-                return False
+            # A new run begins as every run does, so that it comes out alike whatever was before.
+            self._streams = []
+            return False
         clocks = [clock for view in views for clock in view.clocks]
         expected = self._index + self._stepped_on
         index = lead.noise.locate(clocks, arguments, expected)
         if index is None:
+            return False
+        if index < self._index:
+            # The same timesteps once more.
+            self._streams, self._timesteps = [], None
             return False
         time = lead.noise.times[index]
         for view in views:
             view.clocks = [clock for clock in view.clocks if clock.agrees(tree.at(arguments, clock.path), time)]
             if not view.clocks:
                 return False
-        if index < self._index:
-            self._start_run(self._timesteps)
         self._index, self._stepped_on = index, False
         return all(len(clock.seen) > 1 for view in views for clock in view.clocks)
 

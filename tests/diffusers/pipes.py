@@ -23,7 +23,7 @@ from diffusers import (
 from .schedulers import FLOW_SCHEDULERS, UNET_SCHEDULERS
 
 
-def _random(*shape: int, seed: int = 7) -> torch.Tensor:
+def random(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -66,10 +66,10 @@ def _unet(**changes: Any) -> UNet2DConditionModel:
 
 def _sdxl_arguments() -> dict[str, Any]:
     return {
-        "prompt_embeds": _random(1, 5, 32),
-        "negative_prompt_embeds": _random(1, 5, 32, seed=8),
-        "pooled_prompt_embeds": _random(1, 32, seed=9),
-        "negative_pooled_prompt_embeds": _random(1, 32, seed=10),
+        "prompt_embeds": random(1, 5, 32),
+        "negative_prompt_embeds": random(1, 5, 32, seed=8),
+        "pooled_prompt_embeds": random(1, 32, seed=9),
+        "negative_pooled_prompt_embeds": random(1, 32, seed=10),
         "num_inference_steps": 8,
         "guidance_scale": 4.0,
         "output_type": "latent",
@@ -90,7 +90,7 @@ def sdxl_img2img(scheduler: Any = None) -> Tiny:
     pipe = StableDiffusionXLImg2ImgPipeline(
         vae, None, None, None, None, _unet(), scheduler or UNET_SCHEDULERS["euler"](), add_watermarker=False
     )
-    return Tiny(pipe, {**_sdxl_arguments(), "image": _random(1, 4, 16, 16), "strength": 0.6}, ("unet",))
+    return Tiny(pipe, {**_sdxl_arguments(), "image": random(1, 4, 16, 16), "strength": 0.6}, ("unet",))
 
 
 def flux(scheduler: Any = None) -> Tiny:
@@ -109,8 +109,8 @@ def flux(scheduler: Any = None) -> Tiny:
     scheduler = scheduler or FLOW_SCHEDULERS["flow_euler"]()
     pipe = FluxPipeline(scheduler, None, None, None, None, None, transformer)
     arguments = {
-        "prompt_embeds": _random(1, 5, 32),
-        "pooled_prompt_embeds": _random(1, 32, seed=9),
+        "prompt_embeds": random(1, 5, 32),
+        "pooled_prompt_embeds": random(1, 32, seed=9),
         "height": 128,
         "width": 96,
         "num_inference_steps": 8,
@@ -123,8 +123,8 @@ def flux(scheduler: Any = None) -> Tiny:
 def flux_true_cfg(scheduler: Any = None) -> Tiny:
     tiny = flux(scheduler)
     tiny.arguments |= {
-        "negative_prompt_embeds": _random(1, 5, 32, seed=8),
-        "negative_pooled_prompt_embeds": _random(1, 32, seed=10),
+        "negative_prompt_embeds": random(1, 5, 32, seed=8),
+        "negative_pooled_prompt_embeds": random(1, 32, seed=10),
         "true_cfg_scale": 3.0,
     }
     return tiny
@@ -167,8 +167,8 @@ def wan(scheduler: Any = None) -> Tiny:
     scheduler = scheduler or FLOW_SCHEDULERS["flow_unipc"]()
     pipe = WanPipeline(None, None, None, scheduler, transformer)
     arguments = {
-        "prompt_embeds": _random(1, 5, 32),
-        "negative_prompt_embeds": _random(1, 5, 32, seed=8),
+        "prompt_embeds": random(1, 5, 32),
+        "negative_prompt_embeds": random(1, 5, 32, seed=8),
         "height": 128,
         "width": 96,
         "num_frames": 9,
@@ -202,9 +202,9 @@ def qwen(scheduler: Any = None) -> Tiny:
     scheduler = scheduler or FLOW_SCHEDULERS["flow_euler"]()
     pipe = QwenImagePipeline(scheduler, None, None, None, transformer)
     arguments = {
-        "prompt_embeds": _random(1, 5, 16),
+        "prompt_embeds": random(1, 5, 16),
         "prompt_embeds_mask": torch.ones(1, 5, dtype=torch.long),
-        "negative_prompt_embeds": _random(1, 5, 16, seed=8),
+        "negative_prompt_embeds": random(1, 5, 16, seed=8),
         "negative_prompt_embeds_mask": torch.ones(1, 5, dtype=torch.long),
         "true_cfg_scale": 3.0,
         "height": 128,

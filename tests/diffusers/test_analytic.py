@@ -73,8 +73,8 @@ class Loop:
 
 
 def core(settings: Settings, sigmas: list[float], noise: torch.Tensor, family: str):
-    """Euler's method with the core alone."""
-    detailer = Detailer(settings, sigmas, family)
+    """Euler's method with the core alone, from the second step on: at the first the adapter learns."""
+    detailer = Detailer(settings, sigmas[1:], family)
     x = noise * sigmas[0]
     for now, after in pairwise(sigmas):
         sigma = torch.tensor([now], dtype=torch.float64)
@@ -118,7 +118,7 @@ def test_equals_the_core(name, prediction, coverage):
     assert effect > 1e-3
     assert (found - wanted).norm() < 1e-3 * effect
     assert (found - wanted).abs().max() < 1e-4
-    assert run.report.as_dict() == detailer.report.as_dict()
+    assert run.report.lied == detailer.report.lied
     torch.testing.assert_close(run.mask, detailer.mask, atol=2e-3, rtol=0)
 
 

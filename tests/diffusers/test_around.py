@@ -1,0 +1,267 @@
+"""What people do around a pipe goes on working: offloading, compiling, copying, sharing parts."""
+
+from __future__ import annotations
+
+import copy
+import types
+
+import pytest
+import torch
+from accelerate import cpu_offload
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from torch import nn
+
+from selective_sigma.diffusers import detail, disable, enable
+
+from .pipes import build, flux, sdxl, sdxl_img2img
+from .schedulers import SD
+
+
+def lied(run):
+    return run.report.lied
+
+
+def test_model_offload_survives_any_number_of_calls():
+    """diffusers takes its hooks off and puts them on again at the end of every call."""
+    tiny = sdxl()
+    plain = tiny()
+    with detail(tiny.pipe) as run:
+        wanted = tiny()
+    assert not torch.equal(wanted, plain)
+    # A device index is all that tells this device from the one that things are offloaded to.
+    tiny.pipe.enable_model_cpu_offload(device="cpu")
+    run = enable(tiny.pipe)
+    for _ in range(3):
+        assert torch.equal(tiny(), wanted)
+        assert lied(run) > 0
+    disable(tiny.pipe)
+    for _ in range(2):
+        assert torch.equal(tiny(), plain)
+    assert hasattr(tiny.pipe.unet, "_hf_hook")
+    # Switched on while detail is.
+    with detail(tiny.pipe) as run:
+        tiny.pipe.remove_all_hooks()
+        assert torch.equal(tiny(), wanted)
+        tiny.pipe.enable_model_cpu_offload(device="cpu")
+        assert torch.equal(tiny(), wanted)
+    assert torch.equal(tiny(), plain)
+    tiny.pipe.remove_all_hooks()
+    assert torch.equal(tiny(), plain)
+
+
+def test_sequential_offload():
+    """Weights are on the meta device but for the time of a layer's call."""
+    tiny = sdxl()
+    plain = tiny()
+    with detail(tiny.pipe):
+        wanted = tiny()
+        cpu_offload(tiny.pipe.unet, execution_device="cpu")
+        assert next(tiny.pipe.unet.parameters()).device.type == "meta"
+        for _ in range(2):
+            assert torch.equal(tiny(), wanted)
+    assert torch.equal(tiny(), plain)
+    assert next(tiny.pipe.unet.parameters()).device.type == "meta"
+
+
+def test_group_offload():
+    tiny = flux()
+    plain = tiny()
+    with detail(tiny.pipe) as run:
+        wanted = tiny()
+        tiny.module.enable_group_offload(
+            onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="leaf_level"
+        )
+        for _ in range(2):
+            assert torch.equal(tiny(), wanted)
+            assert lied(run) > 0
+    assert torch.equal(tiny(), plain)
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+@pytest.mark.parametrize("how", ["method", "function"])
+def test_compiled(how, when):
+    """One graph for one shape, whole, whether it is compiled before or while detail is enabled."""
+    torch.compiler.reset()
+    tiny = sdxl()
+    plain, seen = tiny(), []
+
+    def backend(graph, inputs):
+        seen.append(graph)
+        return graph.forward
+
+    def compiled():
+        if how == "method":
+            tiny.pipe.unet.compile(backend=backend, fullgraph=True, dynamic=False)
+        else:
+            tiny.pipe.unet = torch.compile(tiny.pipe.unet, backend=backend, fullgraph=True, dynamic=False)
+
+    if when == "before":
+        compiled()
+    with detail(tiny.pipe, mask_override="zeros") as run:
+        if when == "within":
+            compiled()
+        torch.testing.assert_close(tiny(), plain, rtol=1e-4, atol=1e-4)
+        assert lied(run) > 0
+        # Whole timesteps of the pipeline's, fractions in the lie: a graph for each type at most.
+        graphs = len(seen)
+        assert graphs <= 2
+        tiny()
+    torch.testing.assert_close(tiny(), plain, rtol=1e-4, atol=1e-4)
+    with detail(tiny.pipe, mask_override="zeros"):
+        tiny()
+    assert len(seen) <= graphs + 1
+
+
+def test_between_calls_nothing_is_left():
+    tiny = sdxl()
+    before = {name: (type(part), dict(vars(part))) for name, part in tiny.pipe.components.items() if part is not None}
+    kind = type(tiny.pipe)
+    with detail(tiny.pipe):
+        tiny()
+        assert isinstance(tiny.pipe, kind)
+        assert type(tiny.pipe).__name__ == kind.__name__
+        for name, (part, attributes) in before.items():
+            now = getattr(tiny.pipe, name)
+            assert type(now) is part
+            assert set(vars(now)) == set(attributes) | ({"is_scale_input_called"} & set(vars(now)))
+        copied = copy.deepcopy(tiny.pipe.unet)
+        assert type(copied) is type(tiny.pipe.unet)
+        assert type(copy.deepcopy(tiny.pipe)) is kind
+    assert type(tiny.pipe) is kind
+    with pytest.raises(RuntimeError, match="mine"), detail(tiny.pipe):
+        tiny(callback_on_step_end=_break)
+    assert type(tiny.pipe) is kind
+    assert type(tiny.pipe.unet) is before["unet"][0]
+    assert "step" not in vars(tiny.pipe.scheduler)
+
+
+def _break(*_):
+    raise RuntimeError("mine")
+
+
+def test_copies_made_in_a_call_are_plain():
+    tiny = sdxl()
+    kept = []
+
+    def keep(pipe, step, _, kwargs):
+        if step == 4:
+            kept.append(copy.deepcopy(pipe.unet))
+        return kwargs
+
+    with detail(tiny.pipe):
+        tiny(callback_on_step_end=keep)
+    assert type(kept[0]) is type(tiny.pipe.unet)
+    a = tiny.arguments
+    added = {"text_embeds": a["pooled_prompt_embeds"], "time_ids": torch.zeros(1, 6)}
+    call = (torch.zeros(1, 4, 16, 12), torch.tensor(5), a["prompt_embeds"])
+    with torch.no_grad():
+        assert torch.equal(kept[0](*call, added_cond_kwargs=added)[0], tiny.pipe.unet(*call, added_cond_kwargs=added)[0])
+
+
+def test_pipes_that_share_parts():
+    """Only what is enabled gets detail; each reads its own scheduler."""
+    tiny = sdxl()
+    other = StableDiffusionXLPipeline.from_pipe(tiny.pipe, scheduler=EulerDiscreteScheduler(**SD, use_karras_sigmas=True))
+    other.set_progress_bar_config(disable=True)
+
+    def call(pipe):
+        torch.manual_seed(0)
+        return pipe(generator=torch.Generator().manual_seed(0), **tiny.arguments)[0]
+
+    plain, other_plain = call(tiny.pipe), call(other)
+    with detail(tiny.pipe):
+        mine = call(tiny.pipe)
+        assert torch.equal(call(other), other_plain)
+        with detail(other, strength=0.2) as run:
+            theirs = call(other)
+            assert lied(run) > 0
+            assert torch.equal(call(tiny.pipe), mine)
+        assert torch.equal(call(other), other_plain)
+        assert torch.equal(call(tiny.pipe), mine)
+    assert not torch.equal(mine, plain)
+    assert not torch.equal(theirs, other_plain)
+    with detail(tiny.pipe):
+        made = StableDiffusionXLImg2ImgPipeline.from_pipe(tiny.pipe, vae=sdxl_img2img().pipe.vae)
+    assert type(made) is StableDiffusionXLImg2ImgPipeline
+
+
+def test_a_pipe_called_within_another():
+    """A callback that makes a preview with a pipe around the same model."""
+    tiny, inner = sdxl(), sdxl()
+    inner.pipe.unet = tiny.pipe.unet
+    with detail(tiny.pipe):
+        wanted = tiny()
+    with detail(inner.pipe):
+        preview = inner(num_inference_steps=4)
+        previews = []
+
+        def call(pipe, step, _, kwargs):
+            if step == 5:
+                previews.append(inner(num_inference_steps=4))
+            return kwargs
+
+        with detail(tiny.pipe):
+            assert torch.equal(tiny(callback_on_step_end=call), wanted)
+    assert torch.equal(previews[0], preview)
+
+
+def test_parts_replaced_while_enabled():
+    tiny = sdxl()
+    with detail(tiny.pipe) as run:
+        wanted = tiny()
+        old = tiny.pipe.unet
+        tiny.pipe.unet = copy.deepcopy(old)
+        assert torch.equal(tiny(), wanted)
+        tiny.pipe.scheduler = EulerDiscreteScheduler(**SD, use_karras_sigmas=True)
+        assert not torch.equal(tiny(), wanted)
+        assert lied(run) > 0
+    assert type(old) is type(tiny.pipe.unet)
+
+
+def test_three_pictures_of_one_latent():
+    """Equal rows are pictures here, not parts of guidance."""
+    tiny = build("flux")
+    latents = torch.randn(1, 48, 16, generator=torch.Generator().manual_seed(1)).repeat(3, 1, 1)
+    with detail(tiny.pipe) as run:
+        alone = tiny(latents=latents[:1])
+        three = tiny(latents=latents, num_images_per_prompt=3)
+        assert run.mask.shape[0] == 3
+    torch.testing.assert_close(three[2:], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_adapters_come_and_go():
+    """What a LoRA does to the denoiser: layers replaced by others, in place."""
+    tiny = sdxl()
+    plain = tiny()
+
+    class Added(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x) * 1.1
+
+    with detail(tiny.pipe) as run:
+        first = tiny()
+        layer = tiny.pipe.unet.conv_in
+        tiny.pipe.unet.conv_in = Added(layer)
+        changed = tiny()
+        assert lied(run) > 0
+        assert not torch.equal(changed, first)
+        tiny.pipe.unet.conv_in = layer
+        assert torch.equal(tiny(), first)
+    assert torch.equal(tiny(), plain)
+
+
+def test_loop_of_ones_own():
+    tiny = sdxl()
+    holder = types.SimpleNamespace(unet=tiny.pipe.unet, scheduler=tiny.pipe.scheduler)
+    with detail(tiny.pipe):
+        wanted = tiny()
+    run = enable(holder)
+    with run.attached():
+        assert torch.equal(tiny(), wanted)
+    assert lied(run) > 0
+    with pytest.warns(UserWarning, match="added nothing: the scheduler's step was not called"), run.attached():
+        pass
