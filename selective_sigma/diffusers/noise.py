@@ -81,14 +81,12 @@ class Noise:
 
     def locate(self, clocks: list[Clock], arguments: Any, expected: int) -> int | None:
         """The step that a call belongs to, by what the model is told; None where it tells of none."""
-        for clock in clocks:
-            value = tree.at(arguments, clock.path)
-            if value is None:
-                continue
-            near = [self.nearest(time) for time in clock.times(value)]
-            for index in [expected, expected - 1, *near]:
-                if 0 <= index < len(self.times) and clock.tells(value, self.times[index]):
-                    return index
+        told = [(clock, tree.at(arguments, clock.path)) for clock in clocks]
+        told = [(clock, value) for clock, value in told if value is not None]
+        near = [self.nearest(time) for clock, value in told for time in clock.times(value)]
+        for index in [expected, expected - 1, *near]:
+            if 0 <= index < len(self.times) and any(clock.tells(value, self.times[index]) for clock, value in told):
+                return index
         return None
 
     def window(self, start: float, end: float) -> tuple[float, float]:
