@@ -33,7 +33,7 @@ def odds(coverage: float) -> float:
     Squared, so that the mean of the mask moves evenly along the lower half of the slider and without a
     jump at the end: on six photographs .01 .06 .12 .17 .22 .29 .39 .54 .73 at coverage 0.1 to 0.9.
     """
-    return ((1.0 - coverage) / coverage) ** 2 if coverage > 0 else math.inf
+    return ((1.0 - coverage) / coverage) ** 2 if coverage > 1e-100 else math.inf
 
 
 def response(plain: Tensor, lied: Tensor, coverage: float, e_folds: float, within: Tensor | None = None) -> Tensor:

@@ -30,7 +30,7 @@ def test_sweep_writes_cells_figure_and_json(tmp_path: Path):
     assert [(c["strength"], c["coverage"], c["calls"]) for c in cells] == [
         (0, 0.5, 5),
         (0, 1, 5),
-        (0.2, 0.5, 7),
+        (0.2, 0.5, 9),
         (0.2, 1, 5),
     ]
     assert (tmp_path / "s+0.200_c0.500_mask.png").is_file()
