@@ -9,12 +9,14 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from diffusers.modular_pipelines import ZImageAutoBlocks
 from torch import nn
 
 from selective_sigma.diffusers import detail, disable, enable
 
 from .pipes import build, flux, sdxl, sdxl_img2img
 from .schedulers import SD
+from .zoo import build as build_zoo
 
 
 def lied(run):
@@ -269,3 +271,30 @@ def test_loop_of_ones_own():
     assert lied(run) > 0
     with pytest.warns(UserWarning, match="added nothing: the scheduler's step was not called"), run.attached():
         pass
+
+
+def test_modular():
+    """Modular pipelines call the same parts: guidance is theirs, a call for each side."""
+    tiny = build_zoo("Z-Image")
+    blocks = ZImageAutoBlocks()
+    for name in ("text_encoder", "vae_encoder", "decode"):
+        blocks.sub_blocks.pop(name)
+    pipe = blocks.init_pipeline()
+    pipe.update_components(transformer=tiny.pipe.transformer, scheduler=tiny.pipe.scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    names = ("prompt_embeds", "negative_prompt_embeds", "height", "width", "num_inference_steps")
+
+    def call():
+        arguments = {name: tiny.arguments[name] for name in names}
+        return pipe(generator=torch.Generator().manual_seed(0), output="latents", **arguments)
+
+    plain = call()
+    with detail(pipe, mask_override="zeros") as run:
+        assert torch.equal(call(), plain)
+        assert lied(run) > 0
+    with detail(pipe, coverage=1.0):
+        everywhere = call()
+    with detail(pipe, mask_override="ones"):
+        assert torch.equal(call(), everywhere)
+    assert not torch.equal(everywhere, plain)
+    assert torch.equal(call(), plain)

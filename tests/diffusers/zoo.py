@@ -242,7 +242,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "EDM DPM-Solver": (diffusers.EDMDPMSolverMultistepScheduler, "no training noise levels"),
     "Sana Sprint (SCM)": (diffusers.SCMScheduler, "does not say how noise is added"),
     "IPNDM": (diffusers.IPNDMScheduler, "does not say how noise is added"),
-    "Stable Cascade (Wuerstchen)": (diffusers.DDPMWuerstchenScheduler, ""),
+    "Stable Cascade (Wuerstchen)": (diffusers.DDPMWuerstchenScheduler, "no training noise levels"),
     "Helios": (diffusers.HeliosScheduler, "does not say how noise is added"),
 }
 
