@@ -4,7 +4,7 @@ set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."
 mapfile -t found < <("$here/checkouts.sh")
-[ "${#found[@]}" -gt 0 ] || echo "SKIPPED tests/comfy: no ComfyUI in ~/comfy and no COMFYUI_PATH; clone one there, then make comfyui"
+[ "${#found[@]}" -gt 0 ] || echo "SKIPPED tests/comfy: no ComfyUI at ${COMFYUI_PATH:-~/comfy/ComfyUI*}; clone one there, then make comfyui"
 status=0
 for checkout in "${found[@]}"; do
   version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$checkout/comfyui_version.py")

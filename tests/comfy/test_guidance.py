@@ -120,7 +120,7 @@ def test_guidance_patches_do_not_weaken_euler(patch: str):
 @pytest.mark.compat("Skip Layer Guidance (SD3)", "runs in both passes; the effect stays")
 def test_slg_does_not_weaken_euler(files: dict[str, Path]):
     model = comfy.sd.load_diffusion_model(str(files["tiny_sd3.safetensors"]))
-    patched = nodes_slg.SkipLayerGuidanceDiT.execute(model, 1.0, 0.01, 0.3, "0", "").result[0]
+    patched = tiny.node(nodes_slg.SkipLayerGuidanceDiT, model, 1.0, 0.01, 0.3, "0", "")
 
     def run(model: Any, settings: Settings | None) -> Tensor:
         sampler = tiny.sampler("euler")

@@ -56,7 +56,7 @@ def test_caches_skip_plain_calls_and_never_a_lied_one(kind: str, node: str, name
     # (Not so under CFG++, whose uncond is an older one at a skipped call, in the bare run too.)
     if name == "euler" and skipped:
         plain = run(model, euler(name=name))
-        assert tiny.effect(ours, run(model, euler(Settings(), name))) <= 1.1 * tiny.effect(bare, plain)
+        assert tiny.effect(ours, run(model, euler(Settings(), name))) <= 1.25 * tiny.effect(bare, plain)
     assert ours.isfinite().all()
     assert torch.equal(run(cached, euler(Settings(mask_override="zeros"), name)), bare)
     assert run(cached, euler(Settings(coverage=1.0), name)).isfinite().all()

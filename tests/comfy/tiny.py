@@ -163,6 +163,13 @@ def sample(
         )  # fmt: skip
 
 
+def node(kind: Any, *args: Any, **named: Any) -> Any:
+    """The first output of a node, written in ComfyUI's old way or its new one."""
+    if hasattr(kind, "execute"):
+        return kind.execute(*args, **named).result[0]
+    return getattr(kind(), kind.FUNCTION)(*args, **named)[0]
+
+
 def effect(changed: Tensor, plain: Tensor) -> float:
     """L2 size of a change."""
     return float((changed - plain).norm())
