@@ -182,9 +182,10 @@ class Run:
         if self._capture is None:
             return callback
 
-        def noting(info: dict[str, Any]) -> Any:
-            self._x0 = info.get("denoised")
-            return None if callback is None else callback(info)
+        def noting(*given: Any) -> Any:
+            # A sampler function hands over one dict; a Sampler step, denoised, x, and how many steps.
+            self._x0 = given[0].get("denoised") if len(given) == 1 else given[1]
+            return None if callback is None else callback(*given)
 
         return noting
 

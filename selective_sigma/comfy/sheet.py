@@ -88,7 +88,7 @@ def plotted(plot: Plot, size: tuple[int, int]) -> Image.Image:
         )
         dots.append((left + wide / 2, bottom - (bottom - top) * step[1]))
     radius = max(2, letters // 5)
-    draw.line(dots, fill=PAPER, width=max(1, radius // 2))
+    draw.line(dots, fill=PAPER, width=max(2, radius // 2))
     for x, y in dots:
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=PAPER, outline=DARK)
     said = f"strength, at most {highest:.3g}"
