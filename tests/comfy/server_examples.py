@@ -35,10 +35,10 @@ DEBUG = "SelectiveSigmaDetailerDebugNode"
 
 
 @contextmanager
-def serve(base: Path) -> Iterator[Server]:
+def serve(base: Path, **given: Any) -> Iterator[Server]:
     """A server with the small checkpoints."""
     checkpoints.write(base / "models")
-    with Server(base) as running:
+    with Server(base, **given) as running:
         yield running
 
 

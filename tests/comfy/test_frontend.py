@@ -61,6 +61,7 @@ def test_the_node_shows_two_sliders_and_nothing_else(page: browser.Browser):
     assert widgets == [["strength", "slider"], ["coverage", "slider"]]
 
 
+@pytest.mark.compat("ComfyUI's own frontend", "opens, runs and shows the workflows")
 def test_the_frontend_runs_the_timeline_and_shows_it(page: browser.Browser, tmp_path: Path):
     page.load(tiny(json.loads((REPOSITORY / "example_workflows/selective_sigma_mask_timeline.json").read_text())))
     page.queue()

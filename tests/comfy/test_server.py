@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from server_examples import DEBUG, PEERS, PREVIEW, WORKFLOWS, load, of_type, only, pixels, serve
+from server_examples import DEBUG, PACK, PEERS, PREVIEW, WORKFLOWS, load, of_type, only, pixels, serve
 from server_process import NAME, REPOSITORY, Refused, Server
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def nodes(server: Server) -> dict[str, Any]:
     return server.get("/object_info")
 
 
+@pytest.mark.compat("The registry's pack, unpacked", "loads and runs")
 @pytest.mark.parametrize("kind", NODES)
 def test_the_server_offers_the_node(nodes: dict[str, Any], kind: str):
     info = nodes[kind]
@@ -118,6 +119,40 @@ def test_the_previews_show_the_run_and_still_do_when_queued_again(server: Server
     assert all(np.abs(a - b).max() > 0 for pictures in steps for a, b in pairwise(pictures))
 
 
+@pytest.mark.compat("--cache-lru, --cache-none", "the mask belongs to the latent it is shown with")
+@pytest.mark.parametrize("option", ["--cache-lru 60", "--cache-none"])
+def test_a_mask_belongs_to_the_latent_it_is_shown_with(tmp_path: Path, option: str):
+    """Two seeds, and the first again out of the cache, with only the preview asked anew."""
+    with serve(tmp_path, options=option.split()) as server:
+        prompt = load(REPOSITORY / "example_workflows/selective_sigma_mask_timeline.json", server.get("/object_info"))
+        (sampler,) = of_type(prompt, "SamplerCustom")
+        preview = next(name for name in of_type(prompt, PREVIEW) if "image" not in prompt[name]["inputs"])
+        shown = {}
+        for turn, (seed, show) in enumerate([(101, "last step"), (202, "last step"), (101, "every step")]):
+            prompt[sampler]["inputs"]["noise_seed"] = seed
+            prompt[preview]["inputs"]["show"] = show
+            outputs = server.run(prompt)
+            shown[turn] = pixels(server, outputs, preview)
+        assert (sampler in outputs["cached"]) == option.startswith("--cache-lru")
+    np.testing.assert_array_equal(shown[2][-1], only(shown[0]))
+    assert np.abs(shown[2][-1] - only(shown[1])).max() > 0.05
+
+
+@pytest.mark.compat("The first published pack beside this one", "one warning names both folders")
+def test_beside_the_first_published_pack_both_folders_are_named(tmp_path: Path):
+    if not PACK.is_dir():
+        pytest.skip(f"LOUD: no published pack at {PACK}: two packs at once were not tried")
+    with serve(tmp_path, packs=[PACK]) as server:
+        lines = [line for line in server.log.read_text().splitlines() if "Two packs give nodes" in line]
+        (line,) = lines
+        assert str(PACK.name) in line
+        assert NAME in line
+        nodes = server.get("/object_info")
+    used = nodes["SelectiveSigmaDetailerNode"]["python_module"].removeprefix("custom_nodes.")
+    assert f"here {tmp_path / 'custom_nodes' / used}" in line
+    assert "Two packs" in nodes["SelectiveSigmaDetailerModelNode"]["description"]
+
+
 def test_a_batch_has_a_mask_for_each_picture(server: Server, nodes: dict[str, Any]):
     small = {"EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 3}, PREVIEW: {"show": "last step"}}
     prompt = load(REPOSITORY / "example_workflows/selective_sigma_mask_timeline.json", nodes, **small)
@@ -128,6 +163,7 @@ def test_a_batch_has_a_mask_for_each_picture(server: Server, nodes: dict[str, An
         assert np.abs(b - c).max() > 0.05
 
 
+@pytest.mark.compat("Bypass and mute", "the preview says that there is no mask")
 @pytest.mark.parametrize("nothing", [{"strength": 0.0}, "bypassed"], ids=["strength 0", "bypassed"])
 def test_a_run_without_detail_says_so(server: Server, timeline: dict[str, Any], nothing: Any):
     (debug,) = of_type(timeline, DEBUG)
@@ -175,6 +211,7 @@ def test_both_nodes_at_once_are_refused(server: Server, timeline: dict[str, Any]
         server.run(timeline)
 
 
+@pytest.mark.compat("Graphs of the first published pack", "its workflows run unchanged")
 @pytest.mark.parametrize("name", ["simple", "debug", "hiresfix"])
 def test_a_published_workflow_runs(server: Server, nodes: dict[str, Any], name: str):
     path = PEERS / f"ssd_{name}.json"
