@@ -53,5 +53,5 @@ def schema(**given: Any) -> io.Schema:
     """A schema with search words, where this ComfyUI has them, and with a warning where it is not alone."""
     given["description"] += f" {said}" if (said := warning()) else ""
     if "search_aliases" in {field.name for field in fields(io.Schema)}:
-        given["search_aliases"] = words.ALIASES[given["node_id"]]
+        given["search_aliases"] = words.ALIASES.get(given["node_id"], [])
     return io.Schema(**given)

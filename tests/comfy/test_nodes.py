@@ -281,7 +281,7 @@ def test_a_pack_with_the_same_nodes_is_warned_of(
         assert str(tmp_path / "theirs") in said
         assert str(REPOSITORY) in said
         assert [record.getMessage() for record in caplog.records] == [f"Selective Sigma: {said}"]
-        assert nodes.schema(node_id="x", description="What it does.").description == f"What it does. {said}"
+        assert widgets.schema(node_id="x", description="What it does.").description == f"What it does. {said}"
         (tmp_path / "theirs").rename(tmp_path / "theirs.disabled")
         neighbours.warning.cache_clear()
         assert not neighbours.warning()
