@@ -92,25 +92,28 @@ def choices(g: Graph, model: Socket) -> tuple[Socket, Socket]:
 @template("01 Try it without a checkpoint")
 def demo(g: Graph) -> None:
     photo = g.add("LoadImage", (0, 0, 340, 340), {"image": "example.png"})
-    made = g.add(DEMO, (390, 0, 340, 180), {"image": out(photo, "IMAGE")})
+    given = {"image": out(photo, "IMAGE"), "upscale_method": "area", "megapixels": 0.12}
+    small = g.add("ImageScaleToTotalPixels", (0, 390, 340, 130), given)
+    made = g.add(DEMO, (390, 0, 340, 180), {"image": out(small)})
     parts = {name: out(made, i) for i, name in enumerate(("model", "positive", "negative", "vae", "latent"))}
     given = {k: parts[k] for k in ("positive", "negative")} | {"latent_image": parts["latent"]}
     given |= {"steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
-    ours = g.add(MODEL_NODE, (390, 330, 340, 130), {"model": parts["model"], "strength": 0.2})
+    ours = g.add(MODEL_NODE, (390, 330, 340, 130), {"model": parts["model"]})
     plain = ksampler(g, (780, 0), {"model": parts["model"], **given}, title="Plain")
     detailed = ksampler(g, (780, 330), {"model": out(ours), **given}, title="With detail")
     left = decode(g, (780, 660), plain, parts["vae"])
     right = decode(g, (780, 760), detailed, parts["vae"])
-    g.add("PreviewImage", (1130, 0, 420, 460), {"images": left}, title="Plain")
-    g.add("PreviewImage", (1580, 0, 420, 460), {"images": right}, title="With detail")
+    g.add("PreviewImage", (1130, 0, 480, 510), {"images": left}, title="Plain")
+    g.add("PreviewImage", (1640, 0, 480, 510), {"images": right}, title="With detail")
     where = {"mask_ref": out(ours, "mask_ref"), "latent": detailed, "show": "average", "image": right}
-    g.add(PREVIEW, (1580, 520, 420, 480), where, title="Where the detail went")
+    g.add(PREVIEW, (1640, 570, 480, 560), where, title="Where the detail went")
     g.note(
-        (0, 400, 340, 320),
-        "Runs as it is, in seconds, also without a GPU. A small network that comes with the pack sees a blurred, "
-        "shrunken copy of your picture and draws it anew.\n\nPress **Run**. Then move **strength** and **coverage**: "
-        "0.5 leaves skies and blurred backgrounds alone, 1 shows what a lie told everywhere does to them.\n\nSame "
-        "seed left and right. Load a photograph of your own in *Load Image*.",
+        (390, 520, 340, 340),
+        "1. In *Load Image* choose a **photograph** with sharp and smooth parts: hair and sky, a face and bokeh. A "
+        "small network that comes with the pack sees a blurred, shrunken copy of it and draws it anew.\n\n"
+        "2. Press **Run**: about half a minute without a GPU. *megapixels* is the size.\n\n"
+        "3. Change **strength** and **coverage**. At 0.5 skies and blurred backgrounds stay as they were; 1 shows what "
+        "a lie told everywhere does to them. The seed is the same left and right.",
     )
 
 

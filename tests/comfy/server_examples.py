@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import checkpoints
 import numpy as np
 from comfyui_version import __version__
+from PIL import Image
 from server_graph import to_prompt
 from server_process import REPOSITORY, Server
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*.json"))
 ON_A_CHECKPOINT = [path for path in WORKFLOWS if path.stem[:2] in ("02", "03", "05", "09")]
 """Those that a checkpoint alone lets run to one saved picture."""
+SWEEP = REPOSITORY / "example_workflows/04 Sweep.json"
 KSAMPLER = REPOSITORY / "example_workflows/03 Plain KSampler.json"
 TIMELINE = REPOSITORY / "example_workflows/09 Mask timeline.json"
 RUNNING = tuple(map(int, __version__.split(".")))
@@ -43,8 +45,10 @@ DEBUG = "SelectiveSigmaDetailerDebugNode"
 
 @contextmanager
 def serve(base: Path) -> Iterator[Server]:
-    """A server with the small checkpoints."""
+    """A server with the small checkpoints and a picture to load."""
     checkpoints.write(base / "models")
+    (base / "input").mkdir()
+    Image.linear_gradient("L").resize((64, 64)).convert("RGBA").save(base / "input/example.png")  # As ComfyUI brings one.
     with Server(base) as running:
         yield running
 

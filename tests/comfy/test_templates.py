@@ -90,10 +90,14 @@ def test_what_a_node_needs_is_linked_or_given(info: Json, path: Path):
     for node in nodes_of(path):
         wanted, values = inputs_of(node, info), list(node["widgets_values"])
         linked = {given["name"]: given["link"] for given in node["inputs"]}
-        assert set(linked) == set(wanted), node["type"]
+        assert set(wanted) <= set(linked), node["type"]
+        assert not any(linked[name] for name in set(linked) - set(wanted)), node["type"]
         for name, (kind, extra, required) in wanted.items():
             if not is_widget(kind):
                 assert linked[name] or not required, f"{name} of {node['type']} is not linked"
+                continue
+            if not values and not linked[name]:
+                assert extra.get("default") is not None or not required, f"{name} of {node['type']} is not given"
                 continue
             value = values.pop(0)
             if extra.get("control_after_generate"):
@@ -101,7 +105,7 @@ def test_what_a_node_needs_is_linked_or_given(info: Json, path: Path):
             options = kind if isinstance(kind, list) else extra.get("options")
             if kind == "COMFY_DYNAMICCOMBO_V3":
                 options = [option["key"] for option in options]
-                del values[:1]  # The choice below it.
+                del values[:1]  # The choice that it brings.
             if options and name not in LOADED and not extra.get("image_upload"):
                 assert value in options, f"{name} of {node['type']} is {value!r}"
             if kind in ("INT", "FLOAT"):
