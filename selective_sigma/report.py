@@ -14,7 +14,8 @@ class Report:
 
     ``skipped`` counts steps by reason: ``idle`` (strength or coverage 0), ``window`` (outside
     start..end), ``every`` (another step carries this one's dose), ``outside`` (a sigma that the run
-    does not hold), ``first`` (the change mask has nothing to compare with yet).
+    does not hold), ``ascending`` (a run that adds noise), ``first`` (the change mask has nothing
+    to compare with yet).
     """
 
     steps: int = 0

@@ -46,6 +46,7 @@ class Step:
 
 
 OUTSIDE = Step(-1, math.inf, math.inf, 0.0, "outside")
+ASCENDING = Step(-1, math.inf, math.inf, 0.0, "ascending")
 
 
 class Schedule:
@@ -70,10 +71,12 @@ class Schedule:
         levels = sigmas[first:]
         self.steps: list[Step] = []
         self._linear = False
+        self._outside = OUTSIDE
         if weights is not None and len(weights) != max(len(sigmas) - 1, 0):
             raise ValueError(f"weights has {len(weights)} values for {len(sigmas)} sigmas: give one per step")
         # An ascending run adds noise (unsampling); there is no detail to add on the way up.
         if len(levels) < 2 or levels[0] < levels[-1]:
+            self._outside = ASCENDING if len(levels) > 1 else OUTSIDE
             return
         if weights is None and settings.mask_source != "response":
             weights = [0.0] * first + published(len(levels) - 1, settings.start, settings.end)
@@ -94,7 +97,7 @@ class Schedule:
         self._linear = settings.mask_source != "response" and settings.every == 1
 
     def at(self, sigma: float) -> Step:
-        """The step that a call at ``sigma`` belongs to; ``OUTSIDE`` for what is in none.
+        """The step that a call at ``sigma`` belongs to; ``OUTSIDE`` (or ``ASCENDING``) for what is in none.
 
         By value and never by call count: samplers call several times a step, or in between.
         """
@@ -111,7 +114,7 @@ class Schedule:
                 return self.steps[0]
             if 0 < self.steps[-1].low / SLACK <= sigma <= self.steps[-1].low * SLACK:
                 return self.steps[-1]
-        return OUTSIDE
+        return self._outside
 
 
 def shares(levels: Sequence[float], start: float, end: float) -> tuple[float, float]:

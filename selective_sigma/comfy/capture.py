@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from .latent import first
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from ..detailer import MaskRecord
     from ..report import Report
 
 MOST_BYTES = 2**28
@@ -23,14 +26,16 @@ CLOSE = 5e-3
 class Run(NamedTuple):
     """One finished run.
 
-    ``masks`` holds (sigma, mask) in run order, each mask (batch, 1, *space) in [0, 1], float32 on
-    the CPU; where several latents were packed into one, the mask of the first of them.
+    ``masks`` are in run order, each mask (batch, 1, *space) in [0, 1], float32 on the CPU; where
+    several latents were packed into one, the mask of the first of them.
     """
 
-    masks: tuple[tuple[float, Tensor], ...]
+    masks: tuple[MaskRecord, ...]
     report: Report
     prints: tuple[Tensor, ...] = ()
     """Prints of the latents that came out."""
+    steps: int = 0
+    """Steps of the run, with detail or without."""
 
 
 class Capture:
@@ -44,14 +49,18 @@ class Capture:
     >>> run = capture.of(samples)      # after the run; None where no run of this sampler made them
     """
 
-    def __init__(self) -> None:
+    def __init__(self, idle: bool = False) -> None:
+        self.idle = idle
+        """Whether its sampler has nothing to add, and so never has a run."""
         # Adding to a deque and walking over a copy of it need no lock, which could not be pickled.
         self._runs: deque[Run] = deque(maxlen=256)
 
-    def store(self, masks: Sequence[tuple[float, Tensor]], report: Report, latents: Sequence[Tensor] = ()) -> None:
+    def store(
+        self, masks: Sequence[MaskRecord], report: Report, latents: Sequence[Tensor] = (), steps: int = 0
+    ) -> None:
         """Add a finished run; ``latents`` are what the sampler node will put out."""
-        kept = tuple((sigma, mask.detach().float().cpu()) for sigma, mask in masks)
-        self._runs.append(Run(kept, report, tuple(map(fingerprint, latents))))
+        kept = tuple(record._replace(mask=first(record.mask).detach().float().cpu()) for record in masks)
+        self._runs.append(Run(kept, report, tuple(map(fingerprint, latents)), steps))
         while len(self._runs) > 1 and sum(map(size, tuple(self._runs))) > MOST_BYTES:
             self._runs.popleft()
 
@@ -89,4 +98,4 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def size(run: Run) -> int:
-    return sum(mask.numel() * 4 for _, mask in run.masks)
+    return sum(first(record.mask).numel() * 4 for record in run.masks)

@@ -13,18 +13,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..settings import Settings
+    from .capture import Capture
 
 GUIDER = ("model_options", "seed")
 """What may follow sigma when a guider is called, in order."""
 
 
-def patch(model: Any, settings: Settings, *, limit: Tensor | None = None) -> Any:
+def patch(model: Any, settings: Settings, *, capture: Capture | None = None, limit: Tensor | None = None) -> Any:
     """A clone of a MODEL that wraps whatever samples it; the very input where the settings do nothing.
 
     Bit-equal to ``wrap`` on the sampler. A Sampler that has no function to wrap is followed at the
     guider, which it calls as its model. Each call of a sampler is a run of its own.
 
     Args:
+        capture: keeps the masks of its runs.
         limit: where detail may go, a MASK (masks, height, width) in pixels, resized to the latent.
 
     Raises:
@@ -49,14 +51,14 @@ def patch(model: Any, settings: Settings, *, limit: Tensor | None = None) -> Any
         sampler = executor.class_obj
         rest = (callback, noise, latent_image, denoise_mask, disable_pbar)
         if callable(getattr(sampler, "sampler_function", None)):
-            new = wrap(sampler, settings, limit=limit)
+            new = wrap(sampler, settings, capture=capture, limit=limit)
             # The executor holds the sampler it was made for: go on with one made for ours.
             onward = WrapperExecutor.new_class_executor(new.sample, new, executor.wrappers, executor.idx + 1)
             return onward.execute(guider, sigmas, extra_args, *rest)
         known = {**extra_args, "denoise_mask": denoise_mask}
         name = type(sampler).__name__
-        run = Run(name, guider, guider, noise, sigmas, known, settings, limit=limit, order=GUIDER)
-        result = executor(run.model(), sigmas, run.marked(extra_args), *rest)
+        run = Run(name, guider, guider, noise, sigmas, known, settings, capture, limit, order=GUIDER)
+        result = executor(run.model(), sigmas, run.marked(extra_args), run.watch(callback), *rest[1:])
         run.end(result, sigmas)
         return result
 

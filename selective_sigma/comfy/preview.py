@@ -6,20 +6,25 @@ import math
 import textwrap
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from .latent import first
+from .sheet import caption, sheet, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ..detailer import MaskRecord
 
 SHOW = ("last step", "every step", "timeline", "average")
 PIXELS = 2**25
 """At most about this many pixels in one answer; larger ones are rendered smaller."""
 SHEET = 2**21
 """At most about this many in one sheet of the timeline."""
+SIDE = 1024
+"""A mask is enlarged to about this at most: latents of an eighth are shown as large as their picture."""
 STRIP = 32
 """Height of the strip that stands for a mask with one space axis."""
 GLOW = (1.0, 0.45, 0.08)
@@ -28,39 +33,64 @@ GLOW = (1.0, 0.45, 0.08)
 def message(text: str, width: int = 512, height: int = 256) -> Tensor:
     """A black picture that says why there is nothing to show, (1, height, width, 3)."""
     size = 20
-    font = ImageFont.load_default(size)
-    image = Image.new("RGB", (width, height))
     lines = textwrap.wrap(text, width // (size // 2) - 4)
-    ImageDraw.Draw(image).multiline_text((size, size), "\n".join(lines), fill="white", font=font, spacing=size // 3)
-    return torch.from_numpy(np.asarray(image).copy()).float().div_(255).unsqueeze(0)
+    return written("\n".join(lines), width, height, size, margin=size)
 
 
-def render(masks: Sequence[Tensor], show: str = SHOW[0], image: Tensor | None = None) -> Tensor:
-    """The masks of one run, in run order, as pictures.
+def render(records: Sequence[MaskRecord], show: str = SHOW[0], image: Tensor | None = None, steps: int = 0) -> Tensor:
+    """The masks of one run, in run order, as pictures with step and noise level below.
 
     Args:
-        masks: one (batch, 1, *space) per step; video gives one picture per frame, audio a strip.
+        records: masks (batch, 1, *space); video gives one picture per frame, audio a strip.
         show: one of ``SHOW``.
         image: decoded pictures (count, height, width, channels) to lay the masks over.
+        steps: how many steps the run had; 0 for as many as the records reach.
     """
     if show not in SHOW:
         raise ValueError(f"show is {show!r}: choose one of {', '.join(SHOW)}")
-    if not masks:
+    if not records:
         raise ValueError("no masks to show: give at least one")
-    space = masks[-1].shape[2:]
-    steps = [_sized(mask.detach().float().cpu().nan_to_num(0.0).clamp(0, 1), space) for mask in masks]
+    masks = _of_one_size(records)
+    total = max(steps, records[-1].step + 1)
+    texts = [f"step {record.step + 1} of {total}   sigma {record.sigma:.3g}" for record in records]
     if show == "average":
-        steps = [torch.stack(steps).mean(0)]
+        masks, texts = [torch.stack(masks).mean(0)], [f"average of {len(masks)} steps"]
     elif show == "last step":
-        steps = steps[-1:]
-    share = (SHEET if show == "timeline" else PIXELS) // len(steps)
-    pictures = [_grey(mask, share) if image is None else _laid_over(mask, image, share) for mask in steps]
-    return _sheet(pictures) if show == "timeline" else torch.cat(pictures)
+        masks, texts = masks[-1:], texts[-1:]
+    share = (SHEET if show == "timeline" else PIXELS) // len(masks)
+    pictures = [_grey(mask, share) if image is None else _laid_over(mask, image, share) for mask in masks]
+    pictures = [caption(picture, text) for picture, text in zip(pictures, texts, strict=True)]
+    if show != "timeline":
+        return torch.cat(pictures)
+    plots = _plots(records, total, len(pictures[0]))
+    return torch.stack([sheet([step[i] for step in pictures], plots[i]) for i in range(len(plots))])
 
 
-def _sized(mask: Tensor, space: Sequence[int]) -> Tensor:
+def mask_of(records: Sequence[MaskRecord], samples: Tensor, show: str = SHOW[0], image: Tensor | None = None) -> Tensor:
+    """A MASK (count, height, width) in [0, 1]: the last, or the mean; zeros where there is none.
+
+    As large and as many as ``image``, else as large as the pictures of ``render``, one per sample and frame.
+    """
+    if records:
+        masks = _of_one_size(records)
+        mask = masks[-1] if show == "last step" else torch.stack(masks).mean(0)
+    else:
+        lead = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
+        mask = torch.zeros(len(lead), 1, *lead.shape[2:])
+    frames = _frames(mask)
+    if image is None:
+        size = _grey(mask[:1], PIXELS).shape[1:3]
+        return F.interpolate(frames.flatten(0, 1)[:, None], size, mode="bilinear")[:, 0].clamp(0, 1)
+    size = tuple(image.shape[1:3])
+    grown = F.interpolate(_spread(frames, len(image)), size, mode="bilinear")[:, 0]
+    return grown[_index(len(grown), max(len(image), len(grown)))].clamp(0, 1)
+
+
+def _of_one_size(records: Sequence[MaskRecord]) -> list[Tensor]:
     """A latent may grow during the run; pictures of one run have one size."""
-    return mask if mask.shape[2:] == tuple(space) else F.interpolate(mask, tuple(space), mode="nearest")
+    masks = [first(record.mask).detach().float().cpu().nan_to_num(0.0).clamp(0, 1) for record in records]
+    space = tuple(masks[-1].shape[2:])
+    return [mask if mask.shape[2:] == space else F.interpolate(mask, space, mode="nearest") for mask in masks]
 
 
 def _frames(mask: Tensor) -> Tensor:
@@ -68,6 +98,18 @@ def _frames(mask: Tensor) -> Tensor:
     if mask.ndim == 3:
         return mask.unsqueeze(2)
     return mask[:, 0] if mask.ndim == 5 else mask
+
+
+def _spread(frames: Tensor, count: int) -> Tensor:
+    """(batch, frames, height, width) to (masks, 1, height, width): of a video, one for each of ``count`` pictures."""
+    per_sample = max(1, count // len(frames))
+    spread = F.interpolate(frames[:, None], (per_sample, *frames.shape[2:]), mode="nearest")
+    return spread[:, 0].flatten(0, 1).unsqueeze(1)
+
+
+def _index(have: int, want: int) -> Tensor:
+    """Which of ``have`` stands for each of ``want``, in order."""
+    return torch.arange(want) * have // want
 
 
 def _grey(mask: Tensor, pixels: int) -> Tensor:
@@ -78,8 +120,9 @@ def _grey(mask: Tensor, pixels: int) -> Tensor:
         wide = min(max(1, 512 // width) * width, 2048)
         grown = F.interpolate(frames, (STRIP, wide), mode="nearest" if wide >= width else "area")
     else:
+        side = max(height, width)
         fits = int(math.sqrt(pixels / (count * height * width)))
-        scale = max(1, min(max(8, 256 // max(height, width)), fits))
+        scale = max(1, min(max(8, 256 // side), SIDE // side, fits))
         grown = F.interpolate(frames, scale_factor=scale, mode="nearest")
     return grown.movedim(1, -1).expand(-1, -1, -1, 3).contiguous()
 
@@ -93,27 +136,23 @@ def _laid_over(mask: Tensor, image: Tensor, pixels: int) -> Tensor:
     if shrink < 1:
         size = tuple(max(1, int(side * shrink)) for side in picture.shape[2:])
         picture = F.interpolate(picture, size, mode="area")
-    count, _, height, width = picture.shape
-    frames = _frames(mask)
-    batch = len(frames)
-    per_sample = max(1, count // batch)
-    grown = F.interpolate(frames[:, None], (per_sample, height, width), mode="nearest")[:, 0].flatten(0, 1)
     # As many pictures as there are masks, or masks as there are pictures, whichever are more.
-    total = max(count, len(grown))
-    lit = grown[torch.arange(total) * len(grown) // total].unsqueeze(1)
-    grey = picture.mean(1, keepdim=True)[torch.arange(total) * count // total]
+    masks = _spread(_frames(mask), len(picture))
+    total = max(len(picture), len(masks))
+    lit = F.interpolate(masks, picture.shape[2:], mode="nearest")[_index(len(masks), total)]
+    grey = picture.mean(1, keepdim=True)[_index(len(picture), total)]
     glow = torch.tensor(GLOW).view(1, 3, 1, 1) * (0.35 + 0.65 * grey)
     return (0.5 * grey * (1 - lit) + glow * lit).movedim(1, -1).contiguous()
 
 
-def _sheet(steps: list[Tensor]) -> Tensor:
-    """All steps in one picture, row by row, in a shape close to a square; one sheet per picture."""
-    count, height, width, channels = steps[0].shape
-    columns = min(len(steps), max(1, round(math.sqrt(len(steps) * height / width))))
-    rows = math.ceil(len(steps) / columns)
-    gap = max(2, min(height, width) // 64)
-    sheet = torch.full((count, rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 0.25)
-    for index, step in enumerate(steps):
-        top, left = index // columns * (height + gap), index % columns * (width + gap)
-        sheet[:, top : top + height, left : left + width] = step
-    return sheet
+def _plots(records: Sequence[MaskRecord], total: int, count: int) -> list[list[tuple[float, float] | None]]:
+    """For each of ``count`` sheets, the (strength, mask mean) of each step of the run; None where there was none."""
+    plots: list[list[tuple[float, float] | None]] = []
+    for i in range(count):
+        steps: list[tuple[float, float] | None] = [None] * total
+        for record in records:
+            if record.step >= 0:
+                mask = first(record.mask).float()
+                steps[record.step] = (record.strength, float(mask[i * len(mask) // count].mean()))
+        plots.append(steps)
+    return plots

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..detailer import Detailer
 from ..prediction import Prediction
-from . import latent
+from . import latent, words
 from .guidance import Guidance
 from .passes import Passes
 
@@ -154,6 +154,7 @@ class Run:
         self._shapes = latent.shapes_of(self._base)
         self._capture = capture
         self._x0: Tensor | None = None
+        self._means: list[Tensor] = []
         self._guidance = Guidance(options)
         self._passes = Passes(family or "ve", settings, guider)
         # All streams of a pack are carried on the schedule of the first (ModelSamplingAV): the share of
@@ -181,9 +182,10 @@ class Run:
         if self._capture is None:
             return callback
 
-        def noting(info: dict[str, Any]) -> Any:
-            self._x0 = info.get("denoised")
-            return None if callback is None else callback(info)
+        def noting(*given: Any) -> Any:
+            # A sampler function hands over one dict; a Sampler step, denoised, x, and how many steps.
+            self._x0 = given[0].get("denoised") if len(given) == 1 else given[1]
+            return None if callback is None else callback(*given)
 
         return noting
 
@@ -214,6 +216,8 @@ class Run:
             out = self._detailer.step(evaluate, latent.unpack(x, shapes), sigma)
         finally:
             self._passes.end_step()
+        if out.mask is not None:
+            self._means.append(latent.first(out.mask).mean())
         denoised = latent.pack(out.denoised) if out.kind == "blended" else plain
         if guidance is None:
             return denoised
@@ -228,11 +232,10 @@ class Run:
         elif report.lied and not self._passes.reached:
             logger.warning(UNHEARD, self.name)
         else:
-            logger.info("Selective Sigma on %s: %s", self.name, report)
+            logger.info("Selective Sigma on %s: %s", self.name, words.summary(report, self._means))
         if self._capture is not None:
-            masks = [(record.sigma, latent.first(record.mask)) for record in self._detailer.masks]
             sampling = self._base.model_sampling
             latents = [self._base.process_latent_out(sampling.inverse_noise_scaling(sigmas[-1], result).float())]
             if self._x0 is not None:
                 latents.append(self._base.process_latent_out(self._x0))
-            self._capture.store(masks, report, latents)
+            self._capture.store(self._detailer.masks, report, latents, len(sigmas) - 1)

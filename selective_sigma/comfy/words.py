@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from ..report import Report
+
 SETTINGS = {
     "strength": "How much detail to add: the share of the noise hidden from the model, at most. "
     "0.05 to 0.15 is usual; 0 does nothing; below 0 softens.",
@@ -23,15 +34,20 @@ SETTINGS = {
     "picture keeps its brightness. fixed_input: as other packs do. On SD 1.x and SDXL both are the same.",
 }
 SAMPLER = "The sampler to add detail to, for instance from KSamplerSelect."
+SAMPLER_TOO = "The sampler to add detail to, for instance from KSamplerSelect. Connect this or a model."
 SAMPLER_OUT = "The sampler with detail. At strength 0 or coverage 0 this is the very sampler that came in."
 MODEL = "The model to add detail to. Place this node last, right before the sampler."
+MODEL_TOO = "For the plain KSampler: the model to add detail to. Connect this or a sampler."
 MODEL_OUT = "The model with detail, for KSampler and everything else that samples with a MODEL."
 MASK = (
     "Optional: detail goes only where this mask is white. Resized to the latent; a tiled sampler stretches it "
     "over each of its tiles."
 )
 REF = "The masks of the runs, for Selective Sigma Mask Preview."
-REF_IN = "From Selective Sigma Detailer (Debug). Without it, as when that node is bypassed, there is no mask to show."
+REF_IN = (
+    "From Selective Sigma Detailer (Model) or (Debug). Without it, as when that node is bypassed, there is no mask "
+    "to show."
+)
 LATENT = (
     "The latent that comes out of sampling, by which the run is found. Passed on unchanged; connecting it makes this "
     "node wait for the sampler."
@@ -41,21 +57,28 @@ IMAGE = (
     "Optional: the decoded picture. The mask is then laid over it. Decode the sampler's own output, not this node's."
 )
 IMAGE_OUT = "The masks as pictures: black is untouched, white receives full detail."
+MASK_OUT = (
+    "The mask, to reuse it elsewhere: with last step that of the last active step, else the mean over the run. As "
+    "large as the image, where one is connected."
+)
 SHOW = (
     "last step: the mask of the last active step. every step: one picture for each step, in run order. "
-    "timeline: all steps in one picture, row by row. average: the mean over the run."
+    "timeline: all steps in one picture, row by row, above a plot of strength and mask. average: the mean over the run."
 )
 
 NEIGHBOUR = (
     "Two packs give nodes of the same names, {ours} and {theirs}, and ComfyUI keeps those that it loads last, here "
     "{last}. Disable one of the two."
 )
+NOTHING = "connect a sampler or a model: Selective Sigma Detailer (Debug) has neither"
+UNCONNECTED = "{out} of Selective Sigma Detailer (Debug) is empty: connect its {given}"
 BYPASSED = "no mask: Selective Sigma is bypassed or off"
 UNKNOWN = "no mask: this latent is not the one that the sampler put out; connect the sampler's own"
 WITHOUT = "no mask: this run went without detail ({})"
 REASONS = {
     "idle": "strength or coverage is 0",
     "window": "all its steps lie outside start and end",
+    "ascending": "it adds noise, from low noise levels to high ones",
     "outside": "the sampler asked at noise levels outside its own",
     "every": "another step carries its detail",
     "first": "mask_source change needs more steps",
@@ -76,4 +99,51 @@ ON_MODEL = (
     "Selective Sigma Detailer for the plain KSampler, KSampler (Advanced), and everything else that samples with a "
     "MODEL. Gives the same picture as the sampler node; use one or the other, not both."
 )
-ALIASES = ["detail", "detail daemon", "sigma", "lying sigma", "texture", "sharpen", "add detail", "ssd"]
+DEMO = (
+    "A small network for trying things out without a checkpoint: redraws any photograph from a thumbnail of it. "
+    "Connect its outputs as those of a checkpoint: to KSampler or SamplerCustom, and VAE Decode."
+)
+DEMO_IMAGE = "The photograph to redraw; scaled to at most 512x512 pixels or as many in its own shape."
+DEMO_FAMILY = (
+    "ve: noise is added, as on SD 1.x and SDXL. flow: the picture fades into noise, as on SD3, Flux, Qwen-Image."
+)
+DEMO_OUT = {
+    "model": "The demo network, for KSampler, SamplerCustom, and the Selective Sigma nodes.",
+    "positive": "The thumbnail of the photograph.",
+    "negative": "No thumbnail, for cfg above 1.",
+    "vae": "For VAE Decode and VAE Encode: the latent of this network is the picture itself.",
+    "latent": "An empty latent in the size of the redrawn photograph.",
+}
+ALIASES = {
+    "SelectiveSigmaDetailerNode": [
+        "sky grain", "grain", "more detail", "add detail", "enhance", "skin texture", "texture", "clarity", "crisp",
+        "sharpen", "detail daemon", "lying sigma", "multiply sigmas", "ssd",
+    ],
+    "SelectiveSigmaDetailerModelNode": ["ksampler detail", "detail model patch", "ssd model"],
+    "SelectiveSigmaDetailerDebugNode": ["ssd debug", "selective sigma settings"],
+    "SelectiveSigmaDetailerMaskPreviewNode": ["mask preview", "preview mask", "mask timeline", "show mask", "ssd mask"],
+    "SelectiveSigmaDemoModelNode": ["demo model", "try without checkpoint", "test model", "redraw photograph"],
+}  # fmt: skip
+
+
+def summary(report: Report, means: Sequence[Tensor] = ()) -> str:
+    """One run in one line.
+
+    Args:
+        means: the mean of each mask that detail was blended under, 0-d.
+    """
+    if not report.lied:
+        return f"no detail ({why(report)})"
+    said = f"{report.calls / report.steps:.2f}x the model calls; detail on {report.lied} of {report.steps} steps"
+    alone = round(100 * (1 - float(torch.stack(list(means)).mean()))) if means else 0
+    if alone:
+        said += f"; sky and other flat parts left alone: {alone} % of the picture"
+    if report.nonfinite:
+        said += f"; {report.nonfinite} predictions with NaN or inf left as they are"
+    return said
+
+
+def why(report: Report) -> str:
+    """Why a run went without detail: the reason of most of its steps."""
+    reasons = sorted(report.skipped, key=report.skipped.__getitem__)
+    return REASONS[reasons[-1]] if reasons else "its latent holds no noise to lie about"

@@ -49,7 +49,7 @@ def test_one_to_three_axes(kind: str, shape: tuple[int, ...], source: Any):
     assert ours.isfinite().all()
     assert not torch.equal(ours, bare)
     assert torch.equal(run(sampler=euler(Settings(mask_override="zeros"))), bare)
-    assert {mask.shape for _, mask in capture.run.masks} == {(shape[0], 1, *shape[2:])}
+    assert {record.mask.shape for record in capture.run.masks} == {(shape[0], 1, *shape[2:])}
 
 
 def test_samples_of_a_batch_do_not_meet():
@@ -124,7 +124,7 @@ def test_inpainting_compares_places_within_what_is_regenerated():
         capture = Capture()
         picture = kept * torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(2)) * (1 - mask)
         tiny.sample(model, euler(Settings(), capture=capture), sigmas, latent=picture, mask=mask)
-        inside = torch.stack([m[..., 14:34, 14:34] for _, m in capture.run.masks])
+        inside = torch.stack([record.mask[..., 14:34, 14:34] for record in capture.run.masks])
         means.append(float(inside.mean()))
     assert means[1] > 0.5 * means[0] > 0.05
 
@@ -180,7 +180,7 @@ def test_a_latent_that_grows(source: Any):
     ours = tiny.sample(model, wrap(sampler, settings, capture=capture), tiny.schedule(model, 10))
     assert ours.shape == (1, 4, 16, 16)
     assert ours.isfinite().all()
-    sizes = [mask.shape[-1] for _, mask in capture.run.masks]
+    sizes = [record.mask.shape[-1] for record in capture.run.masks]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
     zeros = wrap(sampler, Settings(mask_override="zeros"))

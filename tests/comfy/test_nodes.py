@@ -19,8 +19,9 @@ import tiny
 import torch
 from comfy_api.latest import ComfyExtension, io
 
-from selective_sigma.comfy import nodes, preview, words
+from selective_sigma.comfy import nodes, preview, preview_node, widgets, words
 from selective_sigma.comfy.capture import Capture
+from selective_sigma.detailer import MaskRecord
 from selective_sigma.report import Report
 from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES, Settings
 
@@ -68,6 +69,7 @@ def test_the_registry_gets_all_that_comfyui_reads():
     left_out = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
     assert "tests/comfy/test_nodes.py" in left_out
     needed = ("__init__.py", "LICENSE", "web/", "locales/", "example_workflows/", "selective_sigma/comfy/")
+    needed += tuple(f"selective_sigma/demo/{name}" for name in ("__init__.py", "network.py", "weights.safetensors"))
     assert not [path for path in left_out if path.startswith(needed)]
     core = {path for path in left_out if path.startswith("selective_sigma/") and path.count("/") == 1}
     assert core <= {"selective_sigma/cli.py", "selective_sigma/__main__.py"}
@@ -131,17 +133,17 @@ def test_what_does_nothing_hands_back_what_came(values: dict[str, float]):
     given = sampler()
     assert nodes.SelectiveSigmaDetailerNode.execute(given, **values)[0] is given
     assert nodes.SelectiveSigmaDetailerModelNode.execute(given, **values)[0] is given
-    same, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(given, **values).args
+    same, ref, _ = nodes.SelectiveSigmaDetailerDebugNode.execute(given, **values).args
     assert same is given
     shown = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute({"samples": torch.zeros(2, 4, 16, 24)}, ref)[1]
-    assert torch.equal(shown, preview.message(words.BYPASSED))
+    assert torch.equal(shown, preview.message(words.WITHOUT.format(words.REASONS["idle"])))
 
 
 def test_the_debug_node_takes_what_the_published_graph_gives():
     published = dict(zip(SETTING_NAMES, (0.1, 0.5, 0.1, 0.9, 0.9, 0.2, "off"), strict=False))
-    assert tuple(published) == nodes.PUBLISHED
+    assert tuple(published) == widgets.PUBLISHED
     given = sampler()
-    wrapped, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(given, **published).args
+    wrapped, ref, _ = nodes.SelectiveSigmaDetailerDebugNode.execute(given, **published).args
     assert wrapped is not given
     assert isinstance(ref, Capture)
 
@@ -164,15 +166,6 @@ def test_bad_values_are_refused_before_sampling(values: dict[str, Any], says: st
         nodes.SelectiveSigmaDetailerDebugNode.execute(sampler(), **values)
 
 
-def test_start_and_end_are_checked_when_queued():
-    check = nodes.SelectiveSigmaDetailerDebugNode.validate_inputs
-    assert check(start=0.1, end=0.9) is True
-    assert "start must lie before end" in check(start=0.9, end=0.1)
-    assert "start is 7.0" in check(start=7.0, end=0.1)
-    # One of them comes over a link, and is known only later.
-    assert check(start=0.95) is True
-
-
 @pytest.mark.parametrize("shape", [(8, 6), (1, 8, 6), (3, 8, 6)], ids=str)
 def test_a_mask_of_any_form_becomes_a_limit(shape: tuple[int, ...]):
     limit = nodes.limit_from(torch.full(shape, 2.0))
@@ -188,24 +181,24 @@ def test_the_preview_wants_our_reference():
 def test_the_preview_shows_the_run_that_made_the_latent():
     ref = Capture()
     first, second = torch.randn(2, 1, 4, 32, 32, generator=torch.Generator().manual_seed(1))
-    ref.store([(3.0 - i, torch.full((1, 1, 32, 32), i / 2)) for i in range(3)], Report(), [first])
-    ref.store([(1.0, torch.full((1, 1, 32, 32), 0.25))], Report(), [second])
+    ref.store([MaskRecord(i, 3.0 - i, 0.1, torch.full((1, 1, 32, 32), i / 2)) for i in range(3)], Report(), [first])
+    ref.store([MaskRecord(0, 1.0, 0.1, torch.full((1, 1, 32, 32), 0.25))], Report(), [second])
     latent = {"samples": first}
     result = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute(latent, ref, "every step")
     assert result[0] is latent
-    assert [float(picture.mean()) for picture in result[1]] == [0.0, 0.5, 1.0]
+    assert [float(picture[:256].mean()) for picture in result[1]] == [0.0, 0.5, 1.0]
     assert len(result.ui.as_dict()["images"]) == 3
     shown = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute({"samples": second}, ref)[1]
-    assert float(shown.mean()) == 0.25
+    assert float(shown[:, :256].mean()) == 0.25
 
 
 @pytest.mark.parametrize("case", ["bypassed", "not the sampler's", "short", "no reference"])
 def test_the_preview_says_why_there_is_no_mask(case: str, monkeypatch: pytest.MonkeyPatch):
     said: list[str] = []
-    monkeypatch.setattr(nodes, "message", lambda text: said.append(text) or preview.message(text))
+    monkeypatch.setattr(preview_node, "message", lambda text: said.append(text) or preview.message(text))
     levels = tiny.schedule(tiny.model(), 10)
     settings = {"start": 0.9} if case == "short" else {}
-    wrapped, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(sampler(), **settings).args
+    wrapped, ref, _ = nodes.SelectiveSigmaDetailerDebugNode.execute(sampler(), **settings).args
     if case == "bypassed":
         done, wanted = tiny.sample(tiny.model(), sampler(), levels), words.BYPASSED
     else:
@@ -233,10 +226,12 @@ def test_a_run_from_the_debug_node_to_the_pictures(space: tuple[int, ...], steps
     model = tiny.model(axes=len(space))
     half = torch.zeros(1, 32, 32)
     half[..., :16] = 1
-    wrapped, ref = nodes.SelectiveSigmaDetailerDebugNode.execute(sampler(), mask=half).args
+    wrapped, ref, _ = nodes.SelectiveSigmaDetailerDebugNode.execute(sampler(), mask=half).args
     done = tiny.sample(model, wrapped, tiny.schedule(model, 10), shape=(2, tiny.CHANNELS, *space))
     show = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute
-    latent, shown = show({"samples": done}, ref, "every step").args
+    latent, shown, mask = show({"samples": done}, ref, "every step").args
+    shown = shown[:, : steps[1]]
+    assert mask.shape == (steps[0] // 6, *steps[1:])
     assert latent["samples"] is done
     assert len(ref.run.masks) == 6
     assert (len(shown), *shown.shape[1:3]) == (steps[0], *steps[1:])
@@ -246,4 +241,4 @@ def test_a_run_from_the_debug_node_to_the_pictures(space: tuple[int, ...], steps
     assert not shown[:, :, middle + shown.shape[2] // space[-1] :].any()
     assert len(show({"samples": done}, ref, "timeline")[1]) == timeline
     picture = torch.rand(6 if len(space) == 3 else 2, 64, 64, 3)
-    assert show({"samples": done}, ref, "average", picture)[1].shape == picture.shape
+    assert show({"samples": done}, ref, "average", picture)[1][:, :64].shape == picture.shape

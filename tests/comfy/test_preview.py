@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selective_sigma.comfy import preview
+from selective_sigma.comfy import preview, sheet
+from selective_sigma.detailer import MaskRecord
 
 
 def spot(*space: int, batch: int = 1) -> torch.Tensor:
@@ -15,6 +16,22 @@ def spot(*space: int, batch: int = 1) -> torch.Tensor:
     return mask
 
 
+def records(*masks: torch.Tensor) -> list[MaskRecord]:
+    """Of every second step."""
+    return [MaskRecord(2 * i, 8.0 / 2**i, 0.1, mask) for i, mask in enumerate(masks)]
+
+
+def render(masks: list[torch.Tensor], *given: object, **more: object) -> torch.Tensor:
+    return preview.render(records(*masks), *given, **more)
+
+
+def without_caption(shown: torch.Tensor, height: int) -> torch.Tensor:
+    """The pictures alone; below them something is written."""
+    assert 8 < shown.shape[1] - height < 48
+    assert shown[:, height:].amax((1, 2, 3)).min() > 0.5
+    return shown[:, :height]
+
+
 @pytest.mark.parametrize(
     ("space", "frames", "size"),
     [((256,), 1, (32, 512)), ((16, 24), 1, (160, 240)), ((3, 16, 24), 3, (160, 240)), ((128, 96), 1, (1024, 768))],
@@ -22,7 +39,7 @@ def spot(*space: int, batch: int = 1) -> torch.Tensor:
 )
 def test_one_to_three_axes_become_pictures(space: tuple[int, ...], frames: int, size: tuple[int, int]):
     mask = spot(*space, batch=2)
-    picture = preview.render([mask])
+    picture = without_caption(render([mask]), size[0])
     assert picture.shape == (2 * frames, *size, 3)
     assert picture.dtype == torch.float32
     # Each cell is whole: as much light as the mask has.
@@ -33,21 +50,22 @@ def test_one_to_three_axes_become_pictures(space: tuple[int, ...], frames: int, 
 
 def test_every_step_comes_in_run_order_and_its_batch_within():
     steps = [torch.stack([torch.full((1, 32, 32), (2 * i + b) / 10) for b in range(2)]) for i in range(3)]
-    shown = preview.render(steps, "every step")
+    shown = without_caption(render(steps, "every step"), 256)
     torch.testing.assert_close(shown.mean((1, 2, 3)), torch.arange(6) / 10)
-    torch.testing.assert_close(preview.render(steps, "last step"), shown[4:])
-    torch.testing.assert_close(preview.render(steps, "average"), shown[2:4])
+    torch.testing.assert_close(render(steps, "last step")[:, :256], shown[4:])
+    torch.testing.assert_close(render(steps, "average")[:, :256], shown[2:4])
 
 
 @pytest.mark.parametrize("space", [(64,), (32, 32), (2, 32, 32)], ids=str)
 def test_the_timeline_holds_every_step_row_by_row(space: tuple[int, ...]):
     steps = [torch.full((1, 1, *space), i / 4) for i in range(5)]
-    sheets = preview.render(steps, "timeline")
+    sheets = render(steps, "timeline", steps=12)
     assert len(sheets) == (2 if len(space) == 3 else 1)
-    _, height, width, _ = preview.render(steps).shape
+    _, height, width, _ = render(steps).shape
+    gap = 4
     columns, rows = (1, 5) if len(space) == 1 else (2, 3)
     found = [
-        float(sheets[0, int(height * (r + 0.5)), int(width * (c + 0.5)), 0])
+        float(sheets[0, gap + (height + gap) * r + 8, gap + (width + gap) * c + width // 2, 0])
         for r in range(rows)
         for c in range(columns)
     ]
@@ -55,12 +73,12 @@ def test_the_timeline_holds_every_step_row_by_row(space: tuple[int, ...]):
 
 
 def test_a_latent_that_grows_has_pictures_of_one_size():
-    assert preview.render([spot(8, 8), spot(16, 16)], "every step").shape == (2, 256, 256, 3)
+    assert without_caption(render([spot(8, 8), spot(16, 16)], "every step"), 256).shape == (2, 256, 256, 3)
 
 
 def test_laid_over_the_picture_glows_where_detail_went():
     picture = torch.rand(1, 64, 48, 3, generator=torch.Generator().manual_seed(1))
-    shown = preview.render([spot(8, 6)], image=picture)
+    shown = without_caption(render([spot(8, 6)], image=picture), 64)
     assert shown.shape == picture.shape
     red, green, blue = shown[0, :8, :8].mean((0, 1))
     assert red > green > blue
@@ -81,8 +99,12 @@ def test_laid_over_the_picture_glows_where_detail_went():
     ids=str,
 )
 def test_masks_and_pictures_are_matched(space: tuple[int, ...], batch: int, pictures: int, count: int):
-    shown = preview.render([spot(*space, batch=batch)], image=torch.full((pictures, 32, 40, 3), 0.5))
+    image = torch.full((pictures, 32, 40, 3), 0.5)
+    shown = render([spot(*space, batch=batch)], image=image)[:, :32]
     assert shown.shape == (count, 32, 40, 3)
+    reused = preview.mask_of(records(spot(*space, batch=batch)), torch.zeros(batch, 4, *space), image=image)
+    assert reused.shape == (count, 32, 40)
+    assert [bool(one.any()) for one in reused] == [bool((one[..., 0] > one[..., 2] + 0.1).any()) for one in shown]
     lit = [bool((one[..., 0] > one[..., 2] + 0.1).any()) for one in shown]
     # The first latent frame of three is the first third of each clip's pictures.
     third = count // batch // 3
@@ -92,7 +114,7 @@ def test_masks_and_pictures_are_matched(space: tuple[int, ...], batch: int, pict
 
 def test_long_videos_are_rendered_small_enough():
     masks = [torch.zeros(1, 1, 21, 90, 160)] * 20
-    assert preview.render(masks, "every step").numel() <= 3 * preview.PIXELS
+    assert render(masks, "every step").numel() <= 3 * preview.PIXELS
 
 
 @pytest.mark.parametrize(
@@ -102,7 +124,7 @@ def test_long_videos_are_rendered_small_enough():
 )
 def test_what_cannot_be_shown_is_refused(show: str, image: torch.Tensor | None, says: str):
     with pytest.raises(ValueError, match=says):
-        preview.render([spot(8, 8)], show, image)
+        render([spot(8, 8)], show, image)
 
 
 def test_a_message_is_a_picture_that_differs_with_its_words():
@@ -114,3 +136,31 @@ def test_a_message_is_a_picture_that_differs_with_its_words():
     assert long.mean() > 3 * one.mean()
     assert not long[:, :, -8:].any()
     assert not long[:, -8:].any()
+
+
+def test_a_mask_comes_out_for_reuse():
+    masks = records(spot(8, 8, batch=2), torch.zeros(2, 1, 8, 8))
+    latent = torch.zeros(2, 4, 8, 8)
+    assert not preview.mask_of(masks, latent, "last step").any()
+    mean = preview.mask_of(masks, latent, "timeline", torch.zeros(2, 40, 24, 3))
+    assert mean.shape == (2, 40, 24)
+    assert mean[:, 0, 0].tolist() == [0.5, 0.5]
+    assert not mean[:, 20:, 12:].any()
+    # Where there was no detail, a mask of nothing.
+    nothing = preview.mask_of([], latent, image=torch.zeros(2, 40, 24, 3))
+    assert nothing.shape == (2, 40, 24)
+    assert not nothing.any()
+
+
+def test_the_plot_has_a_bar_for_each_step_with_detail():
+    plot = sheet.drawn(sheet.plotted([None, (0.2, 0.5), None, (0.1, 0.25)], (400, 100)))[0]
+    orange = (plot[40:82, :, 0] - plot[40:82, :, 2] > 0.3).float().sum(0)
+    none, high, nothing, low = (float(part.max()) for part in orange.split(100))
+    assert none == nothing == 0
+    assert 0 < low < high
+
+
+def test_a_caption_fits_under_a_small_picture():
+    shown = sheet.caption(torch.zeros(1, 32, 60, 3), "step 12 of 24   sigma 0.0123")
+    assert shown.shape[2] == 60
+    assert shown[0, 32:].max() > 0.5

@@ -229,6 +229,9 @@ def test_a_published_workflow_runs(server: Server, nodes: dict[str, Any], name: 
 
 
 def test_the_published_debug_node_needs_none_of_our_inputs(nodes: dict[str, Any]):
-    theirs = ["sampler", "strength", "coverage", "start", "end", "ema", "mask_clip_percentile", "mask_override"]
+    theirs = ["strength", "coverage", "start", "end", "ema", "mask_clip_percentile", "mask_override"]
+    # All that is asked for is given; the sampler, which the published node asks for, may be a model here.
     assert list(nodes[DEBUG]["input"]["required"]) == theirs
+    assert list(nodes[DEBUG]["input"]["optional"])[0] == "sampler"
+    assert list(nodes[DEBUG]["output_name"])[:2] == ["sampler", "mask_ref"]
     assert list(nodes[PREVIEW]["input"]["required"]) == ["latent"]

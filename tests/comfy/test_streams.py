@@ -142,5 +142,5 @@ def test_the_preview_finds_the_run_of_a_nested_latent():
     done = sample(av(), wrap(tiny.sampler("euler"), Settings(), capture=capture))
     run = capture.of(NestedTensor(done))
     assert run is not None
-    assert {mask.shape for _, mask in run.masks} == {(1, 1, 2, 6, 4)}
+    assert {record.mask.shape for record in run.masks} == {(1, 1, 2, 6, 4)}
     assert capture.of(NestedTensor([done[0], done[1] + 1])) is None

@@ -1,0 +1,168 @@
+"""A MODEL that needs no checkpoint: the embedded network that redraws a photograph from a thumbnail of it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.patcher_extension
+import comfy.sd
+import comfy.supported_models_base
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io
+from torch import Tensor, nn
+
+from ..demo.network import MULTIPLE, SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, load
+from . import words
+from .widgets import DEMO, schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FAMILIES = ("ve", "flow")
+PIXELS = 512 * 512
+"""At most about so many, so that a run takes seconds on a CPU."""
+FACTOR = 4
+"""How much smaller the thumbnail is."""
+THUMBNAIL = "selective_sigma_thumbnail"
+"""Where a CONDITIONING holds the thumbnail."""
+
+
+class ExponentialSampling(comfy.model_sampling.ModelSamplingContinuousEDM, comfy.model_sampling.EPS):
+    """VE, as Karras et al. 2022 number it: x = picture + sigma noise."""
+
+
+class Net(nn.Module):
+    """The network in the terms of ComfyUI's parameterisations: noise for VE, velocity for flow."""
+
+    def __init__(self, family: str, **_: Any):
+        super().__init__()
+        self.dtype = torch.float32
+        self.family = family
+        self.network = load()
+
+    def forward(
+        self, x: Tensor, timesteps: Tensor, condition: Tensor, transformer_options: Any = None, **_: Any
+    ) -> Tensor:
+        kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+        wrappers = comfy.patcher_extension.get_all_wrappers(kind, transformer_options or {})
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.predict, self, wrappers)
+        return executor.execute(x, timesteps, condition)
+
+    def predict(self, x: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+        timesteps = timesteps.float().reshape(-1).expand(len(x))
+        if self.family == "ve":
+            sigma = (4 * timesteps).exp()  # ModelSamplingContinuousEDM.timestep
+            wide = sigma[:, None, None, None]
+            noisy = x * (wide**2 + SIGMA_DATA**2).sqrt()  # EPS.calculate_input
+            return (noisy - self.denoised(noisy, sigma, condition)) / wide
+        level = (timesteps / 1000).clamp(min=1e-5)
+        # The same denoiser at the same noise to signal; at full noise there is no signal, and the network has a limit.
+        sigma = (level / (1 - level).clamp(min=1e-6)).clamp(max=4 * SIGMA_MAX)
+        wide = level[:, None, None, None]
+        noisy = x * (sigma / level)[:, None, None, None]
+        return (x - self.denoised(noisy, sigma, condition)) / wide
+
+    def denoised(self, noisy: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        """Of any size: the network's own multiple is padded to and cut off again."""
+        height, width = noisy.shape[2:]
+        pad = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+        if any(pad):
+            noisy, condition = (F.pad(t, pad, mode="replicate") for t in (noisy, condition))
+        return self.network.preconditioned(noisy, sigma, condition)[..., :height, :width]
+
+
+class Redrawing(comfy.model_base.BaseModel):
+    """A diffusion model whose condition is a small picture."""
+
+    def extra_conds(self, **given: Any) -> dict[str, Any]:
+        """The thumbnail, enlarged to the latent, and a channel that says whether there is one."""
+        noise, small = given["noise"], given.get(THUMBNAIL)
+        shape = tuple(noise.shape[2:])
+        if small is None:
+            condition = torch.zeros(1, 4, *shape)
+        else:
+            enlarged = F.interpolate(small.float(), shape, mode="bilinear", align_corners=False)
+            condition = torch.cat([enlarged, torch.ones(len(small), 1, *shape)], 1)
+        return {"condition": comfy.conds.CONDNoiseShape(condition.to(given.get("device", noise.device)))}
+
+
+def model(family: str) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL."""
+    made: Any = comfy.supported_models_base.BASE({})
+    made.unet_config, made.optimizations = {"family": family}, {}
+    made.sampling_settings = {"sigma_min": SIGMA_MIN, "sigma_max": SIGMA_MAX, "sigma_data": SIGMA_DATA, "shift": 1.0}
+    made.latent_format = comfy.latent_formats.LatentFormat()
+    made.latent_format.latent_channels = 3
+    made.latent_format.spacial_downscale_ratio = 1
+    # The latent is the picture, also to the previews of the steps.
+    made.latent_format.latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    # Latents are counted as an eighth of a picture's side; these are not.
+    made.memory_usage_factor = 0.05
+    kind = comfy.model_base.ModelType.FLOW if family == "flow" else comfy.model_base.ModelType.EPS
+    base = Redrawing(made, kind, device=torch.device("cpu"), unet_model=Net).eval().requires_grad_(False)
+    if family == "ve":
+        base.model_sampling = ExponentialSampling(made)
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.ModelPatcher(base, device, comfy.model_management.unet_offload_device())
+
+
+def fitted(image: Tensor) -> Tensor:
+    """IMAGE (batch, height, width, channels) as (batch, 3, h, w) in [-1, 1], in a size that the network takes."""
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
+        raise ValueError(f"image has shape {tuple(image.shape)}: connect an IMAGE of (batch, height, width, channels)")
+    picture = image[..., :3].float().cpu().movedim(-1, 1).clamp(0, 1)
+    picture = picture.expand(-1, 3, -1, -1)
+    scale = min(1.0, math.sqrt(PIXELS / (picture.shape[2] * picture.shape[3])))
+    size = [max(2, round(side * scale / MULTIPLE)) * MULTIPLE for side in picture.shape[2:]]
+    if list(picture.shape[2:]) != size:
+        picture = F.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
+    return 2 * picture - 1
+
+
+def vae() -> comfy.sd.VAE:
+    """ComfyUI's own VAE for models that work on pixels."""
+    return comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
+
+
+def conditioning(**more: Tensor) -> list[list[Any]]:
+    """A CONDITIONING without words."""
+    return [[torch.zeros(1, 1, 1), more]]
+
+
+class SelectiveSigmaDemoModelNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        out: Mapping[str, str] = words.DEMO_OUT
+        return schema(
+            node_id="SelectiveSigmaDemoModelNode",
+            display_name="Selective Sigma Demo Model",
+            category=DEMO,
+            description=words.DEMO,
+            is_experimental=True,
+            inputs=[
+                io.Image.Input("image", tooltip=words.DEMO_IMAGE),
+                io.Combo.Input("family", options=list(FAMILIES), default=FAMILIES[0], tooltip=words.DEMO_FAMILY),
+            ],
+            outputs=[
+                io.Model.Output("model_out", display_name="model", tooltip=out["model"]),
+                io.Conditioning.Output("positive_out", display_name="positive", tooltip=out["positive"]),
+                io.Conditioning.Output("negative_out", display_name="negative", tooltip=out["negative"]),
+                io.Vae.Output("vae_out", display_name="vae", tooltip=out["vae"]),
+                io.Latent.Output("latent_out", display_name="latent", tooltip=out["latent"]),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, family: str = FAMILIES[0]) -> io.NodeOutput:
+        picture = fitted(image)
+        positive = conditioning(**{THUMBNAIL: F.avg_pool2d(picture, FACTOR)})
+        latent = {"samples": torch.zeros_like(picture), "downscale_ratio_spacial": 1}
+        return io.NodeOutput(model(family), positive, conditioning(), vae(), latent)

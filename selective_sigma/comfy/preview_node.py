@@ -1,0 +1,67 @@
+"""The node that shows where detail went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io, ui
+
+from . import words
+from .capture import Capture, Run
+from .preview import SHOW, mask_of, message, render
+from .widgets import SAMPLERS, MaskRef, schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHOWN_AT_MOST = 128
+"""Pictures in the node itself; the output has them all."""
+
+
+def why_none(captured: Capture | None, run: Run | None) -> str:
+    """Why there is no mask to show."""
+    if captured is not None and captured.idle:
+        return words.WITHOUT.format(words.REASONS["idle"])
+    if captured is None or captured.run is None:
+        return words.BYPASSED
+    return words.UNKNOWN if run is None else words.WITHOUT.format(words.why(run.report))
+
+
+class SelectiveSigmaDetailerMaskPreviewNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="SelectiveSigmaDetailerMaskPreviewNode",
+            display_name="Selective Sigma Mask Preview",
+            category=SAMPLERS,
+            description=words.PREVIEW,
+            is_output_node=True,
+            inputs=[
+                MaskRef.Input("mask_ref", optional=True, tooltip=words.REF_IN),
+                io.Latent.Input("latent", tooltip=words.LATENT),
+                io.Combo.Input("show", options=list(SHOW), default=SHOW[0], optional=True, tooltip=words.SHOW),
+                io.Image.Input("image", optional=True, tooltip=words.IMAGE),
+            ],
+            outputs=[
+                io.Latent.Output("latent_out", display_name="latent", tooltip=words.LATENT_OUT),
+                io.Image.Output("image_out", display_name="image", tooltip=words.IMAGE_OUT),
+                io.Mask.Output("mask_out", display_name="mask", tooltip=words.MASK_OUT),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, latent: dict, mask_ref: Any = None, show: str = SHOW[0], image: Tensor | None = None
+    ) -> io.NodeOutput:
+        if mask_ref is not None and not isinstance(mask_ref, Capture):
+            raise TypeError(
+                f"mask_ref is a {type(mask_ref).__name__}: connect mask_ref of Selective Sigma Detailer (Debug)"
+            )
+        run = None if mask_ref is None else mask_ref.of(latent["samples"])
+        masks = () if run is None else run.masks
+        if run is not None and masks:
+            picture = render(masks, show, image, run.steps)
+        else:
+            picture = message(why_none(mask_ref, run))
+        mask = mask_of(masks, latent["samples"], show, image)
+        return io.NodeOutput(latent, picture, mask, ui=ui.PreviewImage(picture[:SHOWN_AT_MOST], cls=cls))

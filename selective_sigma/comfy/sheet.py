@@ -1,0 +1,101 @@
+"""Words, captions and the timeline's sheet with its plot, drawn with Pillow onto (height, width, 3)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Plot = Sequence[tuple[float, float] | None]
+
+ORANGE, PAPER, GREY, DARK = (255, 150, 60), (235, 235, 235), (110, 110, 110), (24, 24, 24)
+GAP = 0.25
+"""Brightness of what lies between the pictures of a sheet."""
+
+
+def drawn(image: Image.Image) -> Tensor:
+    """(1, height, width, 3) in [0, 1]."""
+    return torch.from_numpy(np.asarray(image).copy()).float().div_(255).unsqueeze(0)
+
+
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(max(8, size))
+
+
+def written(text: str, width: int, height: int, size: int, margin: int = 0) -> Tensor:
+    """White words on black, (1, height, width, 3)."""
+    image = Image.new("RGB", (width, height))
+    ImageDraw.Draw(image).multiline_text((margin, margin), text, fill="white", font=font(size), spacing=size // 3)
+    return drawn(image)
+
+
+def caption(pictures: Tensor, text: str) -> Tensor:
+    """``pictures`` (count, height, width, 3) with a line of words below each."""
+    count, _, width, _ = pictures.shape
+    # As large as the line fits in.
+    size = min(24, max(12, width // 32))
+    while size > 8 and font(size).getlength(text) > width - 4:
+        size -= 1
+    bar = written(text, width, round(1.6 * size), size, margin=max(2, size // 5))
+    return torch.cat([pictures, bar.expand(count, -1, -1, -1)], 1)
+
+
+def sheet(steps: list[Tensor], plot: Plot) -> Tensor:
+    """All steps (height, width, 3) of one sample in one picture, row by row, in a shape close to a square.
+
+    Below them, the strength and the mask's mean at each step of the run.
+    """
+    height, width, channels = steps[0].shape
+    columns = min(len(steps), max(1, round(math.sqrt(len(steps) * height / width))))
+    rows = math.ceil(len(steps) / columns)
+    gap = max(2, min(height, width) // 64)
+    # Framed, so that the sheets of a batch stay apart.
+    whole = torch.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), GAP)
+    for index, step in enumerate(steps):
+        top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
+        whole[top : top + height, left : left + width] = step
+    size = (whole.shape[1], min(220, max(72, whole.shape[1] // 5)))
+    return torch.cat([whole, drawn(plotted(plot, size))[0]])
+
+
+def plotted(plot: Plot, size: tuple[int, int]) -> Image.Image:
+    """Bars of the strength of each step, dots of the mask's mean, for (width, height) in ``size``."""
+    width, height = size
+    image = Image.new("RGB", size, DARK)
+    draw = ImageDraw.Draw(image)
+    letters = min(20, max(10, height // 9))
+    highest = max((abs(step[0]) for step in plot if step), default=0.0) or 1.0
+    means = [step[1] for step in plot if step]
+    mean = sum(means) / max(1, len(means))
+    margin, top, bottom = letters, round(2.2 * letters), height - round(1.8 * letters)
+    wide = (width - 2 * margin) / max(1, len(plot))
+    draw.line([(margin, bottom), (width - margin, bottom)], fill=GREY)
+    dots: list[tuple[float, float]] = []
+    for i, step in enumerate(plot):
+        if step is None:
+            continue
+        left = margin + i * wide
+        draw.rectangle(
+            [left + 0.15 * wide, bottom - (bottom - top) * abs(step[0]) / highest, left + 0.85 * wide, bottom],
+            fill=ORANGE,
+        )
+        dots.append((left + wide / 2, bottom - (bottom - top) * step[1]))
+    radius = max(2, letters // 5)
+    draw.line(dots, fill=PAPER, width=max(2, radius // 2))
+    for x, y in dots:
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=PAPER, outline=DARK)
+    said = f"strength, at most {highest:.3g}"
+    draw.text((margin, letters // 3), said, fill=ORANGE, font=font(letters))
+    right = f"mask, on average {mean:.2f}"
+    across = max(margin + font(letters).getlength(said) + letters, width - margin - font(letters).getlength(right))
+    draw.text((across, letters // 3), right, fill=PAPER, font=font(letters))
+    for i in {0, len(plot) // 2, len(plot) - 1} if plot else ():
+        draw.text((margin + (i + 0.5) * wide, bottom + 2), str(i + 1), fill=GREY, font=font(letters), anchor="ma")
+    return image

@@ -1,0 +1,184 @@
+"""The desk as an artist meets it: sockets, search words, categories, and the demo model under the stock nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import comfy.samplers
+import folder_paths
+import nodes as core
+import pytest
+import tiny
+import torch
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_extras.nodes_custom_sampler import KSamplerSelect
+from comfy_extras.nodes_hypertile import HyperTile
+
+from selective_sigma.comfy import nodes, preview, preview_node, widgets, words
+from selective_sigma.comfy.capture import Capture
+from selective_sigma.comfy.sampler import wrap
+from selective_sigma.report import Report
+from selective_sigma.settings import Settings
+
+CLASSES = {kind.__name__: kind for kind in asyncio.run(nodes.SelectiveSigmaExtension().get_node_list())}
+SCHEMAS = {name: kind.GET_SCHEMA() for name, kind in CLASSES.items()}
+SIMPLE, ON_MODEL, DEBUG, PREVIEW, DEMO = CLASSES.values()
+
+
+@pytest.fixture(autouse=True)
+def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
+
+
+def sampler(name: str = "euler") -> Any:
+    return comfy.samplers.sampler_object(name)
+
+
+@pytest.mark.parametrize("kind", [SIMPLE, ON_MODEL], ids=lambda kind: kind.__name__)
+def test_the_usual_strengths_are_hit_exactly(kind: Any):
+    strength, coverage = kind.GET_SCHEMA().inputs[1:3]
+    assert (strength.id, strength.min, strength.max, strength.step) == ("strength", 0.0, 0.5, 0.05)
+    # What the browser keeps of a typed number, and of a click.
+    for typed in (0.0, 0.05, 0.1, 0.15, 0.075, 0.5):
+        assert round(round(typed / strength.round) * strength.round, 3) == typed
+    assert (coverage.min, coverage.max, coverage.step) == (0.0, 1.0, 0.05)
+    assert all(one.display_mode in (None, io.NumberDisplay.number) for one in (strength, coverage))
+
+
+def test_nodes_are_where_the_core_has_its_own():
+    hypertile = HyperTile.CATEGORY
+    assert KSamplerSelect.CATEGORY == SCHEMAS[SIMPLE.__name__].category == SCHEMAS[DEBUG.__name__].category
+    assert hypertile.startswith(SCHEMAS[ON_MODEL.__name__].category)
+    assert SCHEMAS[DEMO.__name__].is_experimental
+
+
+@pytest.mark.skipif(not hasattr(SCHEMAS[SIMPLE.__name__], "search_aliases"), reason="no search words in this ComfyUI")
+def test_each_node_has_words_of_its_own():
+    said = [set(schema.search_aliases) for schema in SCHEMAS.values()]
+    assert all(said)
+    assert len(set.union(*said)) == sum(map(len, said))
+    assert {"sky grain", "detail daemon", "sharpen", "multiply sigmas"} <= said[0]
+
+
+@pytest.mark.skipif(not widgets.CAN_FOLD, reason="no advanced inputs in this ComfyUI")
+def test_what_few_need_is_folded():
+    folded = {one.id for one in SCHEMAS[DEBUG.__name__].inputs if getattr(one, "advanced", None)}
+    assert folded == {"ema", "mask_clip_percentile", "lie", "mask_source"}
+
+
+def test_the_debug_node_takes_a_model_too():
+    levels, plain = tiny.schedule(tiny.model(), 10), tiny.model()
+    out = DEBUG.execute(model=plain, strength=0.2)
+    nothing, ref, patched = out.args
+    assert isinstance(nothing, ExecutionBlocker)
+    assert "connect its sampler" in nothing.message
+    ours = tiny.sample(patched, sampler(), levels)
+    wanted = tiny.sample(tiny.model(), wrap(sampler(), Settings(strength=0.2)), levels)
+    assert torch.equal(ours, wanted)
+    assert len(ref.of(ours).masks) == 6
+    assert isinstance(DEBUG.execute(sampler()).args[2], ExecutionBlocker)
+
+
+def test_the_debug_node_wants_one_of_them():
+    with pytest.raises(ValueError, match="connect a sampler or a model"):
+        DEBUG.execute(strength=0.1)
+
+
+def test_the_model_node_hands_out_its_masks():
+    patched, ref = ON_MODEL.execute(tiny.model(), 0.2, 0.5).args
+    done = tiny.sample(patched, sampler(), tiny.schedule(patched, 10))
+    _, shown, mask = PREVIEW.execute({"samples": done}, ref, "every step").args
+    assert len(shown) == len(ref.run.masks) == 6
+    assert ref.run.steps == 10
+    assert mask.shape == (1, 256, 256)
+    assert 0 < mask.mean() < 1
+
+
+def test_a_sampler_without_a_function_is_captured_at_the_guider():
+    class Own(comfy.samplers.Sampler):
+        def sample(self, model, sigmas, extra_args, callback, noise, *rest: Any, **more: Any) -> torch.Tensor:
+            x = noise * sigmas[0]
+            for i, (high, low) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+                denoised = model(x, high.expand(len(x)), **extra_args)
+                x = denoised + (x - denoised) * low / high
+                callback(i, denoised, x, len(sigmas) - 1)
+            return x
+
+    seen: list[int] = []
+    patched, ref = ON_MODEL.execute(tiny.model(), 0.2, 0.5).args
+    done = tiny.sample(patched, Own(), tiny.schedule(patched, 10), callback=lambda i, *_: seen.append(i))
+    assert seen == list(range(10))
+    assert ref.of(done).masks
+
+
+def reason(ref: Capture | None, done: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> str:
+    said: list[str] = []
+    monkeypatch.setattr(preview_node, "message", lambda text: said.append(text) or preview.message(text))
+    mask = PREVIEW.execute({"samples": done}, ref).args[2]
+    assert not mask.any()
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "levels", "why"),
+    [({"strength": 0.0}, slice(None), "idle"), ({"start": 0.9}, slice(0, 4), "window"), ({}, "up", "ascending")],
+    ids=["strength 0", "outside start and end", "ascending"],
+)
+def test_a_run_without_detail_says_why(
+    settings: dict[str, Any], levels: Any, why: str, monkeypatch: pytest.MonkeyPatch
+):
+    model = tiny.model()
+    sigmas = tiny.schedule(model, 10)
+    sigmas = sigmas[:-1].flip(0) if levels == "up" else sigmas[levels]
+    wrapped, ref = DEBUG.execute(sampler(), **settings).args[:2]
+    done = tiny.sample(model, wrapped, sigmas)
+    assert reason(ref, done, monkeypatch) == words.WITHOUT.format(words.REASONS[why])
+
+
+def test_a_line_for_the_console():
+    report = Report(steps=24, plain=24, lied=8)
+    means = [torch.tensor(0.25), torch.tensor(0.51)]
+    assert words.summary(report, means) == (
+        "1.33x the model calls; detail on 8 of 24 steps; sky and other flat parts left alone: 62 % of the picture"
+    )
+    assert words.summary(Report(steps=8, lied=8), [torch.tensor(1.0)]) == (
+        "1.00x the model calls; detail on 8 of 8 steps"
+    )
+    nothing = Report(steps=8, plain=8)
+    nothing.skip("window")
+    assert words.summary(nothing) == "no detail (all its steps lie outside start and end)"
+
+
+@pytest.mark.parametrize(("family", "scheduler"), [("ve", "karras"), ("flow", "simple")])
+def test_the_demo_model_redraws_a_photograph_under_the_stock_nodes(family: str, scheduler: str):
+    waves = torch.linspace(0, 40, 64)
+    photo = 0.5 + 0.4 * (waves[:, None] / 8).sin() * (waves / 6).cos()
+    photo = photo[None, :, :48, None].repeat(1, 1, 1, 3)
+    model, positive, negative, vae, latent = DEMO.execute(photo, family).args
+    assert latent["samples"].shape == (1, 3, 64, 48)
+
+    def run(model: Any, cfg: float = 1.0) -> torch.Tensor:
+        done = core.KSampler().sample(model, 3, 8, cfg, "euler", scheduler, positive, negative, latent)[0]
+        return core.VAEDecode().decode(vae, done)[0]
+
+    plain = run(model)
+    assert plain.shape == photo.shape
+    # It is this photograph, and the thumbnail is what makes it so.
+    assert float((plain - photo).abs().mean()) < 0.05
+    assert float((run(model, 2.0) - plain).abs().mean()) > 1e-3
+    patched, ref = ON_MODEL.execute(model, 0.2, 0.5).args
+    assert float((run(patched) - plain).abs().mean()) > 1e-4
+    assert ref.run.masks
+    # The latent is the picture.
+    torch.testing.assert_close(core.VAEDecode().decode(vae, core.VAEEncode().encode(vae, photo)[0])[0], photo)
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"), [((768, 768), (512, 512)), ((90, 50), (88, 48)), ((600, 1200), (360, 728))], ids=str
+)
+def test_the_demo_model_takes_photographs_of_any_size(size: tuple[int, int], fits: tuple[int, int]):
+    latent = DEMO.execute(torch.rand(2, *size, 3), "ve").args[4]["samples"]
+    assert latent.shape == (2, 3, *fits)
