@@ -55,12 +55,12 @@ def test_the_frontend_opens_a_workflow(page: browser.Browser, server: Server, pa
     assert made == to_prompt(json.loads(path.read_text()), server.get("/object_info"), {})
 
 
-def test_the_node_shows_two_sliders_and_nothing_else(page: browser.Browser):
-    page.load(REPOSITORY / "example_workflows/selective_sigma_simple.json")
+def test_the_node_shows_two_numbers_and_nothing_else(page: browser.Browser):
+    page.load(KSAMPLER)
     widgets = page.run(
-        "return app.graph.findNodesByType('SelectiveSigmaDetailerNode')[0].widgets.map(w => [w.name, w.type])"
+        "return app.graph.findNodesByType('SelectiveSigmaDetailerModelNode')[0].widgets.map(w => [w.name, w.type])"
     )
-    assert widgets == [["strength", "slider"], ["coverage", "slider"]]
+    assert widgets == [["strength", "number"], ["coverage", "number"]]
 
 
 def test_the_frontend_runs_the_timeline_and_shows_it(page: browser.Browser, tmp_path: Path):

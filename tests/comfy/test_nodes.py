@@ -98,7 +98,7 @@ def test_the_debug_node_is_the_settings():
     assert set(words.SETTINGS) == set(SETTING_NAMES)
     page = (REPOSITORY / "web/docs/SelectiveSigmaDetailerDebugNode.md").read_text()
     for name, default in ((n, getattr(Settings(), n)) for n in SETTING_NAMES):
-        assert f"| `{name}` | {default} |" in page
+        assert f"| `{name}` | *{default}*. " in page
 
 
 def words_of(schema: Any) -> dict[str, Any]:
@@ -117,6 +117,10 @@ def test_the_english_words_are_the_nodes_own():
     if os.environ.get("UPDATE_LOCALE"):
         path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
     assert json.loads(path.read_text()) == said, "run again with UPDATE_LOCALE=1"
+
+
+def test_five_languages():
+    assert {path.parent.name for path in LOCALES.glob("*/nodeDefs.json")} == {"en", "de", "ja", "zh", "ko"}
 
 
 @pytest.mark.parametrize("path", sorted(LOCALES.glob("*/nodeDefs.json")), ids=lambda path: path.parent.name)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+DEMO = "SelectiveSigmaDemoModelNode"
+LANGUAGES = ("en", "de", "ja", "zh", "ko")
 NODES = {
     "SelectiveSigmaDetailerNode": ["strength", "coverage"],
     "SelectiveSigmaDetailerModelNode": ["strength", "coverage"],
@@ -39,6 +41,7 @@ NODES = {
         *("every", "mask_source", "lie"),
     ],
     "SelectiveSigmaDetailerMaskPreviewNode": ["show"],
+    DEMO: ["family"],
 }
 
 
@@ -62,7 +65,7 @@ def test_the_server_offers_the_node(nodes: dict[str, Any], kind: str):
     assert all(spec[1].get("tooltip") for spec in inputs.values())
     assert all(info["output_tooltips"])
     assert info["description"]
-    assert not info["experimental"]
+    assert info["experimental"] == (kind == DEMO)
     assert info["python_module"] == f"custom_nodes.{NAME}"
 
 
@@ -74,16 +77,20 @@ def test_nothing_else_is_offered_and_nothing_is_logged_as_wrong(server: Server, 
     assert "Error while calling comfy_entrypoint" not in log
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", NODES)
-def test_the_server_hands_out_help(server: Server, kind: str):
-    page = server.raw(f"/extensions/{NAME}/docs/{kind}.md").decode()
-    for name in NODES[kind]:
+def test_the_server_hands_out_help(server: Server, nodes: dict[str, Any], kind: str, language: str):
+    page = server.raw(f"/extensions/{NAME}/docs/{kind}{'' if language == 'en' else f'/{language}'}.md").decode()
+    given = nodes[kind]["input"]
+    for name in [*given.get("required", {}), *given.get("optional", {}), *nodes[kind]["output_name"]]:
         assert f"`{name}`" in page
+    # Three columns do not fit the panel.
+    assert all(line.count("|") == 3 for line in page.splitlines() if line.startswith("|"))
 
 
 def test_the_server_hands_out_translations_and_workflows(server: Server):
     words = server.get("/i18n")
-    assert {language for language, given in words.items() if set(NODES) <= set(given.get("nodeDefs", {}))} >= {"en"}
+    assert {language for language, given in words.items() if set(NODES) <= set(given.get("nodeDefs", {}))} >= set(LANGUAGES)
     assert sorted(server.get("/workflow_templates")[NAME]) == sorted(path.stem for path in WORKFLOWS)
     for path in WORKFLOWS:
         assert server.raw(f"/api/workflow_templates/{NAME}/{quote(path.stem)}.jpg")[:2] == b"\xff\xd8"
@@ -95,7 +102,7 @@ def test_an_example_runs_and_adds_detail(server: Server, nodes: dict[str, Any], 
         pytest.skip(f"{path.stem} has nodes of a newer ComfyUI")
     prompt = load(path, nodes)
     (save,) = of_type(prompt, "SaveImage")
-    detailer = next(name for kind in NODES if kind != PREVIEW for name in of_type(prompt, kind))
+    detailer = next(name for kind in NODES if kind not in (PREVIEW, DEMO) for name in of_type(prompt, kind))
     picture = only(pixels(server, server.run(prompt), save))
     assert picture.shape == ((96, 192, 3) if of_type(prompt, "LatentUpscaleBy") else (64, 128, 3))
     assert picture.std() > 0.02
