@@ -102,7 +102,7 @@ class Graph:
 
     def note(self, place: tuple[int, int, int, int], text: str) -> None:
         node = self._node("MarkdownNote", place)
-        node |= {"properties": {}, "widgets_values": [text], **YELLOW}
+        node |= {"title": "Note", "properties": {}, "widgets_values": [text], **YELLOW}
 
     def _node(self, kind: str, place: tuple[int, int, int, int]) -> Json:
         self._pending: list[tuple[list[Any], Json]] = []

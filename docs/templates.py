@@ -154,7 +154,7 @@ def sweep(g: Graph) -> None:
     parts["latent"] = empty(g)
     sampler, sigmas = choices(g, parts["model"])
     lists = {}
-    for i, (name, values) in enumerate({"strength": (0.05, 0.1, 0.2), "coverage": (0.25, 0.5, 1.0)}.items()):
+    for i, (name, values) in enumerate({"strength": (0.1, 0.2, 0.3), "coverage": (0.3, 0.5, 1.0)}.items()):
         made = [
             g.add("PrimitiveFloat", (390 + 370 * i, 360 + 100 * k, 300, 60), {"value": value}, title=f"{name} {k + 1}")
             for k, value in enumerate(values)

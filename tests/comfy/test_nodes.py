@@ -96,9 +96,11 @@ def test_the_debug_node_is_the_settings():
             assert isinstance(one, io.Int.Input if name == "every" else io.Float.Input)
             assert (one.min, one.max) == RANGES[name]
     assert set(words.SETTINGS) == set(SETTING_NAMES)
-    page = (REPOSITORY / "web/docs/SelectiveSigmaDetailerDebugNode.md").read_text()
-    for name, default in ((n, getattr(Settings(), n)) for n in SETTING_NAMES):
-        assert f"| `{name}` | *{default}*. " in page
+    pages = [REPOSITORY / f"web/docs/{DEBUG.node_id}.md", *(REPOSITORY / f"web/docs/{DEBUG.node_id}").glob("*.md")]
+    assert len(pages) == 5
+    for page in pages:
+        for name in SETTING_NAMES:
+            assert f"`{name}` | *{getattr(Settings(), name)}*" in page.read_text(), page
 
 
 def words_of(schema: Any) -> dict[str, Any]:
