@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from selective_sigma import Detailer, Prediction, Settings
@@ -69,7 +68,7 @@ def keep(name: str, one: Image.Image) -> None:
 
 
 def main() -> None:
-    cat, face = photograph("chelsea", 256), photograph("astronaut", 256)
+    cat, face = photograph("chelsea", 256), photograph("astronaut", 512)[:, :, :192, 80:336]
     (plain, _), (ours, masks) = draw(cat, 0.0), draw(cat)
     mean = 2 * torch.stack(masks).mean(0) - 1
     left, right, where = picture(plain), picture(ours), picture(mean)
@@ -91,18 +90,18 @@ def main() -> None:
     stages.paste(left.resize((200, 200)), (16, WIDE[1] - 216))
     ImageDraw.Draw(stages).rectangle([15, WIDE[1] - 217, 216, WIDE[1] - 16], outline="white", width=2)
     keep("05", stages)
-    portrait, of_face = draw(face)
-    painted = cover(picture(portrait), WIDE)
-    ImageDraw.Draw(painted).ellipse([225, 70, 395, 320], outline="#ff8c2e", width=4)
+    painted = cover(picture(face), WIDE)
+    ImageDraw.Draw(painted).ellipse([250, 90, 450, 460], outline="#ff8c2e", width=4)
     keep("06", painted)
-    keep("07", cover(picture(portrait), WIDE))
+    cup, of_cup = draw(photograph("coffee", (192, 256)))
+    keep("07", cover(picture(cup), WIDE))
     film = Image.new("RGB", WIDE, "#101012")
     film.paste(row([right.crop((x, 40, x + 150, 190)) for x in (0, 50, 100)], (209, 300)), (0, 90))
     for x in range(10, WIDE[0], 36):
         for y in (40, WIDE[1] - 62):
             ImageDraw.Draw(film).rounded_rectangle([x, y, x + 18, y + 22], 4, fill="#d8d8d8")
     keep("08", film)
-    shown = [picture(2 * F.interpolate(mask, (256, 256), mode="nearest") - 1) for mask in (*masks, *of_face)]
+    shown = [picture(2 * mask - 1) for mask in (*masks[-8:], *of_cup[-4:])]
     lines = Image.new("RGB", WIDE)
     for i in range(3):
         lines.paste(row(shown[i * 4 : i * 4 + 4], (155, 155)), (0, i * (155 + GAP)))
