@@ -1,5 +1,5 @@
 # make demo    pictures in out/, from nothing        make test    everything that CI runs
-# make lint    ruff and pyright                      make bench   the evidence, in out/bench/
+# make lint    ruff and pyright                      make evidence  docs/evidence.md
 # make mutants faults put into the core, each of which its tests must notice
 PYTHON ?= python3
 TORCH ?= 2.13.0
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-comfy comfyui mutants lint bench clean
+.PHONY: demo test test-comfy compatibility comfyui mutants lint evidence clean
 
 demo: $(VENV)/.ready
 	$(BIN)/selective-sigma demo
@@ -20,6 +20,10 @@ test: $(VENV)/.ready
 # On every ComfyUI that is found; COMFYUI_PATH names one in another place.
 test-comfy:
 	@tests/comfy/run.sh
+
+# docs/compatibility.md, from a run of all of it.
+compatibility: test-comfy
+	$(PYTHON) tests/comfy/compatibility.py
 
 # A .venv in each of them, with what they and the tests need, and a browser.
 comfyui:
@@ -33,8 +37,9 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(VENV)/.ready
-	$(BIN)/selective-sigma bench
+# All questions, or some: make evidence ASK="--only leak,every --models photographs". Refuses a dirty tree.
+evidence: $(VENV)/.ready
+	$(BIN)/python -m benchmarks $(ASK)
 
 # The CPU build of torch where no GPU asks for more: several GB less. From the wheels at hand
 # first, then from PyTorch's own index, then whatever the platform's default build is.

@@ -1,1 +1,1 @@
-"""What we claim, as comparisons that anyone can run: ``selective-sigma bench``."""
+"""What this repository claims, measured; ``python -m benchmarks`` writes docs/evidence.md."""

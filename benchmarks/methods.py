@@ -1,62 +1,65 @@
 """Who is compared: every method as a few lines around a model, from its formula.
 
-A method is ``method(run, strength) -> step``, with ``step(x, sigma) -> Prediction`` in the model's
-own terms; ``run`` tells it the noise levels. Strength 0.1 is each method's usual dose.
+A method is ``method(run, strength) -> step``, with ``step(x, sigma) -> Prediction`` in the model's own terms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from selective_sigma import Detailer, Evaluate, Prediction, Settings
-from selective_sigma.schedule import Schedule, cosine
-from selective_sigma.settings import CHOICES, Family
+from selective_sigma import Call, Detailer, Prediction, Settings
 
-Step = Callable[[Tensor, Tensor], Prediction]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-
-@dataclass
-class Run:
-    """What a method may know of one run; it may replace ``sigmas``, and ours leaves its detailer."""
-
-    evaluate: Evaluate
-    sigmas: list[float]
-    family: Family
-    region: Tensor
-    """The truth, (batch, 1, H, W): for the perfect mask alone."""
-    detailer: Detailer | None = field(default=None)
-
-
-Method = Callable[[Run, float], Step]
+    from .samplers import Method, Run, Step
 
 
 def plain(run: Run, strength: float) -> Step:
     """No detail."""
+    del strength
     return run.evaluate
 
 
 def _lie_about_sigma(run: Run, share: Callable[[float], float]) -> Step:
     """One call a step at ``sigma (1 - share(sigma))`` and the same input, whatever the family."""
+    return lambda x, sigma: run.evaluate(x, sigma * max(1e-6, 1 - share(float(sigma))))
 
-    def step(x: Tensor, sigma: Tensor) -> Prediction:
-        hidden = share(float(sigma[0]))
-        return run.evaluate(x, sigma * max(1e-6, 1 - hidden)) if hidden else run.evaluate(x, sigma)
 
-    return step
+def cosine(steps: int, start: float = 0.2, end: float = 0.8) -> list[float]:
+    """Detail Daemon's curve at its own defaults (Jonseed, MIT): a cosine bump, one weight a step."""
+    last = steps - 1
+    low, high = round(start * last), round(end * last)
+    middle = round(last * (start + end) / 2)
+    weights = [0.0] * steps
+    for i in range(low, high + 1):
+        span = middle - low if i <= middle else high - middle
+        u = 1.0 - abs(i - middle) / span if span else 1.0
+        weights[i] = 0.5 - 0.5 * math.cos(math.pi * u)
+    return weights
 
 
 def detail_daemon(run: Run, strength: float) -> Step:
-    """Jonseed, ComfyUI-Detail-Daemon: sigma (1 - amount w), w a cosine bump from 0.2 to 0.8 of the run."""
-    schedule = Schedule(run.sigmas, cosine(len(run.sigmas) - 1))
-    return _lie_about_sigma(run, lambda sigma: strength * schedule.at(sigma))
+    """Jonseed, ComfyUI-Detail-Daemon: sigma (1 - amount w), w the cosine curve, linear between steps."""
+    rising, weights = run.sigmas[-2::-1], cosine(len(run.sigmas) - 1)[::-1]
+
+    def share(sigma: float) -> float:
+        right = bisect_left(rising, sigma)
+        if right == 0 or right == len(rising):
+            return strength * weights[min(right, len(rising) - 1)] * (sigma <= rising[-1])
+        part = (sigma - rising[right - 1]) / (rising[right] - rising[right - 1])
+        return strength * (weights[right - 1] * (1 - part) + weights[right] * part)
+
+    return _lie_about_sigma(run, share)
 
 
 def lying_sigma(run: Run, strength: float) -> Step:
-    """Jonseed, Lying Sigma Sampler: a constant share from 0.1 to 0.9 of the run, no taper."""
+    """Jonseed, Lying Sigma Sampler: a constant share from 0.1 to 0.9 of the run."""
     steps = len(run.sigmas) - 1
     high, low = (run.sigmas[round(share * (steps - 1))] for share in (0.1, 0.9))
     return _lie_about_sigma(run, lambda sigma: strength if low <= sigma <= high else 0.0)
@@ -72,67 +75,66 @@ def multiply_sigmas(run: Run, strength: float) -> Step:
 class Ours:
     """A ``Detailer`` with these settings in place of the defaults."""
 
-    settings: tuple[tuple[str, Any], ...] = ()
-    weights: tuple[float, ...] | None = None
+    options: tuple[tuple[str, float | str], ...] = ()
     perfect: bool = False
     """Limit the lie to the true region, sharply."""
+    record: bool = False
+    uncond: bool = True
+    """Blend uncond as well; without, it is the plain call's."""
+    scale: float = 1.0
+    """Factor of the strength."""
 
     def __call__(self, run: Run, strength: float) -> Step:
-        limit = (run.region > 0.5).to(run.region) if self.perfect else None
-        settings = Settings(strength=strength, **dict(self.settings))
-        run.detailer = Detailer(settings, run.sigmas, run.family, weights=self.weights, limit=limit)
-        detailer = run.detailer
-        return lambda x, sigma: detailer.step(run.evaluate, x, sigma)
-
-
-def ours(**settings: Any) -> Ours:
-    """Ours with some settings other than the defaults."""
-    return Ours(tuple(sorted(settings.items())))
-
-
-@dataclass(frozen=True)
-class PublishedCfgPp:
-    """The published method on a CFG++ sampler: 0.15 of the strength, uncond from the true pass."""
-
-    scale: float = 0.15
-
-    def __call__(self, run: Run, strength: float) -> Step:
-        latest: list[tuple[Tensor, ...]] = []
-
-        def evaluate(x: Tensor, sigma: Tensor) -> Prediction:
-            prediction = run.evaluate(x, sigma)
-            latest.append(prediction.alike)
-            return Prediction(prediction.denoised)
-
-        detailer = Detailer(Settings(strength=strength * self.scale, **dict(PUBLISHED.settings)), run.sigmas)
+        settings = Settings(strength=self.scale * strength, **dict(self.options))  # type: ignore[arg-type]
+        run.detailer = detailer = Detailer(
+            settings,
+            run.sigmas,
+            run.schedule.family,
+            window=run.schedule.window(settings.start, settings.end),
+            limit=run.inside.float() if self.perfect else None,
+            record=self.record,
+        )
 
         def step(x: Tensor, sigma: Tensor) -> Prediction:
-            latest.clear()
-            # The true pass is the detailer's first call of a step.
-            return Prediction(detailer.step(evaluate, x, sigma).denoised, latest[0])
+            calls: list[Prediction] = []
+
+            def evaluate(call: Call) -> Prediction:
+                assert isinstance(call.x, Tensor)
+                prediction = run.evaluate(call.x, call.sigma)
+                calls.append(prediction)
+                return prediction if self.uncond else Prediction(prediction.denoised)
+
+            output = detailer.step(evaluate, x, sigma)
+            # The plain call is the first one of a step.
+            return output if self.uncond else Prediction(output.denoised, calls[0].others)
 
         return step
 
 
-PUBLISHED = ours(mask_source="change_published", passes="two", lie="fixed_input", start=0.1, end=0.9)
-"""Capacap, ComfyUI-Selective-Sigma-Detailer 0.1.1, by method.md section 2."""
-EVERYWHERE = ours(coverage=1.0, lie="fixed_input")
-"""The same schedule without a mask; on flow models, the lie that all peers tell."""
-EVERYWHERE_RATIO = ours(coverage=1.0, lie="noise_to_signal")
+def ours(*, perfect: bool = False, record: bool = False, **options: float | str) -> Ours:
+    """Ours with some settings other than the defaults."""
+    return Ours(tuple(sorted(options.items())), perfect, record)
+
+
 DEFAULT = ours()
-PERFECT = Ours((("coverage", 1.0), ("passes", "two")), perfect=True)
+EVERYWHERE = ours(coverage=1.0)
+"""Ours without a mask: one call a step, lied where due."""
+CHANGE = ours(mask_source="change")
+"""The published mask under our lie."""
+PUBLISHED = ours(mask_source="change", every=1, lie="fixed_input", start=0.1, end=0.9)
+"""Capacap, ComfyUI-Selective-Sigma-Detailer 0.1.1 (method.md section 2; the core equals it to rounding)."""
+PUBLISHED_CFG_PP = Ours(PUBLISHED.options, uncond=False, scale=0.15)
+"""The same on a CFG++ sampler: 0.15 of the strength, uncond from the plain call."""
+PERFECT = ours(coverage=1.0, perfect=True)
 """The lie under the true region itself: what no mask can do better than."""
-SOURCES = {name: ours(mask_source=name) for name in CHOICES["mask_source"] if name != "change_published"}
-"""Ours with each mask source but the published one."""
-PEERS: dict[str, Method] = {
-    "everywhere": EVERYWHERE,
+
+METHODS: dict[str, Method] = {
+    "the same lie everywhere": EVERYWHERE,
     "Detail Daemon": detail_daemon,
     "Lying Sigma": lying_sigma,
     "Multiply Sigmas": multiply_sigmas,
-    "published": PUBLISHED,
+    "published 0.1.1": PUBLISHED,
+    "ours, published mask": CHANGE,
+    "ours": DEFAULT,
+    "the true region": PERFECT,
 }
-
-
-def source_label(name: str) -> str:
-    """``ours, change``, with a star at the default source."""
-    return f"ours, {name}" + (" *" if name == Settings().mask_source else "")

@@ -1,103 +1,196 @@
-"""The embedded network as a denoiser of a batch of scenes, VE or rectified flow, guided or not.
+"""The denoisers under test: two mixtures and a Gaussian that are known exactly, and the photograph network.
 
-A ``Model`` is a denoiser with its family and the truth about its pictures; ``exact.py`` has others.
+All are VE denoisers of one batch; ``samplers.sample`` shows them as rectified flow where a schedule asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from selective_sigma.demo import pipeline
-from selective_sigma.demo.levels import log_sigma_table, to_timestep
-from selective_sigma.demo.network import LATENT_SCALE, NULL_CLASS, NULL_REGION, SceneUNet
-from selective_sigma.demo.scenes import KINDS, draw
-from selective_sigma.lie import per_sample
-from selective_sigma.settings import Family
+from selective_sigma import Prediction
 
-SIGMA_MAX, SIGMA_MIN = 14.6, 0.03
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
-class Model(Protocol):
-    """A denoiser of one batch of pictures."""
+@dataclass(frozen=True)
+class Model:
+    """A denoiser of one batch of pictures, and the truth about them."""
 
-    family: Family
+    name: str
     shape: tuple[int, ...]
-    region: Tensor
-    """(batch, 1, H, W) in [0, 1], where detail belongs."""
-    seeds: Sequence[int]
+    """(batch, channels, H, W)."""
+    seeds: tuple[int, ...]
     """Of each picture's noise, (batch,)."""
-    evaluations: int
-    """Pictures denoised so far, one for each of them at each call."""
-
-    def guided(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """``denoised`` and ``uncond`` of a latent in the model's own terms, sigma (batch,)."""
-        ...
-
-    def picture(self, latent: Tensor) -> Tensor:
-        """What to measure, (batch, channels, H, W)."""
-        ...
-
-
-def as_ratio(x: Tensor, sigma: Tensor, family: Family) -> tuple[Tensor, Tensor]:
-    """A latent and its noise level in VE terms, with noise-to-signal ratios as levels."""
-    if family == "ve":
-        return x, sigma
-    signal = (1 - sigma).clamp(min=1e-4)
-    return x / per_sample(signal, x), sigma / signal
+    groups: int
+    """Pictures go by seed group first: the spread over groups is the error bar."""
+    denoise: Callable[[Tensor, float], Prediction]
+    """What the model says of ``x = x0 + sigma n``; ``others`` holds ``uncond``."""
+    inside: Tensor
+    """(batch, 1, H, W) bool: where detail belongs."""
+    outside: Tensor
+    """(batch, 1, H, W) bool: where it does not."""
+    fine: Callable[[Tensor], Tensor]
+    """The fine detail in a picture, shaped like it."""
 
 
-class Scene(NamedTuple):
-    """One picture to draw: its kind, and the seed of its region map and noise."""
-
-    kind: str
-    seed: int
+_TAPS = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 
-class Embedded:
-    """The embedded network on a batch of scenes, with classifier-free guidance if asked for."""
+def low_pass(picture: Tensor) -> Tensor:
+    """Binomial 5x5 blur (Burt & Adelson 1983) of (batch, channels, H, W), edges repeated."""
+    channels = picture.shape[1]
+    kernel = torch.outer(_TAPS, _TAPS).to(picture).expand(channels, 1, 5, 5)
+    return F.conv2d(F.pad(picture, (2, 2, 2, 2), mode="replicate"), kernel, groups=channels)
 
-    def __init__(self, scenes: Sequence[Scene], family: Family = "ve", guidance: float = 1.0):
-        self.family: Family = family
-        self.guidance = guidance
-        self.region = torch.cat([draw(scene.kind, 1, scene.seed).region for scene in scenes])
-        self.labels = torch.tensor([KINDS.index(scene.kind) for scene in scenes])
-        self.seeds = [scene.seed for scene in scenes]
-        self.shape = (len(scenes), 3, *self.region.shape[2:])
-        self.evaluations = 0
-        self._table = log_sigma_table()
 
-    def guided(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        x, sigma = as_ratio(x, sigma, self.family)
-        cond = self._denoised(x, sigma, self.labels, self.region)
+def high_pass(picture: Tensor) -> Tensor:
+    """Fine detail."""
+    return picture - low_pass(picture)
+
+
+@cache
+def dct_basis(size: int) -> Tensor:
+    """The orthonormal cosine basis of size x size tiles, (size^2 pixels, size^2 coefficients)."""
+    k = torch.arange(size, dtype=torch.float64)
+    wave = torch.cos(math.pi * (k[:, None] + 0.5) * k[None] / size) * math.sqrt(2 / size)
+    wave[:, 0] /= math.sqrt(2)
+    return torch.einsum("yu,xv->yxuv", wave, wave).reshape(size**2, size**2).float()
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Every tile is smooth or textured, Gaussian either way; the exact posterior mean.
+
+    D = sum_k p(k | x) C_k (C_k + sigma^2)^-1 x, diagonal in the cosine basis. A lie makes the noise look
+    like more than noise, which speaks for textured; where the tile should be smooth, texture is made up.
+    """
+
+    size: int
+    smooth: Tensor
+    """(size^2,) variances of a smooth tile's coefficients."""
+    textured: Tensor
+    logit: Tensor
+    """(tiles,) log odds of textured, before anything is seen."""
+    coarsest: int
+    """Coefficients whose frequencies add up to no more are shading, and not fine detail."""
+
+    guidance: float = 1.0
+    """Above 1, away from a denoiser that does not know which tiles are textured."""
+
+    def denoise(self, x: Tensor, sigma: float) -> Prediction:
+        cond = self._denoised(x, sigma, self.logit)
         if self.guidance == 1:
-            return cond, cond
-        nothing = torch.full_like(self.labels, NULL_CLASS), torch.full_like(self.region, NULL_REGION)
-        uncond = self._denoised(x, sigma, *nothing)
-        return uncond + self.guidance * (cond - uncond), uncond
+            return Prediction(cond, {"uncond": cond})
+        uncond = self._denoised(x, sigma, torch.zeros_like(self.logit))
+        return Prediction(uncond + self.guidance * (cond - uncond), {"uncond": uncond})
 
-    def picture(self, latent: Tensor) -> Tensor:
-        """In [0, 1], not clamped: clipping would hide drift."""
-        return latent / LATENT_SCALE / 2 + 0.5
+    def _denoised(self, x: Tensor, sigma: float, logit: Tensor) -> Tensor:
+        c = self._coefficients(x)
+        smooth, textured = self.smooth + sigma**2, self.textured + sigma**2
+        # One class a tile, whatever its channels.
+        evidence = 0.5 * (c.square() * (1 / smooth - 1 / textured) - (textured / smooth).log()).sum((-1, -2))
+        share = torch.sigmoid(evidence + logit)[..., None, None]
+        gain = share * self.textured / textured + (1 - share) * self.smooth / smooth
+        return self._picture(c * gain, x)
 
-    @torch.no_grad()
-    def _denoised(self, x: Tensor, sigma: Tensor, labels: Tensor, region: Tensor) -> Tensor:
-        self.evaluations += len(x)
-        s = per_sample(sigma, x)
-        scale = (s.square() + 1).rsqrt()
-        v = unet()(x * scale, to_timestep(sigma.log(), self._table), labels, region, return_dict=False)[0]
-        return scale * (x * scale - s * v)
+    def fine(self, picture: Tensor) -> Tensor:
+        """What a tile holds beyond shading; the jumps between tiles, which are independent, do not count."""
+        k = torch.arange(self.size)
+        beyond = (k[:, None] + k[None] > self.coarsest).flatten()
+        return self._picture(self._coefficients(picture) * beyond, picture)
+
+    def _coefficients(self, x: Tensor) -> Tensor:
+        """(batch, tiles, channels, size^2)."""
+        tiles = F.unfold(x, self.size, stride=self.size).transpose(1, 2)
+        return tiles.unflatten(2, (x.shape[1], self.size**2)) @ dct_basis(self.size)
+
+    def _picture(self, c: Tensor, like: Tensor) -> Tensor:
+        tiles = (c @ dct_basis(self.size).T).flatten(2).transpose(1, 2)
+        return F.fold(tiles, like.shape[2:], self.size, stride=self.size)
 
 
-_loaded: dict[str, SceneUNet] = {}
+def _halves(shape: tuple[int, ...], tile: int) -> tuple[Tensor, Tensor]:
+    """The right half, (batch, 1, H, W), and its tiles, (tiles,)."""
+    batch, _, height, width = shape
+    column = torch.arange(width).expand(batch, 1, height, width)
+    right = column >= width // 2
+    tiles = F.unfold(right[:1].float(), tile, stride=tile)[0, 0] > 0.5
+    return right, tiles
 
 
-def unet() -> SceneUNet:
-    """The network, loaded once from ``pipeline.WEIGHTS``."""
-    where = str(pipeline.WEIGHTS)
-    if where not in _loaded:
-        _loaded[where] = pipeline.load(weights=pipeline.WEIGHTS).unet
-    return _loaded[where]
+def mixture8(seeds: Sequence[int], groups: int = 1, guidance: float = 1.0, size: int = 64) -> Model:
+    """8x8 tiles, one channel: light and shade of .5, texture of .3 beyond a gradient, prior .02 and .98."""
+    shape = (len(seeds), 1, size, size)
+    inside, right = _halves(shape, 8)
+    u, v = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    fine = (u + v > 1).flatten()
+    coarse = torch.full((64,), 0.5**2 * 64 / 4)
+    coarse[0] = 0.5**2 * 64
+    logit = torch.where(right, 1.0, -1.0) * math.log(0.98 / 0.02)
+    tiles = Tiles(8, torch.where(fine, 0.02**2, coarse), torch.where(fine, 0.3**2, coarse), logit, 1, guidance)
+    return Model("mixture 8x8", shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine)
+
+
+def mixture4(seeds: Sequence[int], groups: int = 1, size: int = 64) -> Model:
+    """4x4 tiles, four channels, shading in both halves; prior .05 and .95.
+
+    Variances over the frequency radius f: ``low + 1e-4`` and ``low + 0.35 / (1 + (f / 0.35)^2)``,
+    ``low = exp(-(f / 0.08)^2)`` scaled to a pixel's variance of 0.75.
+    """
+    shape = (len(seeds), 4, size, size)
+    inside, right = _halves(shape, 4)
+    k = torch.arange(4) / 4
+    f = ((k[:, None].square() + k[None].square()) / 2).sqrt().flatten()
+    low = (-(f / 0.08).square()).exp()
+    low *= 0.75 * 16 / low.sum()
+    logit = torch.where(right, 1.0, -1.0) * math.log(0.95 / 0.05)
+    tiles = Tiles(4, low + 1e-4, low + 0.35 / (1 + (f / 0.35).square()), logit, 0)
+    return Model("mixture 4x4", shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine)
+
+
+WINDOWS = ["astronaut 0 48", "astronaut 88 96", "chelsea 0 30", "chelsea 60 90", "coffee 40 90", "rocket 90 10"]
+"""Photographs at 192x192 and the top left corners of the windows that are redrawn."""
+WINDOW = 80
+
+
+def photographs(seeds: int = 1, smooth: bool = False) -> Model:
+    """The network that redraws photographs from a four times smaller thumbnail; pictures in [-1, 1].
+
+    Inside and outside are the upper and the lower third of the photograph's own smoothed fine detail (``truth``).
+    ``smooth``: the photographs out of focus, where detail belongs nowhere.
+    """
+    from selective_sigma.demo import network, photos, truth
+
+    places = [(name, int(y), int(x)) for name, y, x in map(str.split, WINDOWS)]
+    picture = torch.cat([photos.photograph(n, 192)[..., y : y + WINDOW, x : x + WINDOW] for n, y, x in places])
+    regions = truth.measured(picture)
+    small = photos.thumbnail(photos.defocused(picture) if smooth else picture).repeat(seeds, 1, 1, 1)
+    net = network.load()
+
+    def denoise(x: Tensor, sigma: float) -> Prediction:
+        denoised = net.denoise(x, sigma, small)
+        return Prediction(denoised, {"uncond": denoised})
+
+    inside, outside = (region.repeat(seeds, 1, 1, 1) > 0.5 for region in regions)
+    numbers = tuple(1000 * seed + i for seed in range(seeds) for i in range(len(WINDOWS)))
+    name = "defocused" if smooth else "photographs"
+    return Model(name, tuple(small.shape), numbers, seeds, denoise, inside, outside, high_pass)
+
+
+def gaussian(std: Tensor, seeds: Sequence[int], mean: float = 0.3) -> Model:
+    """x0 = mean + std n, ``std`` (batch, channels, H, W): D = mean + std^2 / (std^2 + sigma^2) (x - mean)."""
+
+    def denoise(x: Tensor, sigma: float) -> Prediction:
+        denoised = mean + std.square() / (std.square() + sigma**2) * (x - mean)
+        return Prediction(denoised, {"uncond": denoised})
+
+    inside = std[:, :1] > std.mean()
+    return Model("gaussian", tuple(std.shape), tuple(seeds), 1, denoise, inside, ~inside, high_pass)

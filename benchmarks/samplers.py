@@ -1,23 +1,33 @@
-"""The samplers under test, in VE terms; each is a function of ``predict(x, sigma)``.
+"""The samplers and schedules under test, written out because the methods wrap the model and count its calls.
 
-Written out because the methods under test wrap ``predict`` and count its calls. ``predict``
-gives ``denoised`` and ``uncond``; only the CFG++ sibling looks at the second.
+Samplers are functions of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms; flow is told as noise to signal.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from selective_sigma import Detailer, Prediction
+
+if TYPE_CHECKING:
+    from selective_sigma.settings import Family
+
+    from .models import Model
+
 Predict = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+Step = Callable[[Tensor, Tensor], Prediction]
+SIGMA_MAX, SIGMA_MIN = 14.61, 0.0292
 
 
 class Noise:
-    """Fresh noise with a generator for each picture, so that a picture is alike in any batch."""
+    """Fresh noise with a generator for each picture, so that a picture is the same in any batch."""
 
     def __init__(self, seeds: Sequence[int]):
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -30,37 +40,85 @@ class Noise:
 Sampler = Callable[[Predict, Tensor, list[float], Noise], Tensor]
 
 
-def karras(steps: int, low: float, high: float, rho: float = 7.0) -> list[float]:
+@dataclass(frozen=True)
+class Schedule:
+    """Noise levels of a run of any length, and the model's own range."""
+
+    name: str
+    family: Family
+    levels: Callable[[int], list[float]]
+    """steps -> noise-to-signal ratios, steps + 1 of them, descending to 0."""
+    at: Callable[[float], float]
+    """Share of the model's noise range in (0, 1) -> noise-to-signal ratio."""
+
+    def own(self, ratio: float) -> float:
+        """A noise-to-signal ratio in the model's own terms."""
+        return ratio if self.family == "ve" else ratio / (1 + ratio)
+
+    def window(self, start: float, end: float) -> tuple[float, float]:
+        """Noise levels (high, low) for shares of the model's range, as ComfyUI's percent_to_sigma has them."""
+        high, low = (math.inf if s <= 0 else 0.0 if s >= 1 else self.own(self.at(s)) for s in (start, end))
+        return high, low
+
+
+_ALPHAS = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()).cumprod(0)
+_TABLE: list[float] = ((1 - _ALPHAS) / _ALPHAS).sqrt().tolist()
+"""Stable Diffusion's noise levels (Rombach et al. 2022: scaled-linear betas), rising, 1000 of them."""
+
+
+def _at(t: float) -> float:
+    """Linear in log sigma between the table's entries."""
+    i = min(int(t), len(_TABLE) - 2)
+    return math.exp((1 - (t - i)) * math.log(_TABLE[i]) + (t - i) * math.log(_TABLE[i + 1]))
+
+
+def karras(steps: int, low: float = SIGMA_MIN, high: float = SIGMA_MAX, rho: float = 7.0) -> list[float]:
     """Noise levels (Karras et al. 2022, eq. 5), steps + 1 of them, ending in 0."""
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     root = high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))
     return [*(root**rho).tolist(), 0.0]
 
 
-def shifted(steps: int, shift: float = 3.0, first: float = 1000.0) -> list[float]:
-    """Noise-to-signal ratios of a rectified-flow run, steps + 1 of them, ending in 0.
+def normal(steps: int) -> list[float]:
+    """Even timesteps from the last to the first, then 0."""
+    return [*(_at(999 * (1 - i / (steps - 1))) for i in range(steps)), 0.0]
 
-    Evenly spaced times t, shifted as SD3 does (Esser et al. 2024, eq. 23): ratio = shift t / (1 - t).
+
+def shifted(steps: int, shift: float = 3.0, first: float = 1000.0) -> list[float]:
+    """Noise-to-signal ratios of a rectified-flow run: even times, shifted (Esser et al. 2024, eq. 23).
+
     ``first`` (sigma = 0.999) stands in for the infinite one at t = 1, as samplers here are in VE terms.
     """
     return [first, *(shift * (steps - i) / i for i in range(1, steps)), 0.0]
 
 
-def _ancestral(now: float, then: float, eta: float = 1.0) -> tuple[float, float]:
+_LEVELS = {"VE Karras": karras, "VE normal": normal}
+
+
+def _flow(shift: float) -> Schedule:
+    name = f"flow, shift {shift:g}"
+    return Schedule(name, "flow", lambda n: shifted(n, shift), lambda share: shift * (1 - share) / share)
+
+
+_VE = [Schedule(name, "ve", f, lambda share: _at(999 * (1 - share))) for name, f in _LEVELS.items()]
+SCHEDULES = {s.name: s for s in (*_VE, _flow(1.0), _flow(3.0), _flow(7.0))}
+
+
+def _ancestral(now: float, then: float) -> tuple[float, float]:
     """Split a step into its deterministic part and its fresh noise (Song et al. 2020, DDIM eq. 16)."""
-    up = min(then, eta * (then**2 * (now**2 - then**2) / now**2) ** 0.5)
+    up = min(then, (then**2 * (now**2 - then**2) / now**2) ** 0.5)
     return (then**2 - up**2) ** 0.5, up
 
 
-def euler(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+def euler(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
     """Karras et al. 2022, algorithm 1 without churn."""
     for now, then in pairwise(sigmas):
-        denoised, _ = predict(x, now)
+        denoised = predict(x, now)[0]
         x = denoised + then / now * (x - denoised)
     return x
 
 
-def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
     """Chung et al. 2024 (CFG++), algorithm 1 in VE terms."""
     for now, then in pairwise(sigmas):
         denoised, uncond = predict(x, now)
@@ -77,12 +135,11 @@ def euler_ancestral(predict: Predict, x: Tensor, sigmas: list[float], noise: Noi
     return x
 
 
-def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
     """Lu et al. 2022 (DPM-Solver++), algorithm 2, with one previous prediction."""
     previous, h_last = None, 0.0
     for now, then in pairwise(sigmas):
-        denoised, _ = predict(x, now)
-        step = denoised
+        step = denoised = predict(x, now)[0]
         if then > 0:
             h = math.log(now / then)
             if previous is not None:
@@ -95,7 +152,7 @@ def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> 
 
 
 def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
-    """Lu et al. 2022, stochastic single-step solver of order two: two predictions a step."""
+    """Lu et al. 2022, stochastic single-step solver of order two: two predictions a step but the last."""
     for now, then in pairwise(sigmas):
         denoised, _ = predict(x, now)
         if then == 0:
@@ -109,10 +166,62 @@ def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) ->
     return x
 
 
-SAMPLERS: dict[str, Sampler] = {
-    "euler": euler,
-    "euler_ancestral": euler_ancestral,
-    "dpmpp_2m": dpmpp_2m,
-    "dpmpp_sde": dpmpp_sde,
-}
-DETERMINISTIC = ("euler", "dpmpp_2m")
+SAMPLERS: dict[str, Sampler] = {f.__name__: f for f in (euler, euler_ancestral, dpmpp_2m, dpmpp_sde, euler_cfg_pp)}
+
+
+@dataclass
+class Run:
+    """What a method may know of one run; it may replace ``sigmas``, and ours leaves its detailer."""
+
+    evaluate: Step
+    """The model in its own terms: (x, sigma of shape (1,)) -> prediction."""
+    sigmas: list[float]
+    schedule: Schedule
+    inside: Tensor
+    """The truth, (batch, 1, H, W) bool: for the perfect mask alone."""
+    detailer: Detailer | None = field(default=None)
+
+
+Method = Callable[[Run, float], Step]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Pictures (batch, channels, H, W), model calls, and the detailer where there was one."""
+
+    picture: Tensor
+    calls: int
+    detailer: Detailer | None
+
+
+@torch.no_grad()
+def sample(
+    model: Model, method: Method, strength: float, sampler: str = "euler", schedule: str = "VE Karras", steps: int = 20
+) -> Result:
+    """Sample the model's batch; equal pictures start from, and add, equal noise under every method."""
+    kind = SCHEDULES[schedule]
+    flow, calls = kind.family == "flow", 0
+
+    def evaluate(x: Tensor, sigma: Tensor) -> Prediction:
+        nonlocal calls
+        calls += 1
+        level = float(sigma[0])
+        # Rectified flow is the same denoiser of x / (1 - sigma).
+        return model.denoise(x / (1 - level), level / (1 - level)) if flow else model.denoise(x, level)
+
+    # As hosts have them: noise levels in single precision.
+    levels = torch.tensor([kind.own(v) for v in kind.levels(steps)]).tolist()
+    run = Run(evaluate, levels, kind, model.inside)
+    step = method(run, strength)
+    levels = [s / (1 - s) for s in run.sigmas] if flow else run.sigmas
+
+    def predict(x: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        sigma = torch.tensor([min(run.sigmas, key=lambda s: abs(s - kind.own(level)))])
+        if not math.isclose(float(sigma), kind.own(level), rel_tol=1e-5):
+            sigma = torch.tensor([kind.own(level)])
+        prediction = step(x * (1 - float(sigma)) if flow else x, sigma)
+        return prediction.denoised, prediction.others["uncond"]  # type: ignore[return-value]
+
+    noise = Noise(model.seeds)
+    x = noise.like(torch.empty(model.shape)) * levels[0]
+    return Result(SAMPLERS[sampler](predict, x, levels, noise), calls, run.detailer)

@@ -62,12 +62,14 @@ class Graph:
             for name, io_type in zip(info["output_name"], info["output"], strict=True)
         ]
         sockets, widgets, values, needed = [], [], [], 0
-        inputs = [(n, spec, part) for part in ("required", "optional") for n, spec in info["input"].get(part, {}).items()]
+        inputs = [
+            (n, spec, part) for part in ("required", "optional") for n, spec in info["input"].get(part, {}).items()
+        ]
         for name, (io_type, *rest), part in inputs:
             extra = rest[0] if rest else {}
             if io_type == LIST:
-                for key in [key for key in given if key.startswith(f"{name}.")]:
-                    sockets.append(self._input(node, key, given[key].type, given.pop(key)))
+                grown = [key for key in given if key.startswith(f"{name}.")]
+                sockets += [self._input(node, key, given[key].type, given.pop(key)) for key in grown]
                 for output in node["outputs"]:
                     output["type"] = sockets[-1]["type"]
             elif extra.get("socketless") or extra.get("hidden"):

@@ -76,7 +76,9 @@ def save(g: Graph, place: tuple[int, int, int, int], images: Socket) -> None:
     g.add("SaveImage", place, {"images": images, "filename_prefix": "selective_sigma"})
 
 
-def custom(g: Graph, parts: dict[str, Socket], at: tuple[int, int], sampler: Socket, sigmas: Socket, **more: Any) -> Socket:
+def custom(
+    g: Graph, parts: dict[str, Socket], at: tuple[int, int], sampler: Socket, sigmas: Socket, **more: Any
+) -> Socket:
     given = {k: parts[k] for k in ("model", "positive", "negative")} | {"latent_image": parts["latent"]}
     given |= {"sampler": sampler, "sigmas": sigmas, "noise_seed": 7, "cfg": 6.0}
     return out(g.add("SamplerCustom", (*at, 300, 250), given, **more))
@@ -130,8 +132,8 @@ def before(g: Graph) -> None:
     save(g, (1150, 690, 600, 330), detailed)
     g.note(
         (390, 540, 360, 180),
-        "Same seed twice. Move the mouse over the picture: left plain, right with detail. Look at hair and fabric, then "
-        "at the sky, at 100 %.\n\nA grainy sky on *both* sides is your model's own.",
+        "Same seed twice. Move the mouse over the picture: left plain, right with detail. Look at hair and fabric, "
+        "then at the sky, at 100 %.\n\nA grainy sky on *both* sides is your model's own.",
     )
 
 
@@ -273,7 +275,8 @@ def timeline(g: Graph) -> None:
     picture = decode(g, (800, 300), latent, parts["vae"])
     given = {"mask_ref": out(ours, "mask_ref"), "latent": latent}
     g.add(PREVIEW, (1150, 0, 560, 800), {**given, "show": "timeline"}, title="Every step")
-    g.add(PREVIEW, (1760, 430, 440, 480), {**given, "show": "average", "image": picture}, title="Laid over the picture")
+    over = {**given, "show": "average", "image": picture}
+    g.add(PREVIEW, (1760, 430, 440, 480), over, title="Laid over the picture")
     save(g, (1760, 0, 440, 380), picture)
     g.note(
         (800, 400, 300, 230),

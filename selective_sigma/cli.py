@@ -1,4 +1,4 @@
-"""The command line: ``selective-sigma demo | sweep | bench``."""
+"""The command line: ``selective-sigma demo | sweep``."""
 
 from __future__ import annotations
 
@@ -37,24 +37,32 @@ def progress() -> Progress:
 def demo(
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("out"),
     steps: Annotated[int, typer.Option(help="sampler steps", min=2)] = 20,
-    seed: int = 11,
+    seed: int = 0,
+    photo: Annotated[Path | None, typer.Option(help="a picture of yours in place of ours")] = None,
+    strength: Annotated[float, typer.Option(help="of Selective Sigma; the others are matched to it")] = 0.15,
+    open_page: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:
-    """Draw the sweeps and the triptych on the embedded network, and say what they cost."""
+    """Redraw photographs plain, with the lie told everywhere, and with Selective Sigma; sweep both sliders."""
     from .demo.show import show
 
-    with progress() as bar:
-        shown = show(out, steps, seed, bar)
+    try:
+        Settings(strength=strength)
+        with progress() as bar:
+            shown = show(out, steps, seed, bar, photo, strength)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if open_page:
+        typer.launch(Path(shown.page).resolve().as_uri())
     if as_json:
         typer.echo(json.dumps(asdict(shown)))
         return
-    table = Table(title="model calls and change against the plain picture", title_justify="left")
-    for heading in ("scene", "method", "calls", "detail inside", "outside", "outside / inside"):
-        table.add_column(heading, justify="left" if heading in ("scene", "method") else "right")
+    table = Table(title="fine detail where the photograph has most and least of it", title_justify="left")
+    for heading in ("photograph", "method", "strength", "calls", "inside", "outside"):
+        table.add_column(heading, justify="left" if heading in ("photograph", "method") else "right")
     for row in shown.rows:
-        leak = row.outside / row.inside if row.inside else 0.0
         cost = f"{row.calls} ({row.calls / row.steps:.2f}x)"
-        table.add_row(row.scene, row.method, cost, f"{row.inside:.4f}", f"{row.outside:.4f}", f"{leak:.2f}")
+        table.add_row(row.photo, row.method, f"{row.strength:.3g}", cost, f"{row.inside:.4f}", f"{row.outside:.4f}")
     console = Console()
     console.print(table)
     console.print(shown.text)
@@ -67,13 +75,14 @@ def sweep(
     sampler: Annotated[str, typer.Option(help="sampler name; 'own' keeps a checkpoint's scheduler")] = "euler",
     steps: Annotated[int, typer.Option(min=2)] = 20,
     seed: int = 11,
-    guidance: Annotated[float, typer.Option(help="classifier-free guidance scale")] = 2.0,
-    scene: Annotated[str, typer.Option(help="kind of scene drawn by the embedded network")] = "landscape",
+    guidance: Annotated[float, typer.Option(help="classifier-free guidance scale")] = 1.0,
+    photo: Annotated[
+        str, typer.Option(help="photograph that the embedded network redraws, by name or file")
+    ] = "chelsea",
     flow: Annotated[bool, typer.Option(help="embedded network as a rectified-flow model")] = False,
     model: Annotated[Path | None, typer.Option(help="folder of a local diffusers checkpoint")] = None,
     prompt: Annotated[str, typer.Option(help="for --model")] = "",
     mask_source: str = Settings.mask_source,
-    passes: str = Settings.passes,
     lie: str = Settings.lie,
     out: Annotated[Path, typer.Option(help="folder for cells and figure")] = Path("out/sweep"),
     as_json: Annotated[bool, typer.Option("--json", help="print the cells' reports as JSON")] = False,
@@ -83,7 +92,7 @@ def sweep(
     Several GPUs or machines: ``accelerate launch -m selective_sigma sweep ...`` shares the cells.
     """
     strengths, coverages = floats(strength, "--strength"), floats(coverage, "--coverage")
-    extra: dict[str, Any] = {"mask_source": mask_source, "passes": passes, "lie": lie}
+    extra: dict[str, Any] = {"mask_source": mask_source, "lie": lie}
     try:
         for s in strengths:
             for c in coverages:
@@ -105,7 +114,7 @@ def sweep(
         steps=steps,
         seed=seed,
         guidance=guidance,
-        scene=prompt if model else scene,
+        subject=prompt if model else photo,
         settings=tuple(extra.items()),
     )
     try:
@@ -136,33 +145,11 @@ def sweep(
     if as_json:
         typer.echo(json.dumps({"figure": str(out / "sweep.png"), "cells": reports}))
         return
-    names = ("strength", "coverage", "calls", "true", "lied", "held")
+    names = ("strength", "coverage", "calls", "plain", "lied")
     table = Table(*(name.replace("calls", "model calls") for name in names), title=f"{out / 'sweep.png'}")
     for r in reports:
         table.add_row(*(f"{r[name]:g}" for name in names))
     Console().print(table)
-
-
-@app.command()
-def bench(
-    out: Annotated[Path, typer.Option(help="folder for the report")] = Path("out/bench"),
-    only: Annotated[str, typer.Option(help="comma-separated questions; empty for all")] = "",
-    seeds: Annotated[int, typer.Option(help="seeds a figure is averaged over", min=1)] = 3,
-) -> None:
-    """Run the comparisons with the peers' methods and write the report (a checkout only)."""
-    try:
-        from benchmarks.report import run_all
-    except ModuleNotFoundError as error:
-        if error.name not in ("benchmarks", "benchmarks.report"):
-            raise
-        talk.print("The benchmarks are part of the repository, not of the package: run this from its root.")
-        raise typer.Exit(2) from None
-    try:
-        with progress() as bar:
-            report = run_all(out, [q for q in only.split(",") if q], seeds, bar)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    Console().print(f"report: {report}")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from .lie import factors, noise_to_signal, rescale
+from .lie import e_folds, factors, rescale
 from .mask import check_map, resample, response
 from .prediction import Call, Evaluate, Latent, Output, Prediction, each, finite, streams
 from .published import PublishedMask
@@ -127,7 +127,7 @@ class Detailer:
             self.report.skip("first")
             return Output(plain.denoised, plain.others, "plain", now.index)
         lied = self._call(evaluate, call)
-        made = self._mask(plain, lied, level, masks) if mask is None else mask
+        made = self._mask(plain, lied, now, masks) if mask is None else mask
         usable = finite(plain) & finite(lied)
         self.report.count_finite(usable)
         made = each(partial(_only, usable=usable), made)
@@ -160,11 +160,10 @@ class Detailer:
         shown = [s if scale == 1.0 else s * scale for s, scale in zip(streams(x), scales, strict=True)]
         return Call(shown[0] if isinstance(x, Tensor) else shown, sigma * of_sigma, "lied", now.index, sigma)
 
-    def _mask(
-        self, plain: Prediction, lied: Prediction, level: float, remembered: list[Tensor | None] | None
-    ) -> Latent:
+    def _mask(self, plain: Prediction, lied: Prediction, now: Step, remembered: list[Tensor | None] | None) -> Latent:
         """One mask per stream, (batch, 1, *space), float32."""
         s, both = self.settings, list(zip(streams(plain.denoised), streams(lied.denoised), strict=True))
+        size = e_folds(now.strength)
         masks: list[Tensor] = []
         for i, (true, said) in enumerate(both):
             first = i == 0
@@ -177,9 +176,7 @@ class Detailer:
             elif s.coverage >= 1:
                 made = _ones(true)
             else:
-                own = level if first or self._stream_sigma is None else self._stream_sigma[i](level)
-                noise = noise_to_signal(own, self.family)
-                made = response(true.detach(), said.detach(), s.coverage, noise, self._within if first else None)
+                made = response(true.detach(), said.detach(), s.coverage, size, self._within if first else None)
             if first and self._limit is not None:
                 made = made * resample(self._limit.to(made), made.shape[2:])
             masks.append(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ SMALLEST = 1e-6
 def noise_to_signal(sigma: float, family: Family) -> float:
     """sigma / alpha: in it a step has the same size on flow as on VE; finite also at sigma = 1."""
     return sigma if family == "ve" else sigma / max(1.0 - sigma, 1e-4)
+
+
+def e_folds(strength: float) -> float:
+    """Size of a lie, -ln(1 - strength): doses add in it, and effects scale with it."""
+    return -math.log(max(1.0 - strength, SMALLEST))
 
 
 def factors(sigma: float, strength: float, family: Family = "ve", lie: Lie = "noise_to_signal") -> tuple[float, float]:

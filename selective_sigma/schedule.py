@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .lie import SMALLEST, noise_to_signal
+from .lie import e_folds, noise_to_signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ class Schedule:
         for weight in weights:
             if not math.isfinite(weight):
                 raise ValueError(f"weights holds {weight!r}: give finite numbers")
-        efolds = [-math.log(max(1.0 - settings.strength * weight, SMALLEST)) for weight in weights[first:]]
+        efolds = [e_folds(settings.strength * weight) for weight in weights[first:]]
         doses = _due(efolds, _lengths(levels, family), settings.every)
         for i, ((a, b), efold, dose) in enumerate(zip(pairwise(levels), efolds, doses, strict=True)):
             reason = "" if dose else "every" if efold else "window"

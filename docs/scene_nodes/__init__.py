@@ -46,9 +46,10 @@ class Prompt:
         return text.strip()
 
     def encode_from_tokens_scheduled(self, text: str) -> list[Any]:
-        from selective_sigma.demo.network import NULL_CLASS, NULL_REGION
-        from selective_sigma.demo.pipeline import regions
+        from selective_sigma.demo.scene_network import NULL_CLASS, NULL_REGION
         from selective_sigma.demo.scenes import KINDS
+
+        from selective_sigma.demo.pipeline import regions
 
         kind, _, seed = text.partition(" ")
         known = kind in KINDS
@@ -61,7 +62,7 @@ class Pixels:
     """In place of a VAE: the latent is the picture, an eighth of the size."""
 
     def decode(self, latent: Tensor) -> Tensor:
-        from selective_sigma.demo.network import LATENT_SCALE
+        from selective_sigma.demo.scene_network import LATENT_SCALE
 
         picture = latent.float() / LATENT_SCALE / 2 + 0.5
         return F.interpolate(picture, scale_factor=8, mode="bicubic").clamp(0, 1).movedim(1, -1)

@@ -7,6 +7,7 @@ conditioning, ControlNet, hook keyframes, context windows, guidance and masks, g
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 KEY = "selective_sigma"
 CACHE = "easycache"
-"""Where EasyCache and LazyCache keep what they compare a call with: each pass has its own."""
+"""Where EasyCache and LazyCache keep what they make up a call from."""
 
 
 class Passes:
@@ -37,7 +38,6 @@ class Passes:
         self._rescales = family == "flow" and settings.lie == "noise_to_signal"
         self._guider = guider
         self._before: States | None = None
-        self._cache: Any = None
         self.reached = 0
         """Times that the network was told a lie."""
 
@@ -72,8 +72,8 @@ class Passes:
             said = told(t, true.to(t), hat.to(t), self._family)
             if self._rescales:
                 # Its signal at the scale that it has at the level told: method.md section 1.
-                scale = ((1.0 - said) / (1.0 - t).clamp(min=1e-6)).to(x.dtype)
-                x = x * scale.reshape(-1, *[1] * (x.ndim - 1))
+                scale = (1.0 - said) / (1.0 - t).clamp(min=1e-6)
+                x = (x * scale.reshape(-1, *[1] * (x.ndim - 1))).to(x.dtype)
             return executor(x, said, *args, **named)
 
         inner = dict(options.get("transformer_options") or {})
@@ -81,11 +81,9 @@ class Passes:
         # Last, so innermost: the wrappers of others hear the truth.
         wrappers[WrappersMP.APPLY_MODEL] = {**wrappers.get(WrappersMP.APPLY_MODEL, {}), KEY: [tell]}
         if CACHE in inner:
-            theirs = inner[CACHE]
-            if self._cache is None:
-                self._cache = theirs.clone()
-                self._cache.start_t, self._cache.end_t = theirs.start_t, theirs.end_t
-            inner[CACHE] = self._cache
+            # Past its end. What a cache makes up of earlier calls would pass for the lie's effect.
+            inner[CACHE] = inner[CACHE].clone()
+            inner[CACHE].end_t = math.inf
         return {**options, "transformer_options": inner}
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 MOST_OBJECTS = 20_000
-MOST_BYTES = 2**28
+MOST_BYTES = 2**26
 """Of tensors that are copied, in case they are changed in place; larger ones are only put back whole."""
 OF_GUIDERS = frozenset({"model_patcher", "inner_model", "loaded_models", "original_conds", "conds", "model_options"})
 """What every guider has, and no call changes; the controls in its conds are followed, and the options as given."""
@@ -187,9 +187,12 @@ def put_tensor(tensor: Tensor, was: Tensor) -> None:
 
 
 def put_dict(holder: dict[Any, Any], was: dict[Any, Any]) -> None:
-    if len(holder) != len(was) or any(holder.get(key, was) is not value for key, value in was.items()):
-        holder.clear()
-        holder.update(was)
+    # Never empty in between: it may be the attributes of an object that others look at.
+    for key in [key for key in holder if key not in was]:
+        del holder[key]
+    for key, value in was.items():
+        if holder.get(key, was) is not value:
+            holder[key] = value
 
 
 def put_items(holder: Any, was: list[Any]) -> None:

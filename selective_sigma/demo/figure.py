@@ -2,40 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
-TILE, GAP, HEAD, MARGIN = 224, 8, 40, 104
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+TILE, GAP, HEAD, MARGIN, FOOT = 256, 8, 44, 116, 26
 INK, PAPER = (235, 235, 235), (16, 16, 18)
 
 
-def grid(rows: Sequence[tuple[str, Sequence[Image.Image]]], columns: Sequence[str], tile: int = TILE) -> Image.Image:
-    """Rows of equal tiles under labelled columns.
+def to_image(values: Tensor) -> Image.Image:
+    """(1 or 3, h, w) in [0, 1] to a picture."""
+    pixels = (values.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+
+
+def grid(
+    rows: Sequence[tuple[str, Sequence[Image.Image | None]]], columns: Sequence[str], tile: int = TILE, note: str = ""
+) -> Image.Image:
+    """Rows of tiles under labelled columns.
 
     Args:
-        rows: a label and one picture per column each.
-        columns: labels above.
-        tile: width and height of a tile in pixels; pictures are enlarged without smoothing,
-            so that what a method did to single pixels stays visible.
+        rows: a label and one picture (or None) per column each.
+        columns: labels above; may have two lines.
+        tile: width of a tile in pixels; pictures are enlarged without smoothing, so that what a
+            method did to single pixels stays visible.
+        note: a line below.
     """
+    heights = [max(round(tile * p.height / p.width) for p in pictures if p) for _, pictures in rows]
     width = MARGIN + len(columns) * (tile + GAP)
-    sheet = Image.new("RGB", (width, HEAD + len(rows) * (tile + GAP)), PAPER)
+    height = HEAD + sum(heights) + GAP * len(rows) + (FOOT if note else 0)
+    sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=17)
+    font, small = ImageFont.load_default(size=16), ImageFont.load_default(size=14)
     for i, label in enumerate(columns):
-        draw.text((MARGIN + i * (tile + GAP) + tile / 2, HEAD / 2), label, INK, font, anchor="mm")
-    for j, (label, pictures) in enumerate(rows):
-        top = HEAD + j * (tile + GAP)
-        draw.multiline_text((MARGIN / 2 - 2, top + tile / 2), label, INK, font, anchor="mm", align="center")
+        middle = MARGIN + i * (tile + GAP) + tile / 2, HEAD / 2
+        draw.multiline_text(middle, label, INK, font, anchor="mm", align="center")
+    top = HEAD
+    for (label, pictures), high in zip(rows, heights, strict=True):
+        draw.multiline_text((MARGIN / 2 - 2, top + high / 2), label, INK, font, anchor="mm", align="center")
         for i, picture in enumerate(pictures):
-            scaled = picture.convert("RGB").resize((tile, tile), Image.Resampling.NEAREST)
-            sheet.paste(scaled, (MARGIN + i * (tile + GAP), top))
+            if picture is None:
+                continue
+            shape = (tile, round(tile * picture.height / picture.width))
+            way = Image.Resampling.NEAREST if tile >= picture.width else Image.Resampling.LANCZOS
+            sheet.paste(picture.convert("RGB").resize(shape, way), (MARGIN + i * (tile + GAP), top))
+        top += high + GAP
+    draw.text((MARGIN, top + 2), note, INK, small)
     return sheet
-
-
-def crop(picture: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    """Cut out left, top, right, bottom, given as shares of the picture."""
-    w, h = picture.size
-    left, top, right, bottom = box
-    return picture.crop((round(left * w), round(top * h), round(right * w), round(bottom * h)))

@@ -1,4 +1,4 @@
-"""Stable Diffusion's noise table, on which the embedded network was trained."""
+"""Stable Diffusion's noise table, on which diffusers runs the embedded network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ def log_sigma_table() -> Tensor:
     return (0.5 * ((1 - kept) / kept).log()).float()
 
 
-def to_timestep(log_sigma: Tensor, table: Tensor) -> Tensor:
-    """Position of each log(sigma) in the table, with fractions, held at its ends."""
-    high = torch.searchsorted(table, log_sigma.contiguous()).clamp(1, len(table) - 1)
-    low = high - 1
-    return low + ((log_sigma - table[low]) / (table[high] - table[low])).clamp(0, 1)
+def to_log_sigma(timestep: Tensor, table: Tensor) -> Tensor:
+    """log(sigma) at positions in the table, (batch,), with fractions, held at its ends."""
+    low = timestep.clamp(0, len(table) - 1).floor().long().clamp(max=len(table) - 2)
+    return table[low] + (timestep.clamp(0, len(table) - 1) - low) * (table[low + 1] - table[low])

@@ -43,19 +43,6 @@ def detail(picture: Tensor, inside: Tensor, outside: Tensor) -> Detail:
     return Detail(rms(fine, inside), rms(fine, outside))
 
 
-class Added(NamedTuple):
-    inside: Tensor
-    outside: Tensor
-
-
-def split(region: Tensor, margin: int = 2) -> tuple[Tensor, Tensor]:
-    """Weights of the pixels inside the region, and of those clear of it by ``margin`` pixels."""
-    wide = F.max_pool2d(region, 2 * margin + 1, 1, margin)
-    return (region > 0.5).to(region), (wide < 0.1).to(region)
-
-
-def added(detailed: Tensor, plain: Tensor, region: Tensor) -> Added:
-    """Of the scenes, and to go with them: what separates two pictures of the same seed."""
-    fine = high_pass(detailed - plain)
-    inside, outside = split(region)
-    return Added(rms(fine, inside), rms(fine, outside))
+def added(detailed: Tensor, plain: Tensor, inside: Tensor, outside: Tensor) -> Detail:
+    """Fine detail that separates two pictures of the same seed: what moved, for better or worse."""
+    return detail(detailed - plain, inside, outside)

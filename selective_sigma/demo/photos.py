@@ -24,20 +24,18 @@ Positions are shares of the whole photograph, left to right and top to bottom.
 NAMES = tuple(DRAWN)
 
 
-def photograph(source: str | Path, size: int | tuple[int, int] = 256) -> Tensor:
+def photograph(source: str | Path, size: int | tuple[int, int] = 256, zoom: float | None = None) -> Tensor:
     """The photograph as (1, 3, height, width), cropped to the shape of ``size`` and scaled to it.
 
     Args:
         source: one of ``NAMES``, or the path of a picture.
         size: (height, width), or one number for both; rounded down to multiples of ``MULTIPLE``.
+        zoom: pixels of the result per pixel of the photograph; None shows as much of it as fits.
 
     Raises:
         ValueError: no such photograph; the message lists those that are known.
     """
-    photo = open_photo(source)
-    pixels = bytearray(fit(photo, whole(size), centre(source)).tobytes())
-    height, width = whole(size)
-    values = torch.frombuffer(pixels, dtype=torch.uint8).reshape(1, height, width, 3).permute(0, 3, 1, 2)
+    values = pixels(open_photo(source), source, size, zoom)
     return values.float() / 127.5 - 1
 
 
@@ -81,16 +79,21 @@ def open_photo(source: str | Path) -> Image:
         raise ValueError(f"{str(source)!r} is no picture: give a JPEG, PNG or WebP file") from None
 
 
-def centre(source: str | Path) -> tuple[float, float]:
-    """What a crop is placed by, as shares from the left and the top."""
-    return tuple(DRAWN[str(source)]["centre"]) if str(source) in DRAWN else (0.5, 0.5)
+def pixels(photo: Image, source: str | Path, size: int | tuple[int, int], zoom: float | None) -> Tensor:
+    """uint8 (1, channels, height, width) of what ``photograph`` shows, of a picture of the photograph's size."""
+    from PIL import Image
 
-
-def fit(photo: Image, size: tuple[int, int], where: tuple[float, float]) -> Image:
-    """The largest crop of the shape of ``size`` (height, width), placed by ``where``, scaled to it."""
-    from PIL import Image, ImageOps
-
-    return ImageOps.fit(photo, size[::-1], Image.Resampling.LANCZOS, centering=where)
+    height, width = whole(size)
+    scale = max(width / photo.width, height / photo.height, zoom or 0.0)
+    x, y = DRAWN[str(source)]["centre"] if str(source) in DRAWN else (0.5, 0.5)
+    wide, high = width / scale, height / scale
+    left = min(max(x * photo.width - wide / 2, 0.0), photo.width - wide)
+    top = min(max(y * photo.height - high / 2, 0.0), photo.height - high)
+    if scale == 1.0:
+        left, top = round(left), round(top)
+    shown = photo.resize((width, height), Image.Resampling.LANCZOS, (left, top, left + wide, top + high))
+    values = torch.frombuffer(bytearray(shown.tobytes()), dtype=torch.uint8)
+    return values.reshape(1, height, width, -1).permute(0, 3, 1, 2)
 
 
 def whole(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -1,62 +1,89 @@
-"""A diffusers pipeline around the embedded network: scenes by name, from noise."""
+"""The embedded network as diffusers knows models: a denoiser on a noise table or on rectified flow, and a pipeline."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DiffusionPipeline
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor
+from diffusers import DiffusionPipeline, ModelMixin
+from diffusers.models.unets.unet_2d import UNet2DOutput
 
-from .flow import SceneFlow
-from .scene_network import LATENT_SCALE, NULL_CLASS, NULL_REGION, SceneUNet
+from .levels import log_sigma_table, to_log_sigma
+from .network import SIGMA_MAX, Network, load
+from .photos import photograph, thumbnail
 from .samplers import scheduler
-from .scenes import KINDS, SIZE, draw
 
-WEIGHTS = Path(__file__).with_name("scene_weights.safetensors")
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+LATENT_SCALE = 2.0
+"""Latents are pictures times this: of unit variance, as schedulers expect."""
 
 
-class ScenePipeline(DiffusionPipeline):
-    """Pictures (count, 3, 64, 64) in [0, 1] of one kind of scene, with their region maps."""
+class PhotoUNet(ModelMixin):
+    """Predicts the noise (``flow``: the velocity, noise minus picture) of latents (batch, 3, h, w)."""
 
-    def __init__(self, unet: SceneUNet | SceneFlow, scheduler: Any):
+    log_sigma: Tensor
+
+    def __init__(self, network: Network, flow: bool = False):
+        super().__init__()
+        self.network, self.flow = network, flow
+        self.register_buffer("log_sigma", log_sigma_table(), persistent=False)
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor, condition: Tensor | None = None, return_dict: bool = True
+    ) -> UNet2DOutput | tuple[Tensor]:
+        """Args:
+        sample: on the table scaled to unit variance, ``x / sqrt(sigma^2 + 1)``; on flow as it is.
+        timestep: (batch,) position in the noise table, fractions allowed; on flow 1000 sigma.
+        condition: (batch, 4, h, w), thumbnail and flag; None draws without.
+        """
+        time = timestep.float().reshape(-1).expand(len(sample)).to(sample.device)
+        if condition is None:
+            condition = sample.new_zeros((len(sample), 4, *sample.shape[2:]))
+        if self.flow:
+            sigma = time / 1000
+            # x / (1 - sigma) is a picture at noise-to-signal ratio sigma / (1 - sigma), up to what the network knows.
+            scale = 1 / (1 - sigma).clamp(min=1 / (LATENT_SCALE * SIGMA_MAX))
+        else:
+            sigma = to_log_sigma(time, self.log_sigma).exp()
+            scale = (sigma**2 + 1).sqrt()
+        s, k = (v.reshape(-1, 1, 1, 1) for v in (sigma, scale))
+        ratio = sigma * scale if self.flow else sigma
+        x = sample.float() if self.flow else sample.float() * k
+        shown = (x * k if self.flow else x) / LATENT_SCALE
+        denoised = self.network.preconditioned(shown, ratio / LATENT_SCALE, condition.float()) * LATENT_SCALE
+        predicted = ((x - denoised) / s).to(sample.dtype)
+        return UNet2DOutput(sample=predicted) if return_dict else (predicted,)
+
+
+class PhotoPipeline(DiffusionPipeline):
+    """Pictures (batch, 3, h, w) in [0, 1], redrawn from thumbnails."""
+
+    def __init__(self, unet: PhotoUNet, scheduler: Any):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
 
     @torch.no_grad()
     def __call__(
-        self,
-        kind: str,
-        count: int = 1,
-        seed: int = 0,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 2.0,
-        region: Tensor | None = None,
+        self, small: Tensor, seed: int = 0, num_inference_steps: int = 20, guidance_scale: float = 1.0
     ) -> Tensor:
-        """Sample ``count`` pictures.
+        """Sample.
 
         Args:
-            kind: one of ``scenes.KINDS``.
-            seed: of the noise and, unless ``region`` is given, of the region maps.
+            small: (batch, 3, h, w), as ``photos.thumbnail`` makes it.
             guidance_scale: classifier-free guidance (Ho & Salimans 2022); 1 leaves out the null pass.
-            region: (count, 1, 64, 64) in [0, 1], where detail belongs.
         """
         device, dtype = self.unet.device, self.unet.dtype
-        region = regions(kind, count, seed) if region is None else region
-        labels = torch.full((count,), KINDS.index(kind))
+        condition = torch.cat([small, torch.ones_like(small[:, :1])], 1).to(device, dtype)
         guided = guidance_scale != 1
         if guided:
-            region = torch.cat([torch.full_like(region, NULL_REGION), region])
-            labels = torch.cat([torch.full_like(labels, NULL_CLASS), labels])
-        conditions = {"class_labels": labels.to(device), "region": region.to(device, dtype)}
-
+            condition = torch.cat([torch.zeros_like(condition), condition])
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         generator = torch.Generator().manual_seed(seed)
-        latents = torch.randn((count, 3, SIZE, SIZE), generator=generator).to(device, dtype)
+        latents = torch.randn(small.shape, generator=generator).to(device, dtype)
         latents = latents * getattr(self.scheduler, "init_noise_sigma", 1.0)
         extra = step_options(self.scheduler, generator)
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
@@ -64,7 +91,7 @@ class ScenePipeline(DiffusionPipeline):
                 model_input = torch.cat([latents] * 2) if guided else latents
                 if hasattr(self.scheduler, "scale_model_input"):
                     model_input = self.scheduler.scale_model_input(model_input, t)
-                output = self.unet(model_input, t.expand(len(model_input)), return_dict=False, **conditions)[0]
+                output = self.unet(model_input, t.expand(len(model_input)), condition, return_dict=False)[0]
                 if guided:
                     uncond, cond = output.chunk(2)
                     output = uncond + guidance_scale * (cond - uncond)
@@ -73,28 +100,24 @@ class ScenePipeline(DiffusionPipeline):
         return (latents.float() / LATENT_SCALE / 2 + 0.5).clamp(0, 1)
 
 
-def regions(kind: str, count: int = 1, seed: int = 0) -> Tensor:
-    """The region maps (count, 1, 64, 64) that equal arguments of the pipeline will use."""
-    return draw(kind, count, seed).region
-
-
 def step_options(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
     """The generator for schedulers whose ``step`` draws noise from one."""
     names = scheduler.step.__code__.co_varnames[: scheduler.step.__code__.co_argcount]
     return {"generator": generator} if "generator" in names else {}
 
 
-def load(sampler: str = "euler", flow: bool = False, weights: Path = WEIGHTS) -> ScenePipeline:
-    """The embedded network, ready to sample; ``flow`` converts it to a rectified-flow model."""
-    unet = SceneUNet()
-    unet.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
-    pipe = ScenePipeline(SceneFlow(unet) if flow else unet, scheduler(sampler, flow))
+def open_pipeline(sampler: str = "euler", flow: bool = False) -> PhotoPipeline:
+    """The embedded network, ready to sample.
+
+    Raises:
+        ValueError: the sampler is unknown for this family.
+    """
+    pipe = PhotoPipeline(PhotoUNet(load(), flow), scheduler(sampler, flow))
     pipe.unet.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def facts(weights: Path = WEIGHTS) -> dict[str, Any]:
-    """How the weights were made: steps, batch, hours, loss."""
-    with safe_open(weights, "pt") as file:
-        return {name: json.loads(value) for name, value in (file.metadata() or {}).items() if name != "format"}
+def small(source: str | Path, size: int | tuple[int, int] = 256, zoom: float | None = None) -> Tensor:
+    """What the pipeline wants of a photograph."""
+    return thumbnail(photograph(source, size, zoom))

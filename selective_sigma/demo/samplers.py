@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _TABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-"""Stable Diffusion's noise table, which the embedded network was trained on."""
+"""Stable Diffusion's noise table, which the embedded network is run on."""
 
 
 def _ve(cls: str, **options: Any) -> Callable[[dict[str, Any]], Any]:
@@ -51,5 +53,5 @@ def scheduler(name: str, flow: bool = False, config: dict[str, Any] | None = Non
         family = "rectified-flow" if flow else "VE"
         raise ValueError(f"sampler {name!r} is unknown for {family} models: choose one of {', '.join(known)}")
     if config is None:
-        config = {} if flow else {**_TABLE, "prediction_type": "v_prediction", "timestep_spacing": "linspace"}
+        config = {} if flow else {**_TABLE, "prediction_type": "epsilon", "timestep_spacing": "linspace"}
     return known[name](dict(config))

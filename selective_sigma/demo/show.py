@@ -1,4 +1,4 @@
-"""``selective-sigma demo``: two sweeps and two triptychs on the embedded network."""
+"""``selective-sigma demo``: photographs redrawn plain, with the lie told everywhere, and with Selective Sigma."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
-from ..diffusers import detail
-from . import sweep
-from .figure import crop, grid
-from .measure import added
-from .pipeline import ScenePipeline, load, regions
-from .source import open_source
+from . import page
+from .compare import Scene, crop, image
+from .figure import grid, to_image
+from .network import load
+from .photos import NAMES, shape_of
 
-STRENGTHS = (-0.2, 0.0, 0.1, 0.2, 0.3)
+PHOTOS = ("chelsea", "astronaut")
+STRENGTH = 0.15
+STRENGTHS = (-0.15, 0.0, 0.075, 0.15, 0.3)
 COVERAGES = (1.0, 0.75, 0.5, 0.25, 0.0)
-SWEEP_STRENGTH = 0.2
-CROPS = {"landscape": (0.2, 0.2, 0.7, 0.7), "portrait": (0.0, 0.1, 0.5, 0.6)}
-"""Parts worth a closer look: where the ridge meets the sky, and the face the bokeh."""
-GAIN = 6
-"""How much the change against the plain picture is enlarged to be seen."""
+STRETCH = 2.0
+"""Contrast of the smooth crop: what a screen hides and a print shows."""
+RUNS = 14
+"""About so many runs of the sampler for two photographs; the search for equal detail decides."""
 
 
 @dataclass
 class Row:
-    """One method on one scene; ``inside`` and ``outside`` are RMS of the fine detail added."""
+    """One method on one photograph; ``inside`` and ``outside`` are RMS of its fine detail by ``truth.measured``."""
 
-    scene: str
+    photo: str
     method: str
+    strength: float
     steps: int
     calls: int
     inside: float
@@ -45,68 +44,97 @@ class Shown:
     """What the demo made, and what to look at."""
 
     pictures: list[str]
+    page: str
     rows: list[Row]
     seconds: float = 0.0
     peak_mib: float | None = None
     text: str = field(default="", repr=False)
 
 
-def show(out: Path, steps: int, seed: int, bar: Any) -> Shown:
-    """Draw everything into ``out``; ``bar`` is a rich Progress."""
+def show(out: Path, steps: int, seed: int, bar: Any, photo: Path | None = None, strength: float = STRENGTH) -> Shown:
+    """Draw everything into ``out``; ``bar`` is a rich Progress, ``photo`` a picture in place of ours.
+
+    Raises:
+        ValueError: ``photo`` is no picture.
+    """
     began = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    plans = [
-        ("coverage_sweep", "landscape", (SWEEP_STRENGTH,), COVERAGES),
-        ("strength_sweep", "portrait", STRENGTHS, (0.5,)),
+    network = load()
+    sources = [str(photo)] if photo else list(PHOTOS)
+    task = bar.add_task("pictures", total=RUNS if len(sources) > 1 else RUNS - 4)
+    scenes = [
+        Scene(
+            network,
+            source,
+            shape_of(source) if photo else 256,
+            None if photo else 1.0,
+            steps,
+            seed,
+            lambda: bar.advance(task),
+        )
+        for source in sources
     ]
-    shown = Shown([], [])
-    task = bar.add_task("pictures", total=len(COVERAGES) + len(STRENGTHS) + 3 * len(CROPS))
-    for name, scene, strengths, coverages in plans:
-        job = sweep.Job("embedded", "euler", steps, seed, 2.0, scene)
-        pipe, sample = open_source(job)
-        folder = sweep.Folder(out / "cells" / name, job)
-        wanted = sweep.cells(strengths, coverages)
-        bar.advance(task, len(wanted) - len(folder.missing(wanted)))
-        for _ in sweep.run(folder, pipe, sample, wanted):
-            bar.advance(task)
-        shown.pictures.append(_save(folder.figure(strengths, coverages), out / f"{name}.png"))
-    pipe = load("euler")
-    for scene, box in CROPS.items():
-        figure, rows = _triptych(pipe, scene, box, steps, seed, lambda: bar.advance(task))
-        shown.pictures.append(_save(figure, out / f"triptych_{scene}.png"))
+    out.mkdir(parents=True, exist_ok=True)
+    shown = Shown([], str(out / "demo.html"), [])
+    wipes: list[page.Wipe] = []
+    for scene in scenes:
+        name = Path(scene.source).stem
+        figure, rows, wipe = compared(scene, name, strength)
+        shown.pictures.append(_save(figure, out / f"{name}.png"))
         shown.rows += rows
+        wipes.append(wipe)
+    first = scenes[0]
+    sweeps = {
+        "coverage_sweep": ([(strength, c) for c in COVERAGES], [f"coverage {c:g}" for c in COVERAGES]),
+        "strength_sweep": ([(s, 0.5) for s in STRENGTHS], [f"strength {s:g}" for s in STRENGTHS]),
+    }
+    for name, (cells, columns) in sweeps.items():
+        drawn = [first.draw(*cell) for cell in cells]
+        rows = [("picture", [image(d.picture) for d in drawn]), ("mask", [to_image(d.mask[0]) for d in drawn])]
+        fixed = f"strength {strength:g}" if name == "coverage_sweep" else "coverage 0.5"
+        shown.pictures.append(_save(grid(rows, columns, note=f"{fixed}, {steps} steps"), out / f"{name}.png"))
     shown.seconds = time.monotonic() - began
     shown.peak_mib = _peak_mib()
     shown.text = _explain(shown)
+    Path(shown.page).write_text(page.build(wipes, shown.pictures), encoding="utf-8")
+    bar.update(task, completed=bar.tasks[task].total)
     return shown
 
 
-def _triptych(
-    pipe: ScenePipeline, scene: str, box: tuple[float, float, float, float], steps: int, seed: int, advance: Any
-) -> tuple[Image.Image, list[Row]]:
-    methods = {
-        "plain": {"strength": 0.0},
-        "everywhere": {"strength": SWEEP_STRENGTH, "coverage": 1.0},
-        "selective": {"strength": SWEEP_STRENGTH, "coverage": 0.5},
-    }
-    pictures: dict[str, Tensor] = {}
+def compared(scene: Scene, name: str, strength: float) -> tuple[Any, list[Row], page.Wipe]:
+    """The row of a photograph with its crops, the figures to it, and what the page wipes between."""
+    plain, selective = scene.draw(0.0), scene.draw(strength)
+    same = scene.everywhere(strength)
+    everywhere = scene.draw(same, 1.0)
+    drawn = {"plain": (plain, 0.0), "everywhere": (everywhere, same), "selective": (selective, strength)}
     rows: list[Row] = []
-    region = regions(scene, 1, seed)
-    for method, settings in methods.items():
-        with detail(pipe, **settings) as run:
-            pictures[method] = pipe(scene, 1, seed, steps)
-        inside, outside = added(pictures[method], pictures["plain"], region)
-        calls = run.report.calls or steps
-        rows.append(Row(scene, method, steps, calls, inside.item(), outside.item()))
-        advance()
-    images = [sweep.to_image(p[0]) for p in pictures.values()]
-    changes = [sweep.to_image((p - pictures["plain"])[0] * GAIN / 2 + 0.5) for p in pictures.values()]
-    lines = [("", images), ("closer", [crop(i, box) for i in images]), (f"change\nx {GAIN}", changes)]
-    return grid(lines, [f"{r.method}, {r.calls} calls" for r in rows], tile=320), rows
+    for method, (d, s) in drawn.items():
+        inside, outside = (v.item() for v in scene.detail(d.picture))
+        rows.append(Row(name, method, s, scene.steps, d.report.calls, inside, outside))
+    pictures = [scene.photo, *(d.picture for d, _ in drawn.values())]
+    columns = [
+        "photograph",
+        "plain",
+        f"lie everywhere\nstrength {same:.3g}",
+        f"Selective Sigma\nstrength {strength:.3g}",
+    ]
+    places = scene.places()
+    mask = selective.mask
+    lines = [
+        ("", [*map(image, pictures), to_image(mask[0])]),
+        ("close", [crop(p, places["busy"]) for p in pictures] + [crop(mask * 2 - 1, places["busy"])]),
+        (
+            f"smooth part\ncontrast x {STRETCH:g}",
+            [crop(p, places["smooth"], stretch=STRETCH) for p in pictures] + [crop(mask * 2 - 1, places["smooth"])],
+        ),
+    ]
+    note = "Equal fine detail where the photograph has most of it (upper third); the photograph itself was not shown"
+    figure = grid(lines, [*columns, "mask of\nSelective Sigma"], note=f"{note}: a thumbnail 4 times smaller was.")
+    images = {label.replace("\n", ", "): image(p) for label, p in zip(columns, pictures, strict=True)}
+    return figure, rows, page.Wipe(name, images, to_image(mask[0]))
 
 
-def _save(image: Image.Image, path: Path) -> str:
-    image.save(path)
+def _save(picture: Any, path: Path) -> str:
+    picture.save(path)
     return str(path)
 
 
@@ -122,14 +150,16 @@ def _peak_mib() -> float | None:
 
 
 def _explain(shown: Shown) -> str:
-    coverage, strength, *triptychs = shown.pictures
+    *compared, coverage, strength = shown.pictures
     memory = "" if shown.peak_mib is None else f", at most {shown.peak_mib:.0f} MiB"
     return f"""
 What to look at
-  {triptychs[0]}   the sky: everywhere puts grain there, selective does not; the rock gains either way
-  {triptychs[1]}    the skin and hair gain, the bokeh stays soft; grey in the last row is no change
-  {coverage}      masks below: where the lie was told, from everywhere (left) to nowhere (right)
-  {strength}      softer to the left of 0, finer to the right
-Measured on the embedded 64x64 network alone, with {torch.get_num_threads()} threads: {shown.seconds:.0f} s{memory}.
-Calls are model calls; 1.00x is the plain sampler.
+  {shown.page}   all of it, with sliders that wipe from plain to detailed: open it in a browser
+  {", ".join(compared)}   equal detail in fur, hair and edges; look at the smooth parts
+  {coverage}   masks below: where the lie was told, from everywhere (left) to nowhere (right)
+  {strength}   softer to the left of 0, finer to the right
+Inside and outside: fine detail (RMS) in the third of the pixels where the photograph itself has most and
+least of it. Calls are model calls; 1.00x is the plain sampler.
+Embedded network, {torch.get_num_threads()} threads: {shown.seconds:.0f} s{memory}.
+For a picture of yours: --photo FILE; named ones are {", ".join(NAMES)}.
 """.strip("\n")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from .pipeline import load
+from . import photos
+from .pipeline import open_pipeline, small
 from .samplers import scheduler
-from .scenes import KINDS
-from .sweep import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .sweep import Job
+
+SIZE = 192
 
 
 def open_source(
@@ -22,16 +27,16 @@ def open_source(
     """A pipe, and a function that runs it once and gives a picture (3, H, W) in [0, 1].
 
     Raises:
-        ValueError: unknown scene, sampler or folder.
+        ValueError: unknown photograph, sampler or folder.
     """
     return _checkpoint(job, model, device) if model else _embedded(job, flow, device)
 
 
 def _embedded(job: Job, flow: bool, device: torch.device | str) -> tuple[Any, Callable[[], Tensor]]:
-    if job.scene not in KINDS:
-        raise ValueError(f"scene is {job.scene!r}: choose one of {', '.join(KINDS)}")
-    pipe = load(job.sampler, flow).to(device)
-    return pipe, lambda: pipe(job.scene, 1, job.seed, job.steps, job.guidance)[0]
+    named = job.subject in photos.NAMES
+    thumbnail = small(job.subject, SIZE if named else photos.shape_of(job.subject, SIZE**2), 1.0 if named else None)
+    pipe = open_pipeline(job.sampler, flow).to(device)
+    return pipe, lambda: pipe(thumbnail, job.seed, job.steps, job.guidance)[0]
 
 
 def _checkpoint(job: Job, model: Path, device: torch.device | str) -> tuple[Any, Callable[[], Tensor]]:
@@ -49,7 +54,7 @@ def _checkpoint(job: Job, model: Path, device: torch.device | str) -> tuple[Any,
     def sample() -> Tensor:
         generator = torch.Generator().manual_seed(job.seed)
         picture = pipe(
-            job.scene,
+            job.subject,
             num_inference_steps=job.steps,
             guidance_scale=job.guidance,
             generator=generator,

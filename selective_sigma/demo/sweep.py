@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ..diffusers import detail
-from .figure import grid
+from .figure import grid, to_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 
 class Cell(NamedTuple):
@@ -35,8 +37,8 @@ class Job:
     steps: int
     seed: int
     guidance: float
-    scene: str
-    """Kind of scene for the embedded network, prompt for a checkpoint."""
+    subject: str
+    """Photograph for the embedded network, prompt for a checkpoint."""
     settings: tuple[tuple[str, Any], ...] = ()
     """Further fields of ``Settings``."""
 
@@ -58,12 +60,12 @@ def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Do
     options = {**dict(job.settings), "strength": cell.strength, "coverage": cell.coverage, "record": True}
     with detail(pipe, **options) as run, counted(pipe) as calls:
         picture = sample()
-    masks = [mask[:1] for _, mask in run.masks]
+    masks = [record.mask[:1] for record in run.masks]
     mean = torch.stack(masks).mean(0)[0, 0] if masks else torch.zeros(picture.shape[1:])
     report = run.report.as_dict()
     if run.settings.idle:
         # Nothing was installed that could count: these are the plain sampler's calls.
-        report |= {"steps": len(calls), "calls": len(calls), "true": len(calls)}
+        report |= {"steps": len(calls), "calls": len(calls), "plain": len(calls)}
     return Done(to_image(picture), to_image(mean[None]), report)
 
 
@@ -77,12 +79,6 @@ def counted(pipe: Any) -> Iterator[list[None]]:
         yield calls
     finally:
         handle.remove()
-
-
-def to_image(values: Tensor) -> Image.Image:
-    """(1 or 3, H, W) in [0, 1] to a picture."""
-    pixels = (values.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
 
 
 class Folder:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from .measure import high_pass
-from .photos import DRAWN, centre, defocused, fit, open_photo, whole
+from .photos import DRAWN, defocused, open_photo, pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ def measured(picture: Tensor, share: float = 1 / 3) -> Regions:
     return Regions((fine >= high).float(), (fine <= low).float())
 
 
-def drawn(name: str, size: int | tuple[int, int] = 256) -> Regions:
+def drawn(name: str, size: int | tuple[int, int] = 256, zoom: float | None = None) -> Regions:
     """The hand-drawn regions of a named photograph, cropped and scaled as ``photos.photograph`` does.
 
     Raises:
@@ -50,16 +50,14 @@ def drawn(name: str, size: int | tuple[int, int] = 256) -> Regions:
     """
     if not DRAWN.get(name, {}).get("detail"):
         raise ValueError(f"no regions are drawn for {name!r}: use truth.measured, or add polygons to photos.json")
-    return Regions(_mask(name, "detail", size), _mask(name, "smooth", size))
+    return Regions(_mask(name, "detail", size, zoom), _mask(name, "smooth", size, zoom))
 
 
-def _mask(name: str, kind: str, size: int | tuple[int, int]) -> Tensor:
+def _mask(name: str, kind: str, size: int | tuple[int, int], zoom: float | None) -> Tensor:
     from PIL import Image, ImageDraw
 
     width, height = open_photo(name).size
     mask = Image.new("L", (width, height))
     for polygon in DRAWN[name][kind]:
         ImageDraw.Draw(mask).polygon([(x * width, y * height) for x, y in polygon], fill=255)
-    pixels = bytearray(fit(mask, whole(size), centre(name)).tobytes())
-    values = torch.frombuffer(pixels, dtype=torch.uint8).reshape(1, 1, *whole(size))
-    return (values > 127).float()
+    return (pixels(mask, name, size, zoom) > 127).float()

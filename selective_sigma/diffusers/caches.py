@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusers.hooks.hooks import StateManager
-from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
 
 SHAREABLE = ("FBCHeadBlockHook", "FBCBlockHook")
 """First Block Cache keeps all it knows in a state named by the cache context."""

@@ -47,7 +47,9 @@ class Layout:
     def core(self, sample: Tensor) -> Tensor:
         """(batch, *shape) to (batch, channels, *space)."""
         if self._order is not None:
-            return sample.flatten(1)[:, self._order.flatten().to(sample.device)].reshape(len(sample), *self._order.shape)
+            return sample.flatten(1)[:, self._order.flatten().to(sample.device)].reshape(
+                len(sample), *self._order.shape
+            )
         moved = sample.movedim(1 + self._axis, 1)
         return moved if self._grid is None else moved.reshape(*moved.shape[:2], *self._grid)
 

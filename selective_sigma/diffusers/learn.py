@@ -79,12 +79,12 @@ def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | 
 
     ``ValueError`` says in one line what does not fit.
     """
-    samples, scaled = _shown(step)
+    scaled = _shown(step)
     found: list[tuple[Heard, Seat]] = []
     for call in calls:
-        where = seat.find(samples, call.arguments)
-        if where is None and scaled is not None:
-            where = seat.find(scaled, call.arguments)
+        where = seat.find(scaled, call.arguments)
+        if where is None and scaled is not step.sample and seat.find(step.sample, call.arguments) is not None:
+            raise ValueError("the model is shown the sample without its scheduler's scale_model_input")
         if where is not None:
             found.append((call, where))
     if not found:
@@ -96,20 +96,21 @@ def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | 
     if fit.total == 0:
         return None
     _check(fit, step)
-    first, shown = next((call, s) for (call, s), answer in zip(found, fit.answers, strict=True) if answer is not None)
+    rows = zip(found, fit.weights, strict=True)
+    first, shown = next(row for row, weights in rows if any(weights))
     start = max(shown.place.start, default=0)
     made = layout.learn(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start)
     views = []
     for (call, shown), answer, weights in zip(found, fit.answers, fit.weights, strict=True):
-        if answer is None:
+        # A ControlNet's answers may have the right shape too; they are not what the scheduler gets.
+        if answer is None or not any(weights):
             continue
         clocks = clock.find(call.arguments, step.time, noise.count)
         if not clocks:
             raise ValueError("no argument of the model tells the scheduler's time, as it is, as a share or reversed")
         signed = [w * (1 if fit.total > 0 else -1) for w in weights]
         cond = {len(signed): max(range(len(signed)), key=signed.__getitem__)}
-        answer = answer.widened(made.axis)
-        views.append(View(kind_of(call.module), shown, answer, clocks, cond))
+        views.append(View(kind_of(call.module), shown, answer.widened(made.axis), clocks, cond))
     return Stream(step.scheduler, noise, made, 1 if fit.total > 0 else -1, views)
 
 
@@ -119,13 +120,10 @@ def kind_of(module: Any) -> type:
     return kind.__mro__[1] if "_selective_sigma" in vars(kind) else kind
 
 
-def _shown(step: Step) -> tuple[Tensor, Tensor | None]:
-    """The sample as a model may be shown it: as it is, or scaled by the scheduler."""
+def _shown(step: Step) -> Tensor:
+    """The sample as a model is shown it."""
     scale = getattr(step.scheduler, "scale_model_input", None)
-    if scale is None:
-        return step.sample, None
-    scaled = scale(step.sample, _nearest(step))
-    return step.sample, None if scaled is step.sample else scaled
+    return step.sample if scale is None else scale(step.sample, _nearest(step))
 
 
 def _nearest(step: Step) -> Tensor:
@@ -171,6 +169,8 @@ def _least_squares(columns: list[Tensor], wanted: Tensor) -> tuple[list[float], 
     # By pseudo-inverse: cond and uncond may be the same, and then share the weight.
     weights = torch.linalg.pinv(matrix, rtol=1e-9) @ wanted
     size = float(wanted.norm()) or 1.0
+    # What adds next to nothing is rounding.
+    weights = torch.where(weights.abs() * matrix.norm(dim=0) > 1e-3 * size, weights, 0.0)
     return weights.tolist(), float((wanted - matrix @ weights).norm()) / size
 
 

@@ -60,6 +60,8 @@ class Noise:
             self.sigmas = (noise / self.signal.clamp(min=_LEAST_ALPHA**0.5)).tolist()
             self._curve = _table(scheduler)
             self._agree()
+        # As the core reads a list of them, so that a step's own level is found in it.
+        self.sigmas = torch.tensor(self.sigmas).tolist()
         if any(after > before * 1.001 for before, after in pairwise(self.sigmas)):
             raise ValueError(f"{self.name} is not supported: its noise does not fall from step to step")
 
@@ -79,14 +81,12 @@ class Noise:
 
     def locate(self, clocks: list[Clock], arguments: Any, expected: int) -> int | None:
         """The step that a call belongs to, by what the model is told; None where it tells of none."""
-        for clock in clocks:
-            value = tree.at(arguments, clock.path)
-            if value is None:
-                continue
-            near = [self.nearest(time) for time in clock.times(value)]
-            for index in [expected, expected - 1, *near]:
-                if 0 <= index < len(self.times) and clock.tells(value, self.times[index]):
-                    return index
+        told = [(clock, tree.at(arguments, clock.path)) for clock in clocks]
+        told = [(clock, value) for clock, value in told if value is not None]
+        near = [self.nearest(time) for clock, value in told for time in clock.times(value)]
+        for index in [expected, expected - 1, *near]:
+            if 0 <= index < len(self.times) and any(clock.tells(value, self.times[index]) for clock, value in told):
+                return index
         return None
 
     def window(self, start: float, end: float) -> tuple[float, float]:
@@ -134,19 +134,21 @@ def _adder(scheduler: Any) -> Any:
 def _probe(scheduler: Any) -> tuple[Tensor, Tensor]:
     """Shares of signal and noise, (timesteps,) float64 on the CPU, at each of the run's timesteps."""
     asked = copy.deepcopy(scheduler)
-    # As at training time, when any timestep may be asked for.
-    for name in ("_begin_index", "_step_index"):
-        if hasattr(asked, name):
-            setattr(asked, name, None)
-    times = asked.timesteps
-    zero, one = torch.zeros(len(times), 1, device=times.device), torch.ones(len(times), 1, device=times.device)
+    device = asked.timesteps.device
+    zero, one = torch.zeros(1, 1, device=device), torch.ones(1, 1, device=device)
 
     def add(signal: Tensor, noise: Tensor) -> Tensor:
-        if hasattr(asked, "scale_noise"):
-            mixed = asked.scale_noise(signal, times, noise)
-        else:
-            mixed = asked.add_noise(signal, noise, times)
-        return mixed.double().flatten().cpu()
+        mixed = []
+        for time in asked.timesteps.split(1):
+            # As at training time, when any timestep may be asked for.
+            for name in ("_begin_index", "_step_index"):
+                if hasattr(asked, name):
+                    setattr(asked, name, None)
+            if hasattr(asked, "scale_noise"):
+                mixed.append(asked.scale_noise(signal, time, noise))
+            else:
+                mixed.append(asked.add_noise(signal, noise, time))
+        return torch.cat(mixed).double().flatten().cpu()
 
     try:
         return add(one, zero), add(zero, one)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Path = tuple[Any, ...]
 
@@ -23,9 +25,11 @@ def leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 def at(tree: Any, path: Path) -> Any:
     """The part of a tree at a path, None where there is none."""
     for key in path:
-        try:
+        if isinstance(tree, dict):
+            tree = tree.get(key)
+        elif isinstance(tree, (list, tuple)) and isinstance(key, int) and key < len(tree):
             tree = tree[key]
-        except (KeyError, IndexError, TypeError):
+        else:
             return None
     return tree
 

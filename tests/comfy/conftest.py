@@ -1,13 +1,20 @@
 """ComfyUI on the path, in CPU mode, or one loud line saying what was not tested."""
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
+import json
 import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 HERE = Path(__file__).parent
 GIVEN = os.environ.get("COMFYUI_PATH")
@@ -51,6 +58,30 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             red=True,
             bold=True,
         )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "compat(feature, what): a row of docs/compatibility.md")
+
+
+ROWS: dict[str, dict[str, Any]] = {}
+"""Of docs/compatibility.md: by feature and what happens, the tests that show it and how they went."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" or report.skipped:
+        for marker in item.iter_markers("compat"):
+            row = ROWS.setdefault(" | ".join(marker.args), {"test": item.nodeid.partition("[")[0], "went": []})
+            row["went"].append(report.outcome)
+    return report
+
+
+def pytest_sessionfinish() -> None:
+    if target := os.environ.get("COMPAT"):
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        Path(target).write_text(json.dumps(ROWS, indent=1))
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ ON_A_CHECKPOINT = [path for path in WORKFLOWS if path.stem[:2] in ("02", "03", "
 SWEEP = REPOSITORY / "example_workflows/04 Sweep.json"
 KSAMPLER = REPOSITORY / "example_workflows/03 Plain KSampler.json"
 TIMELINE = REPOSITORY / "example_workflows/09 Mask timeline.json"
-RUNNING = tuple(map(int, __version__.split(".")))
+RUNNING = tuple(int(part) for part in __version__.split(".")[:3])
 """This ComfyUI's version."""
 PACK = Path(os.environ.get("SSD_PACK") or "~/comfy/ComfyUI-Selective-Sigma-Detailer").expanduser()
 """The first published pack, where somebody has cloned it."""
@@ -44,12 +44,13 @@ DEBUG = "SelectiveSigmaDetailerDebugNode"
 
 
 @contextmanager
-def serve(base: Path) -> Iterator[Server]:
+def serve(base: Path, **given: Any) -> Iterator[Server]:
     """A server with the small checkpoints and a picture to load."""
     checkpoints.write(base / "models")
     (base / "input").mkdir()
-    Image.linear_gradient("L").resize((64, 64)).convert("RGBA").save(base / "input/example.png")  # As ComfyUI brings one.
-    with Server(base) as running:
+    # As ComfyUI brings one.
+    Image.linear_gradient("L").resize((64, 64)).convert("RGBA").save(base / "input/example.png")
+    with Server(base, **given) as running:
         yield running
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,17 +32,24 @@ class Refused(AssertionError):  # noqa: N818
 
 
 class Server:
-    """Started on a free port with an empty base folder; a context manager."""
+    """Started on a free port with an empty base folder; a context manager.
 
-    def __init__(self, base: Path, python: str = sys.executable, packs: Sequence[Path] = ()):
+    The pack in it is what the registry would hand out, unpacked in a folder of its own.
+    """
+
+    def __init__(
+        self, base: Path, python: str = sys.executable, packs: Sequence[Path] = (), options: Sequence[str] = ()
+    ):
         """Args:
         base: gets the folders models, custom_nodes, user, output, temp and the log.
         packs: further folders for ``custom_nodes``.
+        options: for ComfyUI's command line.
         """
         for folder in ("custom_nodes", "models", "user/default", "input", "output"):
             (base / folder).mkdir(parents=True, exist_ok=True)
-        for name, folder in ((NAME, REPOSITORY), *((pack.name, pack) for pack in packs)):
-            (base / "custom_nodes" / name).symlink_to(folder, target_is_directory=True)
+        unpack(base / "custom_nodes" / NAME)
+        for pack in packs:
+            (base / "custom_nodes" / pack.name).symlink_to(pack, target_is_directory=True)
         settings = {"Comfy.TutorialCompleted": True}
         settings |= dict.fromkeys(["Comfy.Minimap.Visible", "Comfy.Graph.CanvasInfo", "Comfy.Graph.CanvasMenu"], False)
         (base / "user/default/comfy.settings.json").write_text(json.dumps(settings))
@@ -51,7 +59,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.log = base / "log.txt"
         command = [python, "main.py", "--cpu", "--port", str(port), "--base-directory", str(base)]
-        command += ["--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:"]
+        command += ["--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *options]
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
                 command,
@@ -109,6 +117,23 @@ class Server:
         """One picture that an output node showed."""
         query = "&".join(f"{key}={shown[key]}" for key in ("filename", "subfolder", "type"))
         return Image.open(io.BytesIO(self.raw(f"/view?{query}"))).convert("RGB")
+
+
+def packed() -> set[str]:
+    """The files that ``comfy node pack`` puts together: those that git knows, less those of .comfyignore."""
+
+    def listed(*more: str) -> set[str]:
+        command = ["git", "ls-files", "-z", "--cached", *more]
+        said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+        return set(said.split("\0")) - {""}
+
+    return listed() - listed("--ignored", "--exclude-from=.comfyignore")
+
+
+def unpack(folder: Path) -> None:
+    for path in packed():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / path, folder / path)
 
 
 def cached(entry: dict[str, Any]) -> list[str]:

@@ -9,11 +9,12 @@ import browser
 import pytest
 from server_examples import KSAMPLER, PEERS, PREVIEW, RUNNING, STEPS, TIMELINE, WORKFLOWS, serve, version
 from server_graph import to_prompt
-from server_process import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from server_process import Server
 
 FILES = [*WORKFLOWS, PEERS / "ssd_simple.json", PEERS / "ssd_debug.json"]
 
@@ -63,6 +64,7 @@ def test_the_node_shows_two_numbers_and_nothing_else(page: browser.Browser):
     assert widgets == [["strength", "number"], ["coverage", "number"]]
 
 
+@pytest.mark.compat("ComfyUI's own frontend", "opens, runs and shows the workflows")
 def test_the_frontend_runs_the_timeline_and_shows_it(page: browser.Browser, tmp_path: Path):
     page.load(tiny(json.loads(TIMELINE.read_text())))
     page.queue()

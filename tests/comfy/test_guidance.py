@@ -40,7 +40,8 @@ def constant(share: float) -> Tensor:
 @seven
 @both
 def test_effect_is_linear_in_the_mask(name: str, kind: str):
-    model, settings = base(kind), Settings(strength=0.02, coverage=1.0)
+    # Small enough to be linear; on eps a little less is rounded to one of the model's 1000 levels.
+    model, settings = base(kind), Settings(strength=0.02 if kind == "eps" else 0.01, coverage=1.0)
     sigmas = tiny.schedule(model, 20)
     bare = tiny.sample(model, tiny.sampler(name), sigmas)
     effects = {
@@ -69,6 +70,7 @@ def test_effect_does_not_depend_on_the_step_count(name: str, kind: str, cfg: flo
     assert max(sizes) <= 2 * min(sizes)
 
 
+@pytest.mark.compat("CFG++ samplers", "uncond is blended with the mask of denoised")
 @seven
 @both
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
@@ -106,6 +108,7 @@ def euler_effect(patch: str | None) -> tuple[float, Tensor]:
     return tiny.effect(ours, bare) / float(bare.norm()), bare
 
 
+@pytest.mark.compat("PAG, SAG, CFGNorm, CFGZeroStar, Mahiro, Epsilon Scaling", "run in both passes; the effect stays")
 @pytest.mark.parametrize("patch", PATCHES)
 def test_guidance_patches_do_not_weaken_euler(patch: str):
     with_patch, patched = euler_effect(patch)
@@ -114,6 +117,7 @@ def test_guidance_patches_do_not_weaken_euler(patch: str):
     assert 0.8 <= with_patch / without <= 1.2
 
 
+@pytest.mark.compat("Skip Layer Guidance (SD3)", "runs in both passes; the effect stays")
 def test_slg_does_not_weaken_euler(files: dict[str, Path]):
     model = comfy.sd.load_diffusion_model(str(files["tiny_sd3.safetensors"]))
     patched = nodes_slg.SkipLayerGuidanceDiT.execute(model, 1.0, 0.01, 0.3, "0", "").result[0]

@@ -37,6 +37,7 @@ def euler(settings: Settings | None = None, name: str = "euler", **given: Any) -
     return sampler if settings is None else wrap(sampler, settings, **given)
 
 
+@pytest.mark.compat("Sound, image and video latents", "a mask for each sample, over the whole clip")
 @both
 @pytest.mark.parametrize("shape", [(1, 4, 24), (2, 4, 8, 12), (1, 4, 3, 8, 8)], ids=["sound", "batch", "video"])
 @pytest.mark.parametrize("source", ["response", "change", "first"])
@@ -67,6 +68,7 @@ def test_samples_of_a_batch_do_not_meet():
         assert torch.allclose(one[0], both[i], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.compat("Split runs, KSampler (Advanced)", "the parts add the detail of the whole")
 @both
 def test_split_schedules_add_the_detail_of_one(kind: str):
     """As KSamplerAdvanced hands them over: start and end are the model's, whatever part of the run is sampled."""
@@ -89,6 +91,7 @@ def test_split_schedules_add_the_detail_of_one(kind: str):
     assert tiny.effect(split, whole) < 1e-3 * float(whole.norm())
 
 
+@pytest.mark.compat("Inpainting", "the kept part stays; the mask compares within the rest")
 @both
 @pytest.mark.parametrize("name", ["euler", "ddim", "euler_cfg_pp", "uni_pc"])
 def test_inpainting_keeps_what_is_kept_and_the_ends_exact(kind: str, name: str):
@@ -172,6 +175,7 @@ def test_limit_on_sound_and_video(shape: tuple[int, ...]):
     assert change[..., : size // 2].mean() > 4 * change[..., -1:].mean()
 
 
+@pytest.mark.compat("Samplers whose latent grows (LCM upscale)", "masks grow with it")
 @pytest.mark.parametrize("source", ["response", "change", "first"])
 def test_a_latent_that_grows(source: Any):
     model, capture = base("eps"), Capture()
@@ -188,6 +192,7 @@ def test_a_latent_that_grows(source: Any):
     assert torch.equal(tiny.sample(model, zeros, levels), tiny.sample(model, sampler, levels))
 
 
+@pytest.mark.compat("SD3 and Wan by the stock loaders", "zeros is the bare run")
 @pytest.mark.parametrize("file", ["tiny_sd3.safetensors", "tiny_wan.safetensors"])
 def test_stock_loaders(files: dict[str, Path], file: str):
     model = comfy.sd.load_diffusion_model(str(files[file]))

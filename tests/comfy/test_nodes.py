@@ -7,10 +7,8 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
 import folder_paths
@@ -18,14 +16,17 @@ import pytest
 import tiny
 import torch
 from comfy_api.latest import ComfyExtension, io
+from server_process import REPOSITORY, packed
 
-from selective_sigma.comfy import nodes, preview, preview_node, widgets, words
+from selective_sigma.comfy import neighbours, nodes, preview, preview_node, widgets, words
 from selective_sigma.comfy.capture import Capture
 from selective_sigma.detailer import MaskRecord
 from selective_sigma.report import Report
 from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES, Settings
 
-REPOSITORY = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from pathlib import Path
+
 LOCALES = REPOSITORY / "locales"
 CLASSES = asyncio.run(nodes.SelectiveSigmaExtension().get_node_list())
 SCHEMAS = {kind.__name__: kind.GET_SCHEMA() for kind in CLASSES}
@@ -62,17 +63,34 @@ def test_the_entry_hands_on_the_extension():
     assert not hasattr(module, "NODE_CLASS_MAPPINGS")
 
 
-def test_the_registry_gets_all_that_comfyui_reads():
-    if not (REPOSITORY / ".git").exists():
-        pytest.skip("no git here")
-    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-from=.comfyignore"]
-    left_out = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
-    assert "tests/comfy/test_nodes.py" in left_out
-    needed = ("__init__.py", "LICENSE", "web/", "locales/", "example_workflows/", "selective_sigma/comfy/")
-    needed += tuple(f"selective_sigma/demo/{name}" for name in ("__init__.py", "network.py", "weights.safetensors"))
-    assert not [path for path in left_out if path.startswith(needed)]
-    core = {path for path in left_out if path.startswith("selective_sigma/") and path.count("/") == 1}
-    assert core <= {"selective_sigma/cli.py", "selective_sigma/__main__.py"}
+def test_the_registry_gets_what_comfyui_reads_and_nothing_else():
+    tops = {path.partition("/")[0] for path in packed()}
+    assert tops >= {"__init__.py", "LICENSE", "README.md", "web", "locales", "example_workflows", "selective_sigma"}
+    assert {f"selective_sigma/demo/{name}" for name in ("__init__.py", "network.py", "weights.safetensors")} <= packed()
+    assert not tops & {"tests", "training", "benchmarks", "Makefile", ".github", ".ci"}
+
+
+def test_the_registry_gets_the_pictures_of_the_readme():
+    shown = set(re.findall(r"!\[[^]]*\]\(([^):]+)\)", (REPOSITORY / "README.md").read_text()))
+    there = {path for path in shown if (REPOSITORY / path).is_file()}  # That all are is tested in tests/docs.
+    assert there
+    assert there <= packed()
+
+
+def test_the_registry_gets_the_module_of_every_script():
+    scripts = re.search(r"\[project\.scripts\]\n((?:.+\n)+)", (REPOSITORY / "pyproject.toml").read_text())
+    assert scripts is not None
+    modules = re.findall(r'= "([\w.]+):', scripts[1])
+    assert modules
+    assert {module.replace(".", "/") + ".py" for module in modules} <= packed()
+
+
+def test_the_registry_finds_the_version():
+    """comfy-cli reads it from the file that this names, as hatch does."""
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    named = re.search(r'\[tool\.comfy\.version\]\npath = "(.+)"', text)
+    assert named is not None
+    assert re.search(r'^__version__ = "\d+\.\d+\.\d+"$', (REPOSITORY / named[1]).read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
@@ -248,3 +266,31 @@ def test_a_run_from_the_debug_node_to_the_pictures(space: tuple[int, ...], steps
     assert len(show({"samples": done}, ref, "timeline")[1]) == timeline
     picture = torch.rand(6 if len(space) == 3 else 2, 64, 64, 3)
     assert show({"samples": done}, ref, "average", picture)[1][:, :64].shape == picture.shape
+
+
+def test_a_pack_with_the_same_nodes_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """As the first published pack gives them. ComfyUI would say nothing."""
+    others = {
+        "theirs": "{'SelectiveSigmaDetailerNode': 1}",
+        "off.disabled": '{"SelectiveSigmaDetailerNode": 1}',
+        "no": "{}",
+    }
+    for name, mapping in others.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"NODE_CLASS_MAPPINGS = {mapping}\n")
+    (tmp_path / "ours").symlink_to(REPOSITORY)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "custom_nodes", ([str(tmp_path)], set()))
+    neighbours.warning.cache_clear()
+    try:
+        (said,) = {neighbours.warning() for _ in range(2)}
+        assert str(tmp_path / "theirs") in said
+        assert str(REPOSITORY) in said
+        assert [record.getMessage() for record in caplog.records] == [f"Selective Sigma: {said}"]
+        assert widgets.schema(node_id=DEBUG.node_id, description="What it does.").description == f"What it does. {said}"
+        (tmp_path / "theirs").rename(tmp_path / "theirs.disabled")
+        neighbours.warning.cache_clear()
+        assert not neighbours.warning()
+    finally:
+        neighbours.warning.cache_clear()

@@ -194,6 +194,7 @@ def test_a_run_is_free_when_it_ends():
         gc.enable()
 
 
+@pytest.mark.compat("Workers", "a wrapped sampler can be pickled where the bare one can")
 @pytest.mark.parametrize("capture", [None, Capture()], ids=["plain", "debug"])
 def test_a_wrapped_sampler_can_be_sent_to_a_worker(capture: Capture | None):
     sampler = wrap(tiny.sampler("dpmpp_2m"), Settings(), capture=capture, limit=torch.ones(1, 8, 8))

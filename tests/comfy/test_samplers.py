@@ -83,6 +83,7 @@ def test_finite_and_changed(kind: str, name: str):
     assert 1e-4 < tiny.effect(ran.result, run(kind, name).result) / float(ran.result.norm()) < 0.5
 
 
+@pytest.mark.compat("Every sampler, eps and flow", "zeros is the bare sampler, bit for bit")
 @both
 @every
 def test_zeros_is_the_bare_sampler(kind: str, name: str):
@@ -92,6 +93,7 @@ def test_zeros_is_the_bare_sampler(kind: str, name: str):
     assert ran.report.lied > 0
 
 
+@pytest.mark.compat("Every sampler, eps and flow", "ones is coverage 1")
 @both
 @every
 def test_ones_is_coverage_one(kind: str, name: str):
@@ -108,6 +110,7 @@ def test_nothing_to_do_is_the_very_sampler(name: str):
     assert wrap(sampler, Settings()) is not sampler
 
 
+@pytest.mark.compat("KSampler and all that samples by name", "by the Model node, bit-equal to the sampler node")
 @both
 @every
 def test_model_patch_is_the_sampler_wrap(kind: str, name: str):
@@ -135,6 +138,7 @@ def test_fewer_calls_than_published(kind: str):
     assert ours.calls < published(kind, "euler")[1].calls
 
 
+@pytest.mark.compat("Graphs of the first published pack", "with its constants the same picture")
 @pytest.mark.parametrize("name", [name for name in NAMES if "cfg_pp" not in name])
 def test_published_constants_give_the_published_method(name: str):
     expected, _ = published("eps", name)

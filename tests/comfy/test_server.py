@@ -12,6 +12,7 @@ from server_examples import (
     DEBUG,
     KSAMPLER,
     ON_A_CHECKPOINT,
+    PACK,
     PEERS,
     PREVIEW,
     RUNNING,
@@ -56,6 +57,7 @@ def nodes(server: Server) -> dict[str, Any]:
     return server.get("/object_info")
 
 
+@pytest.mark.compat("The registry's pack, unpacked", "loads and runs")
 @pytest.mark.parametrize("kind", NODES)
 def test_the_server_offers_the_node(nodes: dict[str, Any], kind: str):
     info = nodes[kind]
@@ -90,7 +92,8 @@ def test_the_server_hands_out_help(server: Server, nodes: dict[str, Any], kind: 
 
 def test_the_server_hands_out_translations_and_workflows(server: Server):
     words = server.get("/i18n")
-    assert {language for language, given in words.items() if set(NODES) <= set(given.get("nodeDefs", {}))} >= set(LANGUAGES)
+    whole = {language for language, given in words.items() if set(NODES) <= set(given.get("nodeDefs", {}))}
+    assert whole >= set(LANGUAGES)
     assert sorted(server.get("/workflow_templates")[NAME]) == sorted(path.stem for path in WORKFLOWS)
     for path in WORKFLOWS:
         assert server.raw(f"/api/workflow_templates/{NAME}/{quote(path.stem)}.jpg")[:2] == b"\xff\xd8"
@@ -123,7 +126,13 @@ def test_the_sampler_node_and_the_model_node_give_one_picture(server: Server, no
     levels = {key: given[key] for key in ("scheduler", "steps", "denoise")}
     prompt["102"] = {"class_type": "BasicScheduler", "inputs": {"model": model, **levels}}
     kept = {key: given[key] for key in ("positive", "negative", "latent_image", "cfg")}
-    kept |= {"add_noise": True, "noise_seed": given["seed"], "model": model, "sampler": ["101", 0], "sigmas": ["102", 0]}
+    kept |= {
+        "add_noise": True,
+        "noise_seed": given["seed"],
+        "model": model,
+        "sampler": ["101", 0],
+        "sigmas": ["102", 0],
+    }
     prompt[sampler] = {"class_type": "SamplerCustom", "inputs": kept}
     del prompt[ours]
     np.testing.assert_array_equal(only(pixels(server, server.run(prompt), save)), patched)
@@ -164,6 +173,40 @@ def test_the_previews_show_the_run_and_still_do_when_queued_again(server: Server
     assert all(np.abs(a - b).max() > 0 for pictures in steps for a, b in pairwise(pictures))
 
 
+@pytest.mark.compat("--cache-lru, --cache-none", "the mask belongs to the latent it is shown with")
+@pytest.mark.parametrize("option", ["--cache-lru 60", "--cache-none"])
+def test_a_mask_belongs_to_the_latent_it_is_shown_with(tmp_path: Path, option: str):
+    """Two seeds, and the first again out of the cache, with only the preview asked anew."""
+    with serve(tmp_path, options=option.split()) as server:
+        prompt = load(TIMELINE, server.get("/object_info"))
+        (sampler,) = of_type(prompt, "SamplerCustom")
+        preview = next(name for name in of_type(prompt, PREVIEW) if "image" not in prompt[name]["inputs"])
+        shown = {}
+        for turn, (seed, show) in enumerate([(101, "last step"), (202, "last step"), (101, "every step")]):
+            prompt[sampler]["inputs"]["noise_seed"] = seed
+            prompt[preview]["inputs"]["show"] = show
+            outputs = server.run(prompt)
+            shown[turn] = pixels(server, outputs, preview)
+        assert (sampler in outputs["cached"]) == option.startswith("--cache-lru")
+    np.testing.assert_array_equal(shown[2][-1], only(shown[0]))
+    assert np.abs(shown[2][-1] - only(shown[1])).max() > 0.05
+
+
+@pytest.mark.compat("The first published pack beside this one", "one warning names both folders")
+def test_beside_the_first_published_pack_both_folders_are_named(tmp_path: Path):
+    if not PACK.is_dir():
+        pytest.skip(f"LOUD: no published pack at {PACK}: two packs at once were not tried")
+    with serve(tmp_path, packs=[PACK]) as server:
+        lines = [line for line in server.log.read_text().splitlines() if "Two packs give nodes" in line]
+        (line,) = lines
+        assert str(PACK.name) in line
+        assert NAME in line
+        nodes = server.get("/object_info")
+    used = nodes["SelectiveSigmaDetailerNode"]["python_module"].removeprefix("custom_nodes.")
+    assert f"here {tmp_path / 'custom_nodes' / used}" in line
+    assert "Two packs" in nodes["SelectiveSigmaDetailerModelNode"]["description"]
+
+
 def test_a_batch_has_a_mask_for_each_picture(server: Server, nodes: dict[str, Any]):
     small = {"EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 3}, PREVIEW: {"show": "last step"}}
     prompt = load(TIMELINE, nodes, **small)
@@ -174,6 +217,7 @@ def test_a_batch_has_a_mask_for_each_picture(server: Server, nodes: dict[str, An
         assert np.abs(b - c).max() > 0.05
 
 
+@pytest.mark.compat("Bypass and mute", "the preview says that there is no mask")
 @pytest.mark.parametrize("nothing", [{"strength": 0.0}, "bypassed"], ids=["strength 0", "bypassed"])
 def test_a_run_without_detail_says_so(server: Server, timeline: dict[str, Any], nothing: Any):
     (debug,) = of_type(timeline, DEBUG)
@@ -221,6 +265,7 @@ def test_both_nodes_at_once_are_refused(server: Server, timeline: dict[str, Any]
         server.run(timeline)
 
 
+@pytest.mark.compat("Graphs of the first published pack", "its workflows run unchanged")
 @pytest.mark.parametrize("name", ["simple", "debug", "hiresfix"])
 def test_a_published_workflow_runs(server: Server, nodes: dict[str, Any], name: str):
     path = PEERS / f"ssd_{name}.json"
@@ -239,6 +284,6 @@ def test_the_published_debug_node_needs_none_of_our_inputs(nodes: dict[str, Any]
     theirs = ["strength", "coverage", "start", "end", "ema", "mask_clip_percentile", "mask_override"]
     # All that is asked for is given; the sampler, which the published node asks for, may be a model here.
     assert list(nodes[DEBUG]["input"]["required"]) == theirs
-    assert list(nodes[DEBUG]["input"]["optional"])[0] == "sampler"
+    assert next(iter(nodes[DEBUG]["input"]["optional"])) == "sampler"
     assert list(nodes[DEBUG]["output_name"])[:2] == ["sampler", "mask_ref"]
     assert list(nodes[PREVIEW]["input"]["required"]) == ["latent"]

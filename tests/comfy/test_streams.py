@@ -74,6 +74,7 @@ def equal(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.compat("Packed picture and sound", "zeros and ones hold in both streams")
 @pytest.mark.parametrize("name", ["euler", "euler_cfg_pp", "dpmpp_2m_sde"])
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "inpainting"])
 def test_the_ends_are_exact_in_both_streams(name: str, masked: bool):
@@ -99,6 +100,7 @@ def test_the_model_patch_is_the_sampler_wrap():
     )
 
 
+@pytest.mark.compat("Packed picture and sound", "a mask for each stream; callbacks see both")
 def test_each_stream_has_a_mask_of_its_own():
     """Shut over the picture, the sound goes on: at the first step with detail, before the network mixes them."""
     x0: dict[str, list[Any]] = {"bare": [], "ours": []}
@@ -116,6 +118,7 @@ def spy(executor: Any, x: list[Tensor], timestep: Tensor, *args: Any, **named: A
     return executor(x, timestep, *args, **named)
 
 
+@pytest.mark.compat("Packed picture and sound", "the same share of each stream's noise is hidden")
 def test_the_lie_is_right_for_the_noise_of_each_stream():
     """What the network itself is shown: the same share of noise to signal hidden, the signal at its own scale."""
     model = av().clone()

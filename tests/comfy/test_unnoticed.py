@@ -44,6 +44,7 @@ def run(model: Any, settings: Settings | None, **given: Any) -> Tensor:
     return tiny.sample(model, euler(settings), tiny.schedule(model, 10), **given)
 
 
+@pytest.mark.compat("APG with momentum", "advances once a step")
 @both
 @pytest.mark.parametrize("momentum", [0.7, -0.5])
 def test_the_momentum_of_apg(kind: str, momentum: float):
@@ -55,6 +56,7 @@ def test_the_momentum_of_apg(kind: str, momentum: float):
     assert tiny.effect(little, bare) < 0.005 * float(bare.norm())
 
 
+@pytest.mark.compat("LoRA hooks with keyframes", "advance once a step")
 @both
 def test_a_lora_hook_with_keyframes(kind: str):
     weights = {"up": torch.full((8, 1), 2.0), "down": torch.ones(1, 8)}
@@ -80,6 +82,7 @@ RANDOM = {
 }
 
 
+@pytest.mark.compat("ToMe, HyperTile", "both passes of a step draw the same")
 @pytest.mark.parametrize("name", RANDOM)
 def test_draws_from_the_global_random_state(name: str):
     model = RANDOM[name](unet())
@@ -113,6 +116,7 @@ LIMITS = {True: 0.993, False: 0.6}
 """By whether the model is eps."""
 
 
+@pytest.mark.compat("Guiders that keep state (Adaptive Guidance)", "advance once a step")
 @both
 def test_a_guider_that_counts_its_calls(kind: str):
     """Adaptive Guidance keeps its running cosine on the guider."""
@@ -141,6 +145,7 @@ class Spied(comfy.controlnet.ControlBase):
         return made
 
 
+@pytest.mark.compat("ControlNet ranges", "judged at the true noise level")
 @both
 def test_a_controlnet_hears_the_true_level(kind: str):
     model = base(kind)
@@ -162,6 +167,7 @@ def context(executor: Any, x: Tensor, t: Tensor, given: Tensor, control: Any, op
     return executor(x, t, given, control, options, **named)
 
 
+@pytest.mark.compat("Conditioning ranges", "judged at the true noise level")
 @both
 def test_both_passes_see_the_conditioning_of_the_true_level(kind: str):
     """Two prompts in turn, changing within the reach of the lie below a step's level."""
@@ -201,6 +207,7 @@ def detail_daemon(sampler: Any) -> Any:
     return comfy.samplers.KSAMPLER(sample, extra_options={"held": sampler})
 
 
+@pytest.mark.compat("Detail Daemon and other sampler wrappers", "two of ours are found through them")
 def test_another_packs_wrapper_does_not_hide_a_second_one_of_ours():
     model = base("eps")
     tiny.calls(model).clear()
@@ -213,6 +220,7 @@ def test_another_packs_wrapper_does_not_hide_a_second_one_of_ours():
     assert not tiny.calls(model)
 
 
+@pytest.mark.compat("Detail Daemon and other sampler wrappers", "both lies are told")
 @both
 def test_another_packs_lie_adds_to_ours(kind: str):
     model = base(kind)

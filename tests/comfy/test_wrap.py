@@ -41,7 +41,7 @@ class Special(comfy.samplers.KSAMPLER):
 
 
 def test_copy_keeps_class_options_name_and_signature():
-    def sample_mine(model, x, sigmas, extra_args=None, callback=None, disable=None, factor=1.0):
+    def sample_mine(model, x, sigmas, extra_args=None, callback=None, disable=None, factor=1.0):  # noqa: ARG001
         assert factor == 3.0
         return x
 
@@ -62,7 +62,7 @@ def test_copy_keeps_class_options_name_and_signature():
 def test_every_attribute_is_forwarded():
     seen = []
 
-    def sample_curious(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    def sample_curious(model, x, sigmas, extra_args=None, **_):
         assert model.inner_model.inner_model is base().model
         assert model.sigmas is sigmas
         assert isinstance(model.noise, Tensor)
@@ -87,13 +87,15 @@ def test_plain_calls_reach_the_model_untouched():
     passed: list[tuple[Any, ...]] = []
 
     class Inner:
-        inner_model = type("Guider", (), {"inner_model": base().model})
+        def __init__(self):
+            self.inner_model = comfy.samplers.CFGGuider(base())
+            self.inner_model.inner_model = base().model
 
         def __call__(self, x: Tensor, sigma: Tensor, **named: Any) -> Tensor:
             given.append((x, sigma, named["model_options"]))
             return x
 
-    def sample(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    def sample(model, x, sigmas, **_):
         sigma, options = sigmas[:1], {"transformer_options": {}}
         passed.append((x, sigma, options))
         return model(x, sigma, model_options=options)
@@ -117,7 +119,7 @@ def test_a_sampler_without_a_function_is_named():
 class Direct(comfy.samplers.Sampler):
     """A Sampler that keeps its function to itself: Euler on the guider."""
 
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, *_):
+    def sample(self, model_wrap, sigmas, extra_args, _callback, noise, *_):
         x = noise * sigmas[0]
         for i in range(len(sigmas) - 1):
             sigma = sigmas[i : i + 1]
@@ -126,6 +128,7 @@ class Direct(comfy.samplers.Sampler):
         return x
 
 
+@pytest.mark.compat("Samplers without a function", "by the Model node")
 def test_the_model_patch_reaches_it_all_the_same():
     levels = sigmas()
     bare = tiny.sample(base(), Direct(), levels)

@@ -8,12 +8,15 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selective_sigma.mask import blur, check_map, detail, mean, odds, resample, response
+from selective_sigma.mask import FLOOR, blur, check_map, detail, mean, odds, resample, response
 
 from .runs import DTYPES, start
 
 SPACES = [(33,), (9, 10), (3, 5, 6)]
 pools = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+LIE = 1.0
+"""E-folds of a lie whose effect is as `pair` and `halves` make it: large, so that the floor is far away."""
 
 
 def pair(shape=(2, 4, 12, 16), dtype=torch.float32, lie=0.05):
@@ -69,7 +72,7 @@ def test_mean_is_by_sample_and_over_within():
 def test_shape_type_and_range(space, dtype):
     plain, lied = pair((2, 3, *space), dtype, lie=0.3)
     kept = plain.clone(), lied.clone()
-    m = response(plain, lied, 0.5, 1.0)
+    m = response(plain, lied, 0.5, LIE)
     assert m.shape == (2, 1, *space)
     assert m.dtype == torch.float32
     assert 0 <= m.min() < m.max() <= 1
@@ -78,17 +81,25 @@ def test_shape_type_and_range(space, dtype):
 
 
 def test_dark_on_the_flat_half_and_bright_on_the_textured_one():
-    """Also after the noise's own share is asked for; at the step to zero noise there is none."""
-    for noise in (0.0, 0.01):
-        m = response(*halves(), 0.5, noise)
-        assert m[..., :12].max() < 0.1
-        assert m[..., 20:].mean() > 0.6
+    m = response(*halves(), 0.5, LIE)
+    assert m[..., :12].max() < 0.1
+    assert m[..., 20:].mean() > 0.6
+
+
+def test_a_picture_that_holds_little_beside_what_the_lie_adds_stays_dark():
+    """Compared with itself alone it would be half lit, however small the lie that added so much."""
+    plain, lied = pair()
+    ratio = mean(detail(plain)) / mean(detail(lied - plain))
+    for share, lowest, highest in ((10.0, 0.3, 1.0), (0.1, 0.0, 0.01)):
+        # R0 = ratio e_folds^2 is this many times the floor.
+        m = response(plain, lied, 0.5, float((share * FLOOR / ratio.max()).sqrt()))
+        assert lowest <= m.mean() <= highest
 
 
 def test_dark_where_the_lie_adds_much_beside_what_is_held():
     plain, lied = halves(smooth=1.0)
     much = plain + (lied - plain) * torch.where(torch.arange(32) < 16, 20.0, 1.0)
-    m = response(plain, much, 0.5, 0.0)
+    m = response(plain, much, 0.5, LIE)
     assert m[..., :12].mean() < 0.2
     assert m[..., 20:].mean() > 0.9
 
@@ -96,24 +107,26 @@ def test_dark_where_the_lie_adds_much_beside_what_is_held():
 @given(st.floats(1e-3, 1e3))
 def test_the_scale_of_the_latent_and_of_the_lie_do_not_matter(scale):
     plain, lied = (value.double() for value in halves())
-    m = response(plain, lied, 0.5, 0.5)
-    torch.testing.assert_close(response(plain * scale, lied * scale, 0.5, 0.5 * scale), m, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(response(plain, plain + (lied - plain) * scale, 0.5, 0.5), m, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(response(plain, plain - (lied - plain), 0.5, 0.5), m, rtol=1e-3, atol=1e-4)
+    m = response(plain, lied, 0.5, LIE)
+    torch.testing.assert_close(response(plain * scale, lied * scale, 0.5, LIE), m, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        response(plain, plain + (lied - plain) * scale, 0.5, LIE * scale), m, rtol=1e-3, atol=1e-4
+    )
+    torch.testing.assert_close(response(plain, plain - (lied - plain), 0.5, -LIE), m, rtol=1e-3, atol=1e-4)
 
 
 def test_a_mask_for_each_sample_and_one_scale_for_a_whole_clip():
     plain, lied = pair((3, 2, 8, 8))
     scale = torch.tensor([1.0, 50.0, 0.02]).reshape(3, 1, 1, 1)
-    whole = response(plain * scale, lied * scale, 0.5, 0.0)
+    whole = response(plain * scale, lied * scale, 0.5, LIE)
     for j in range(3):
-        alone = response(plain[j : j + 1] * scale[j], lied[j : j + 1] * scale[j], 0.5, 0.0)
+        alone = response(plain[j : j + 1] * scale[j], lied[j : j + 1] * scale[j], 0.5, LIE)
         torch.testing.assert_close(whole[j : j + 1], alone, rtol=1e-5, atol=1e-6)
     # A calm frame beside busy ones stays dark: stretched by itself it would flicker.
     busy, told = pair((1, 2, 6, 8, 8))
     busy[:, :, :2] *= 0.01
     told[:, :, :2] = busy[:, :, :2] + 0.05 * start((1, 2, 2, 8, 8), torch.float32, 3, top=1.0)
-    m = response(busy, told, 0.5, 0.0)
+    m = response(busy, told, 0.5, LIE)
     assert m[:, :, 0].mean() < 0.05
     assert m[:, :, 4:].mean() > 0.3
 
@@ -122,9 +135,9 @@ def test_coverage_is_exact_at_its_ends_and_the_mask_grows_with_it():
     assert odds(0.0) == math.inf
     assert odds(1.0) == 0
     plain, lied = pair()
-    assert torch.equal(response(plain, lied, 0.0, 1.0), torch.zeros(2, 1, 12, 16))
-    assert torch.equal(response(plain, lied, 1.0, 1.0), torch.ones(2, 1, 12, 16))
-    masks = torch.stack([response(plain, lied, i / 20, 1.0) for i in range(21)])
+    assert torch.equal(response(plain, lied, 0.0, LIE), torch.zeros(2, 1, 12, 16))
+    assert torch.equal(response(plain, lied, 1.0, LIE), torch.ones(2, 1, 12, 16))
+    masks = torch.stack([response(plain, lied, i / 20, LIE) for i in range(21)])
     assert (masks.diff(dim=0) >= 0).all()
     means = masks.mean((1, 2, 3, 4))
     assert (means.diff() > 0).all()
@@ -146,18 +159,18 @@ def test_within_alone_sets_the_scale(size):
     told[..., 12:] += 30 * start((1, 2, 16, 4), torch.float32, 5, top=1.0)
     within = torch.zeros(1, 1, size, size)
     within[..., : size * 3 // 8] = 1
-    calm, loud = (response(a, b, 0.5, 0.0, within)[..., :5] for a, b in ((plain, lied), (wild, told)))
+    calm, loud = (response(a, b, 0.5, LIE, within)[..., :5] for a, b in ((plain, lied), (wild, told)))
     torch.testing.assert_close(calm, loud)
-    assert (response(wild, told, 0.5, 0.0)[..., :5] - loud).abs().max() > 0.2
+    assert (response(wild, told, 0.5, LIE)[..., :5] - loud).abs().max() > 0.2
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", [0, 1])
 def test_what_is_not_finite_stays_in_its_sample(where, bad):
-    sane = response(*pair(), 0.5, 1.0)
+    sane = response(*pair(), 0.5, LIE)
     hurt = [value.clone() for value in pair()]
     hurt[where][0, 0, 2, 2] = bad
-    assert torch.equal(response(*hurt, 0.5, 1.0)[1], sane[1])
+    assert torch.equal(response(*hurt, 0.5, LIE)[1], sane[1])
 
 
 def test_resample_is_linear_and_leaves_what_fits():

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from selective_sigma import cli
-from selective_sigma.demo import sweep
+from selective_sigma.demo import photos, sweep
 
 QUICK = ["--strength", "0,0.2", "--coverage", "0.5,1", "--steps", "5"]
 
@@ -35,8 +35,8 @@ def test_sweep_writes_cells_figure_and_json(tmp_path: Path):
     ]
     assert (tmp_path / "s+0.200_c0.500_mask.png").is_file()
     with Image.open(tmp_path / "sweep.png") as figure:
-        assert figure.width > 2 * 224
-        assert figure.height > 4 * 224
+        assert figure.width > 2 * 256
+        assert figure.height > 4 * 256
     with (
         Image.open(tmp_path / "s+0.000_c0.500.png") as plain,
         Image.open(tmp_path / "s+0.000_c1.000.png") as same,
@@ -77,9 +77,9 @@ def test_a_stopped_sweep_keeps_its_cells_and_goes_on(tmp_path: Path, monkeypatch
         (["--coverage", "2"], "coverage"),
         (["--sampler", "best"], "dpmpp_2m"),
         (["--flow", "--sampler", "ddim"], "rectified-flow"),
-        (["--scene", "cat"], "landscape"),
+        (["--photo", "dog"], "astronaut"),
         (["--model", "/nowhere"], "model_index.json"),
-        (["--mask-source", "luck"], "structure"),
+        (["--mask-source", "luck"], "response"),
     ],
 )
 def test_bad_input_names_setting_and_remedy(args: list[str], said: str, tmp_path: Path):
@@ -104,7 +104,7 @@ def test_two_processes_share_the_cells_and_equal_one(tmp_path: Path):
     said = []
     for out, start in zip(outs, ("selective_sigma", launch), strict=True):
         command = [sys.executable, "-m", *start.split(), "sweep", *QUICK, "--out", str(out)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr
         said.append(done.stderr)
     assert "process 1" in said[1]
@@ -115,12 +115,29 @@ def test_two_processes_share_the_cells_and_equal_one(tmp_path: Path):
         assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
 
 
-def test_demo_makes_its_pictures_and_says_what_they_cost(tmp_path: Path):
-    done = call("demo", "--out", str(tmp_path), "--steps", "5", "--json")
+def test_demo_draws_a_photograph_of_ones_own_and_says_what_it_cost(tmp_path: Path):
+    photos.open_photo("chelsea").crop((100, 0, 300, 120)).save(tmp_path / "my cat.png")
+    done = call(
+        "demo", "--photo", str(tmp_path / "my cat.png"), "--out", str(tmp_path / "out"), "--steps", "6", "--json"
+    )
     assert done.exit_code == 0, done.output
     shown = json.loads(done.stdout)
-    assert len(shown["pictures"]) == 4
+    assert [Path(p).stem for p in shown["pictures"]] == ["my cat", "coverage_sweep", "strength_sweep"]
     assert all(Path(path).stat().st_size > 10_000 for path in shown["pictures"])
-    calls = {row["method"]: row["calls"] for row in shown["rows"]}
-    assert calls == {"plain": 5, "everywhere": 5, "selective": 7}
-    assert [row["inside"] == 0 for row in shown["rows"]] == [True, False, False] * 2
+    page = Path(shown["page"]).read_text(encoding="utf-8")
+    assert page.count("<option") == 8
+    assert "http" not in page.replace("data:image/png;base64", "")
+    plain, everywhere, selective = shown["rows"]
+    assert [row["method"] for row in shown["rows"]] == ["plain", "everywhere", "selective"]
+    assert plain["calls"] == everywhere["calls"] == 6 < selective["calls"]
+    assert selective["inside"] > 1.02 * plain["inside"]
+    assert selective["inside"] == pytest.approx(everywhere["inside"], rel=0.1)
+    assert selective["outside"] < everywhere["outside"]
+
+
+def test_demo_refuses_what_is_no_picture(tmp_path: Path):
+    (tmp_path / "words.txt").write_text("no picture")
+    done = call("demo", "--photo", str(tmp_path / "words.txt"), "--out", str(tmp_path / "out"))
+    assert done.exit_code == 2
+    assert "isnopicture:give" in "".join(done.stderr.split()).replace("│", "")
+    assert not (tmp_path / "out").exists()

@@ -1,9 +1,9 @@
-"""The embedded network: its weights, its scenes, its flow conversion, and a checkpoint in its place."""
+"""The embedded network as diffusers runs it, and a checkpoint in its place."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,65 +13,56 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from typer.testing import CliRunner
 
 from selective_sigma import cli
-from selective_sigma.demo import scenes
-from selective_sigma.demo.levels import log_sigma_table, to_timestep
-from selective_sigma.demo.measure import added, high_pass
-from selective_sigma.demo.pipeline import WEIGHTS, facts, load, regions
+from selective_sigma.demo import photos
+from selective_sigma.demo.levels import log_sigma_table, to_log_sigma
+from selective_sigma.demo.network import load
+from selective_sigma.demo.pipeline import LATENT_SCALE, PhotoUNet, open_pipeline, small
+from selective_sigma.demo.sample import redraw
 from selective_sigma.demo.samplers import scheduler
 
-
-def test_weights_are_small_and_say_how_they_were_made():
-    assert WEIGHTS.stat().st_size < 10e6
-    assert facts().keys() >= {"steps", "batch", "hours", "loss"}
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-@pytest.mark.parametrize("kind", scenes.KINDS)
-def test_scenes_are_repeatable_and_tell_where_detail_belongs(kind: str):
-    scene = scenes.draw(kind, 8, 3)
-    assert torch.equal(scene.image, scenes.draw(kind, 8, 3).image)
-    assert not torch.equal(scene.image, scenes.draw(kind, 8, 4).image)
-    assert scene.image.shape == (8, 3, 64, 64)
-    assert scene.image.abs().max() <= 1
-    assert 0 <= scene.region.min() <= scene.region.max() <= 1
-    fine = high_pass(scene.image).square().mean(1, keepdim=True)
-    outside = fine[scene.region < 0.01].mean()
-    assert outside < 1e-4
-    if kind == "smooth":
-        assert scene.region.max() == 0
-    else:
-        assert fine[scene.region > 0.99].mean() > 20 * outside
-
-
-@pytest.mark.parametrize("kind", scenes.KINDS)
-def test_what_it_draws_is_busy_where_the_region_says(kind: str):
-    """Trained, not noise: fine detail inside far above that outside, and a sky that is smooth."""
-    picture = load()(kind, 4, seed=11, num_inference_steps=15)
-    region = regions(kind, 4, 11)
-    detail = added(picture, torch.zeros_like(picture), region)
-    assert detail.outside.mean() < 0.04
-    if kind != "smooth":
-        assert (detail.inside.mean() / detail.outside.mean()) > 2
-
-
-def test_the_flow_variant_is_the_same_denoiser():
-    ve, flow = load().unet, load(flow=True).unet
-    generator = torch.Generator().manual_seed(0)
-    x0, noise = torch.randn((2, 2, 3, 64, 64), generator=generator)
-    region, labels = regions("portrait", 2), torch.tensor([1, 1])
-    for sigma in (0.2, 0.5, 0.9):
-        x = (1 - sigma) * x0 + sigma * noise
-        velocity = flow(x, torch.tensor([1000 * sigma]), labels, region, return_dict=False)[0]
-        ratio = sigma / (1 - sigma)
-        t = to_timestep(torch.tensor([ratio]).log(), log_sigma_table())
-        scale = (ratio**2 + 1) ** -0.5
-        v = ve(x / (1 - sigma) * scale, t, labels, region, return_dict=False)[0]
-        denoised = scale * (x / (1 - sigma) * scale - ratio * v)
-        torch.testing.assert_close(x - sigma * velocity, denoised, atol=2e-4, rtol=1e-4)
+@pytest.mark.parametrize("flow", [False, True])
+def test_on_a_table_and_on_flow_it_is_the_same_denoiser(flow: bool):
+    network = load()
+    unet = PhotoUNet(network, flow)
+    picture = photos.photograph("chelsea", 64, 1.0)
+    thumbnail = photos.thumbnail(picture)
+    condition = torch.cat([thumbnail, torch.ones_like(thumbnail[:, :1])], 1)
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
+    for ratio in (0.1, 1.0, 9.0):
+        sigma = ratio / (1 + ratio) if flow else ratio
+        x = LATENT_SCALE * picture * (1 - sigma if flow else 1) + sigma * noise
+        shown = x if flow else x / (ratio**2 + 1) ** 0.5
+        table = log_sigma_table()
+        position = torch.searchsorted(table, torch.tensor(ratio).log()).item() - 1
+        part = (torch.tensor(ratio).log() - table[position]) / (table[position + 1] - table[position])
+        time = torch.tensor([1000 * sigma]) if flow else position + part[None]
+        predicted = unet(shown, time, condition, return_dict=False)[0]
+        denoised = x - sigma * predicted
+        expected = network.denoise(picture + ratio / LATENT_SCALE * noise, ratio / LATENT_SCALE, thumbnail)
+        torch.testing.assert_close(denoised / LATENT_SCALE, expected, atol=2e-3, rtol=1e-3)
 
 
 def test_the_noise_table_is_the_schedulers_own():
     kept = scheduler("euler").alphas_cumprod.double()
-    torch.testing.assert_close(log_sigma_table().double(), 0.5 * ((1 - kept) / kept).log(), atol=1e-4, rtol=1e-4)
+    table = log_sigma_table()
+    torch.testing.assert_close(table.double(), 0.5 * ((1 - kept) / kept).log(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(to_log_sigma(torch.tensor([0.0, 0.5, 999.0]), table)[[0, 2]], table[[0, -1]])
+    assert table[0] < to_log_sigma(torch.tensor([0.5]), table) < table[1]
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_what_it_draws_looks_like_the_thumbnail_and_is_sharper(flow: bool):
+    """Drawn by diffusers or by hand, small again it is the thumbnail; fine detail lies where the photograph has it."""
+    thumbnail = small("astronaut", 128)
+    by_hand = redraw(load(), thumbnail, steps=12).picture
+    piped = open_pipeline("euler", flow)(thumbnail, num_inference_steps=12) * 2 - 1
+    for picture in (by_hand, piped):
+        assert (photos.thumbnail(picture) - thumbnail).abs().mean() < 0.05
+        assert picture.diff(dim=-1).abs().mean() > 1.2 * thumbnail.diff(dim=-1).abs().mean()
 
 
 def checkpoint(folder: Path) -> Path:
@@ -123,5 +114,5 @@ def test_sweep_on_a_local_checkpoint(sampler: str, tmp_path: Path):
     done = CliRunner().invoke(cli.app, args)
     assert done.exit_code == 0, done.output
     calls = [cell["calls"] for cell in json.loads(done.stdout)["cells"]]
-    assert calls == [5, 7]
+    assert calls == [5, 9]
     assert (tmp_path / "out" / "sweep.png").is_file()

@@ -85,7 +85,7 @@ def test_compiled(how, when):
     tiny = sdxl()
     plain, seen = tiny(), []
 
-    def backend(graph, inputs):
+    def backend(graph, _):
         seen.append(graph)
         return graph.forward
 
@@ -155,13 +155,17 @@ def test_copies_made_in_a_call_are_plain():
     added = {"text_embeds": a["pooled_prompt_embeds"], "time_ids": torch.zeros(1, 6)}
     call = (torch.zeros(1, 4, 16, 12), torch.tensor(5), a["prompt_embeds"])
     with torch.no_grad():
-        assert torch.equal(kept[0](*call, added_cond_kwargs=added)[0], tiny.pipe.unet(*call, added_cond_kwargs=added)[0])
+        assert torch.equal(
+            kept[0](*call, added_cond_kwargs=added)[0], tiny.pipe.unet(*call, added_cond_kwargs=added)[0]
+        )
 
 
 def test_pipes_that_share_parts():
     """Only what is enabled gets detail; each reads its own scheduler."""
     tiny = sdxl()
-    other = StableDiffusionXLPipeline.from_pipe(tiny.pipe, scheduler=EulerDiscreteScheduler(**SD, use_karras_sigmas=True))
+    other = StableDiffusionXLPipeline.from_pipe(
+        tiny.pipe, scheduler=EulerDiscreteScheduler(**SD, use_karras_sigmas=True)
+    )
     other.set_progress_bar_config(disable=True)
 
     def call(pipe):
@@ -195,7 +199,7 @@ def test_a_pipe_called_within_another():
         preview = inner(num_inference_steps=4)
         previews = []
 
-        def call(pipe, step, _, kwargs):
+        def call(_, step, __, kwargs):
             if step == 5:
                 previews.append(inner(num_inference_steps=4))
             return kwargs

@@ -27,7 +27,7 @@ class Scale(ModelHook):
         super().__init__()
         self.factor = factor
 
-    def post_forward(self, module, output):
+    def post_forward(self, module, output):  # noqa: ARG002
         return (output[0] * self.factor, *output[1:])
 
 
@@ -35,7 +35,7 @@ class ScaleForward(Scale):
     def new_forward(self, module, *args, **kwargs):
         return super().post_forward(module, self.fn_ref.original_forward(*args, **kwargs))
 
-    def post_forward(self, module, output):
+    def post_forward(self, module, output):  # noqa: ARG002
         return output
 
 
@@ -113,15 +113,21 @@ def test_refused_at_once(scheduler, message):
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (lambda: EDMEulerScheduler(), "no training noise levels"),
-        (lambda: EulerDiscreteScheduler(prediction_type="v_prediction", timestep_type="continuous"), "timesteps are not"),
+        (EDMEulerScheduler, "no training noise levels"),
+        (
+            lambda: EulerDiscreteScheduler(prediction_type="v_prediction", timestep_type="continuous"),
+            "timesteps are not",
+        ),
         (lambda: DDIMScheduler(prediction_type="odd"), "prediction_type 'odd'"),
     ],
 )
 def test_refused_at_the_first_step(scheduler, message):
     tiny = sdxl(scheduler())
     calls = []
-    with pytest.raises(ValueError, match=f"cannot work with StableDiffusionXLPipeline: .*{message}") as caught, detail(tiny.pipe):
+    with (
+        pytest.raises(ValueError, match=f"cannot work with StableDiffusionXLPipeline: .*{message}") as caught,
+        detail(tiny.pipe),
+    ):
         tiny(callback_on_step_end=lambda *_: calls.append(1) or {})
     assert "\n" not in str(caught.value)
     assert not calls

@@ -31,7 +31,7 @@ def test_each_call_of_a_pipe_is_a_run(pipe):
         assert torch.equal(tiny(), first)
 
 
-def _interrupt(pipe, step, timestep, kwargs):
+def _interrupt(_, step, __, kwargs):
     if step == 2:
         raise KeyboardInterrupt
     return kwargs
@@ -53,7 +53,7 @@ def test_samples_do_not_meet(pipe):
     assert (both - plain).flatten(1).norm(dim=1).min() > 0
     # The first sample draws the same noise in both where the batch does not change how it is drawn.
     with detail(tiny.pipe, coverage=0.6) as run:
-        latents = torch.randn(2, *_latent_shape(tiny, pipe), generator=torch.Generator().manual_seed(1))
+        latents = torch.randn(2, *_latent_shape(pipe), generator=torch.Generator().manual_seed(1))
         both = tiny(latents=latents, **size)
         masks = run.mask
         alone = tiny(latents=latents[:1])
@@ -62,7 +62,7 @@ def test_samples_do_not_meet(pipe):
     assert alone_mask.shape == run.mask.shape
 
 
-def _latent_shape(tiny, pipe):
+def _latent_shape(pipe):
     return {"sdxl": (4, 16, 12), "flux_true_cfg": (48, 16), "wan": (4, 3, 16, 12)}[pipe]
 
 
@@ -185,7 +185,7 @@ def test_guidance_that_stops_on_the_way():
     """diffusers' documented trick: a callback ends guidance, the batch halves."""
     tiny = sdxl()
 
-    def stop(pipe, step, timestep, kwargs):
+    def stop(pipe, step, _, kwargs):
         if step == 3:
             pipe._guidance_scale = 0.0
             kwargs = {name: value.chunk(2)[-1] for name, value in kwargs.items()}

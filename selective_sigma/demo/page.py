@@ -1,0 +1,108 @@
+"""One HTML file with everything in it: pictures inside, sliders that wipe between them, no server."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL.Image import Image
+
+
+class Wipe(NamedTuple):
+    """One photograph: labelled pictures of equal size, and the mask."""
+
+    name: str
+    images: dict[str, Image]
+    mask: Image
+
+
+STYLE = """
+body { background: #101012; color: #ebebeb; font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1400px;
+  padding: 0 1rem; }
+h1 { font-weight: 600; } h2 { font-weight: 500; margin-top: 2.5rem; }
+.pair { display: flex; gap: 1rem; flex-wrap: wrap; align-items: flex-start; }
+.wipe { position: relative; width: min(768px, 100%); --at: 50%; }
+.wipe img { width: 100%; display: block; image-rendering: pixelated; }
+.wipe .right { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at)); }
+.wipe .bar { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; background: #fff;
+  pointer-events: none; }
+.wipe input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
+.wipe:focus-within .bar { background: #ffb454; width: 4px; }
+.mask { width: min(384px, 100%); image-rendering: pixelated; }
+figure { margin: 0; } figcaption { padding: .4rem 0; color: #b8b8c0; }
+select { background: #24242a; color: inherit; font: inherit; border: 1px solid #555; border-radius: 4px;
+  padding: .2rem; }
+.sheet { max-width: 100%; }
+"""
+SCRIPT = """
+for (const figure of document.querySelectorAll('figure.compare')) {
+  const wipe = figure.querySelector('.wipe'), slider = figure.querySelector('input');
+  slider.addEventListener('input', () => wipe.style.setProperty('--at', slider.value + '%'));
+  const [left, right] = figure.querySelectorAll('select'), images = JSON.parse(figure.dataset.images);
+  const show = () => {
+    figure.querySelector('.left').src = images[left.value];
+    figure.querySelector('.right').src = images[right.value];
+  };
+  left.addEventListener('change', show); right.addEventListener('change', show);
+}
+"""
+
+
+def build(wipes: Sequence[Wipe], sheets: Sequence[str]) -> str:
+    """The page: a wipe for each photograph, and the figures at these paths below."""
+    parts = [_compare(wipe) for wipe in wipes]
+    parts += [
+        f"<h2>{html.escape(Path(sheet).stem.replace('_', ' '))}</h2>"
+        f'<img class="sheet" alt="" src="{_data(Path(sheet).read_bytes())}">'
+        for sheet in sheets
+    ]
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Selective Sigma</title><style>{STYLE}</style>
+<h1>Selective Sigma</h1>
+<p>A small network redraws each photograph from a thumbnail four times smaller. Drag over a picture, or use the arrow
+keys, to wipe between two versions of it. Strengths are matched: both detailed versions hold as much fine detail where
+the photograph has most of it.</p>
+{"".join(parts)}
+<script>{SCRIPT}</script></html>
+"""
+
+
+def _compare(wipe: Wipe) -> str:
+    import json
+
+    data = {label: _png(picture) for label, picture in wipe.images.items()}
+    names = list(data)
+    left, right = names[1], names[-1]
+    chosen = {"left": left, "right": right}
+    selects = {
+        side: f'<select aria-label="{side}">'
+        + "".join(f"<option{' selected' if n == chosen[side] else ''}>{html.escape(n)}</option>" for n in names)
+        + "</select>"
+        for side in ("left", "right")
+    }
+    return f"""
+<h2>{html.escape(wipe.name)}</h2>
+<figure class="compare" data-images="{html.escape(json.dumps(data), quote=True)}"><div class="pair">
+<div><div class="wipe"><img class="left" alt="{html.escape(left)}" src="{data[left]}">
+<img class="right" alt="{html.escape(right)}" src="{data[right]}"><div class="bar"></div>
+<input type="range" min="0" max="100" value="50" step="0.5" aria-label="wipe"></div>
+<figcaption>left {selects["left"]} right {selects["right"]}</figcaption></div>
+<div><img class="mask" alt="mask" src="{_png(wipe.mask)}"><figcaption>mask: white is where detail was added</figcaption>
+</div></div></figure>"""
+
+
+def _png(picture: Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return _data(buffer.getvalue())
+
+
+def _data(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,0 +1,49 @@
+"""Every figure that the texts give is one of the rows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import BLOCKS, PAGES, fill, table
+from benchmarks.rows import Made, Value, read, write
+
+ROOT = Path(__file__).parents[2]
+ROWS = read(ROOT / "docs/evidence/rows.jsonl")
+MARK = re.compile(r"\[evidence: (?P<key>[^\]]+?) (?P<field>\w+) = (?P<value>-?[\d.]+)\]")
+"""How a docstring cites a row: ``[evidence: leak/photographs/VE Karras/euler/20/ours leak = 0.04]``."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_say_what_was_measured(page):
+    text = (ROOT / page).read_text()
+    assert fill(text, ROWS) == text, "python -m benchmarks --report"
+
+
+def test_the_evidence_shows_every_table():
+    text = (ROOT / "docs/evidence.md").read_text()
+    assert sorted(re.findall(r"<!-- figures: (.*?) -->", text)) == sorted(BLOCKS)
+    assert len(re.findall(r"^\|", text, re.MULTILINE)) > 60
+
+
+def test_figures_cited_in_the_code_are_rows():
+    rows = {row.key: row for row in ROWS}
+    for path in (ROOT / "selective_sigma").glob("*.py"):
+        for mark in MARK.finditer(path.read_text()):
+            digits = len(mark["value"].partition(".")[2])
+            assert f"{getattr(rows[mark['key']], mark['field']):.{digits}f}" == mark["value"], mark[0]
+
+
+def test_a_figure_that_is_no_row_is_noticed():
+    rows = [Value("coverage", "photographs", "coverage 0.5", 0.41)]
+    stale = table(["", "coverage 0.5"], [["photographs", "0.42"]])
+    text = f"<!-- figures: coverage -->\n{stale}\n<!-- /figures -->"
+    assert fill(text, rows) == text.replace("0.42", "0.41")
+    with pytest.raises(KeyError):
+        fill("<!-- figures: nothing -->\n<!-- /figures -->", rows)
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    rows = [Made("a", "m", "c", "d", 1.5), Value("a", "m", "l", 0.123), *ROWS[:50]]
+    write(rows, tmp_path / "rows.jsonl")
+    assert read(tmp_path / "rows.jsonl") == rows
