@@ -10,17 +10,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from template_graph import Graph, Json, Socket, out
+from template_graph import Graph, out
+from template_parts import FISHERMAN, HUB, checkpoint, choices, custom, decode, empty, file, ksampler, prompts, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
-HUB = "https://huggingface.co/"
-SDXL = HUB + "stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"
 Z_IMAGE = HUB + "Comfy-Org/z_image_turbo/resolve/main/split_files/"
 WAN = HUB + "Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/"
-FISHERMAN = "an old fisherman in a knitted sweater mending a net, harbour at dawn, clear sky, soft light, photograph"
 LISTS = "0.33.0"
 """First ComfyUI here known to have Create List, Make Image Grid and Compare Images."""
 SAMPLER_NODE, MODEL_NODE = "SelectiveSigmaDetailerNode", "SelectiveSigmaDetailerModelNode"
@@ -35,60 +33,6 @@ def template(name: str, since: str = "0.3.64") -> Callable[[Any], Any]:
         return make
 
     return keep
-
-
-def file(url: str, folder: str) -> list[Json]:
-    """What the frontend offers to download where the file is missing."""
-    return [{"name": url.rsplit("/", 1)[-1], "url": url, "directory": folder}]
-
-
-def checkpoint(g: Graph, positive: str = FISHERMAN, negative: str = "blurry, low quality") -> dict[str, Socket]:
-    """SDXL and two prompts, at the left."""
-    node = g.add(
-        "CheckpointLoaderSimple",
-        (0, 0, 340, 100),
-        {"ckpt_name": "sd_xl_base_1.0.safetensors"},
-        models=file(SDXL, "checkpoints"),
-    )
-    return {"model": out(node, "MODEL"), "vae": out(node, "VAE"), **prompts(g, out(node, "CLIP"), positive, negative)}
-
-
-def prompts(g: Graph, clip: Socket, positive: str, negative: str) -> dict[str, Socket]:
-    texts = {"positive": (positive, (390, 0, 360, 150)), "negative": (negative, (390, 200, 360, 110))}
-    return {k: out(g.add("CLIPTextEncode", at, {"clip": clip, "text": text})) for k, (text, at) in texts.items()}
-
-
-def empty(g: Graph, kind: str = "EmptyLatentImage", width: int = 1024, height: int = 1024, **more: int) -> Socket:
-    given = {"width": width, "height": height, "batch_size": 1, **more}
-    return out(g.add(kind, (0, 150, 340, 110 + 24 * len(more)), given))
-
-
-def ksampler(g: Graph, at: tuple[int, int], given: Json, **more: Any) -> Socket:
-    values = {"steps": 25, "cfg": 6.0, "sampler_name": "dpmpp_2m", "scheduler": "karras", "seed": 7, **given}
-    return out(g.add("KSampler", (*at, 300, 270), values, **more))
-
-
-def decode(g: Graph, at: tuple[int, int], latent: Socket, vae: Socket) -> Socket:
-    return out(g.add("VAEDecode", (*at, 300, 50), {"samples": latent, "vae": vae}))
-
-
-def save(g: Graph, place: tuple[int, int, int, int], images: Socket) -> None:
-    g.add("SaveImage", place, {"images": images, "filename_prefix": "selective_sigma"})
-
-
-def custom(
-    g: Graph, parts: dict[str, Socket], at: tuple[int, int], sampler: Socket, sigmas: Socket, **more: Any
-) -> Socket:
-    given = {k: parts[k] for k in ("model", "positive", "negative")} | {"latent_image": parts["latent"]}
-    given |= {"sampler": sampler, "sigmas": sigmas, "noise_seed": 7, "cfg": 6.0}
-    return out(g.add("SamplerCustom", (*at, 300, 250), given, **more))
-
-
-def choices(g: Graph, model: Socket) -> tuple[Socket, Socket]:
-    """Sampler and noise levels."""
-    sampler = g.add("KSamplerSelect", (0, 330, 340, 60), {"sampler_name": "dpmpp_2m"})
-    given = {"model": model, "scheduler": "karras", "steps": 25}
-    return out(sampler), out(g.add("BasicScheduler", (0, 440, 340, 110), given))
 
 
 @template("01 Try it without a checkpoint")
@@ -280,8 +224,8 @@ def timeline(g: Graph) -> None:
     save(g, (1760, 0, 440, 380), picture)
     g.note(
         (800, 400, 300, 230),
-        "White receives detail, black is untouched. Hair and fabric should be bright, sky and blur dark.\n\nThe preview "
-        "takes the latent from the sampler and the picture from VAE Decode.",
+        "White receives detail, black is untouched. Hair and fabric should be bright, sky and blur dark.\n\n"
+        "The preview takes the latent from the sampler and the picture from VAE Decode.",
     )
 
 
