@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from PIL import Image
@@ -29,6 +30,7 @@ def main(photograph: str) -> None:
         with Server(base) as server, Browser(server.url, 1760, 1010, scale=SCALE) as page:
             page.load(TEMPLATE)
             page.queue(600)
+            time.sleep(6)  # Until "Job completed" is gone.
             page.fit(LEFT, TOP, margin=24)
             page.screenshot(base / "shot.png")
             picture = Image.open(base / "shot.png").convert("RGB")

@@ -52,7 +52,7 @@ def demo(g: Graph) -> None:
     g.add("PreviewImage", (1130, 0, 480, 510), {"images": left}, title="Plain")
     g.add("PreviewImage", (1640, 0, 480, 510), {"images": right}, title="With detail")
     where = {"mask_ref": out(ours, "mask_ref"), "latent": detailed, "show": "average", "image": right}
-    g.add(PREVIEW, (1640, 570, 480, 560), where, title="Where the detail went")
+    g.add(PREVIEW, (1130, 570, 990, 600), where, title="Where the detail went")
     g.note(
         (390, 520, 340, 340),
         "1. In *Load Image* choose a **photograph** with sharp and smooth parts: hair and sky, a face and bokeh. A "

@@ -1,4 +1,4 @@
-"""Draws example_workflows/*.jpg on the embedded network: pictures, not shrunken graphs. By hand:
+"""Draws example_workflows/*.jpg and the picture of the help on the embedded network: no shrunken graphs. By hand:
 
 python docs/thumbnails.py        (about four minutes on two CPU cores; needs scikit-image)
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
+HELP = FOLDER.parent / "web/docs/plain-detail-mask.jpg"
 STEPS, STRENGTH, GAP = 20, 0.15, 6
 WIDE = (640, 480)
 NETWORK = load(Path(sys.argv[1])) if len(sys.argv) > 1 else load()
@@ -73,6 +74,7 @@ def main() -> None:
     mean = 2 * torch.stack(masks).mean(0) - 1
     left, right, where = picture(plain), picture(ours), picture(mean)
     keep("01", row([left, right, where], (210, 480)))
+    row([left, right, where], (240, 240)).save(HELP, quality=85)
     halves = cover(right, WIDE)
     halves.paste(cover(left, WIDE).crop((0, 0, WIDE[0] // 2, WIDE[1])), (0, 0))
     pen = ImageDraw.Draw(halves)
