@@ -87,9 +87,7 @@ def test_the_server_hands_out_help(server: Server, nodes: dict[str, Any], kind: 
     given = nodes[kind]["input"]
     for name in [*given.get("required", {}), *given.get("optional", {}), *nodes[kind]["output_name"]]:
         assert f"`{name}`" in page
-    for picture in re.findall(
-        r"!\[[^]]+\]\((.+?)\)", page
-    ):  # Its address is taken from the folder of the English page.
+    for picture in re.findall(r"!\[[^]]+\]\((.+?)\)", page):  # Beside the English page.
         assert server.raw(f"/extensions/{NAME}/docs/{picture}")[:2] == b"\xff\xd8"
     # Three columns do not fit the panel.
     assert all(line.count("|") == 3 for line in page.splitlines() if line.startswith("|"))
