@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import checkpoints
 import numpy as np
+from comfyui_version import __version__
+from PIL import Image
 from server_graph import to_prompt
 from server_process import REPOSITORY, Server
 
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*.json"))
+ON_A_CHECKPOINT = [path for path in WORKFLOWS if path.stem[:2] in ("02", "03", "05", "09")]
+"""Those that a checkpoint alone lets run to one saved picture."""
+SWEEP = REPOSITORY / "example_workflows/04 Sweep.json"
+KSAMPLER = REPOSITORY / "example_workflows/03 Plain KSampler.json"
+TIMELINE = REPOSITORY / "example_workflows/09 Mask timeline.json"
+RUNNING = tuple(int(part) for part in __version__.split(".")[:3])
+"""This ComfyUI's version."""
 PACK = Path(os.environ.get("SSD_PACK") or "~/comfy/ComfyUI-Selective-Sigma-Detailer").expanduser()
 """The first published pack, where somebody has cloned it."""
 PEERS = PACK / "example_workflows"
@@ -36,8 +45,11 @@ DEBUG = "SelectiveSigmaDetailerDebugNode"
 
 @contextmanager
 def serve(base: Path, **given: Any) -> Iterator[Server]:
-    """A server with the small checkpoints."""
+    """A server with the small checkpoints and a picture to load."""
     checkpoints.write(base / "models")
+    (base / "input").mkdir()
+    # As ComfyUI brings one.
+    Image.linear_gradient("L").resize((64, 64)).convert("RGBA").save(base / "input/example.png")
     with Server(base, **given) as running:
         yield running
 
@@ -57,3 +69,9 @@ def pixels(server: Server, outputs: dict[str, Any], name: str) -> list[np.ndarra
 def only(pictures: list[np.ndarray]) -> np.ndarray:
     assert len(pictures) == 1
     return pictures[0]
+
+
+def version(path: Path) -> tuple[int, ...]:
+    """The first ComfyUI that has all nodes of a workflow."""
+    core = [node["properties"] for node in json.loads(path.read_text())["nodes"] if node["properties"]]
+    return max(tuple(map(int, one["ver"].split("."))) for one in core if one["cnr_id"] == "comfy-core")

@@ -6,6 +6,7 @@ from typing import Any
 
 Json = dict[str, Any]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+CHOICE = "COMFY_DYNAMICCOMBO_V3"
 WITHOUT_CODE = {"Note", "MarkdownNote"}
 ENTRY, EXIT = -10, -20
 
@@ -73,17 +74,30 @@ def saved_widgets(node: Json, info: Json) -> Json:
     """The widget values by name, in the order in which the frontend makes the widgets; defaults for what is missing."""
     saved = list(node.get("widgets_values") or [])
     found: Json = {}
-    for part in ("required", "optional"):
-        for name, (kind, *rest) in info["input"].get(part, {}).items():
-            extra = rest[0] if rest else {}
-            if not (isinstance(kind, list) or kind in WIDGETS) or extra.get("forceInput"):
-                continue
-            if saved:
-                found[name] = saved.pop(0)
-                if saved and (extra.get("control_after_generate") or name in ("seed", "noise_seed")):
-                    saved.pop(0)
-            elif "default" in extra:
-                found[name] = extra["default"]
+    take(info["input"], "", saved, found)
     if saved:
         raise ValueError(f"{node['type']} has {len(saved)} widget values too many: {saved}")
     return found
+
+
+def take(inputs: Json, prefix: str, saved: list[Any], found: Json) -> None:
+    """Move the values of ``inputs`` from ``saved`` to ``found``; a choice may bring inputs of its own."""
+    for part in ("required", "optional"):
+        for name, (kind, *rest) in inputs.get(part, {}).items():
+            extra = rest[0] if rest else {}
+            if kind == CHOICE:
+                options = {option["key"]: option["inputs"] for option in extra["options"]}
+                hidden = extra.get("hidden") or not saved
+                found[prefix + name] = chosen = next(iter(options)) if hidden else saved.pop(0)
+                take(options[chosen], f"{prefix}{name}.", saved, found)
+            elif kind == "IMAGECOMPARE":  # Nothing to choose; this is what the frontend sends.
+                found[prefix + name] = {"__value__": ["", ""]}
+            elif (isinstance(kind, list) or kind in WIDGETS) and not extra.get("forceInput"):
+                if saved:
+                    found[prefix + name] = saved.pop(0)
+                    if saved and (extra.get("control_after_generate") or name in ("seed", "noise_seed")):
+                        saved.pop(0)
+                elif "default" in extra:
+                    found[prefix + name] = extra["default"]
+                elif options := kind if isinstance(kind, list) else extra.get("options"):
+                    found[prefix + name] = options[0]

@@ -123,8 +123,9 @@ def packed() -> set[str]:
     """The files that ``comfy node pack`` puts together: those that git knows, less those of .comfyignore."""
 
     def listed(*more: str) -> set[str]:
-        command = ["git", "ls-files", "--cached", *more]
-        return set(subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split())
+        command = ["git", "ls-files", "-z", "--cached", *more]
+        said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+        return set(said.split("\0")) - {""}
 
     return listed() - listed("--ignored", "--exclude-from=.comfyignore")
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import browser
 import pytest
-from server_examples import PEERS, PREVIEW, STEPS, WORKFLOWS, serve
+from server_examples import KSAMPLER, PEERS, PREVIEW, RUNNING, STEPS, TIMELINE, WORKFLOWS, serve, version
 from server_graph import to_prompt
-from server_process import REPOSITORY, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from server_process import Server
 
 FILES = [*WORKFLOWS, PEERS / "ssd_simple.json", PEERS / "ssd_debug.json"]
 
@@ -48,22 +49,24 @@ def tiny(workflow: dict[str, Any]) -> dict[str, Any]:
 def test_the_frontend_opens_a_workflow(page: browser.Browser, server: Server, path: Path):
     if not path.is_file():
         pytest.skip(f"LOUD: no {path}")
+    if path in WORKFLOWS and version(path) > RUNNING:
+        pytest.skip(f"{path.stem} has nodes of a newer ComfyUI")
     page.load(path)
     made = {name: node for name, node in page.prompt().items() if node.pop("_meta", True)}
     assert made == to_prompt(json.loads(path.read_text()), server.get("/object_info"), {})
 
 
-def test_the_node_shows_two_sliders_and_nothing_else(page: browser.Browser):
-    page.load(REPOSITORY / "example_workflows/selective_sigma_simple.json")
+def test_the_node_shows_two_numbers_and_nothing_else(page: browser.Browser):
+    page.load(KSAMPLER)
     widgets = page.run(
-        "return app.graph.findNodesByType('SelectiveSigmaDetailerNode')[0].widgets.map(w => [w.name, w.type])"
+        "return app.graph.findNodesByType('SelectiveSigmaDetailerModelNode')[0].widgets.map(w => [w.name, w.type])"
     )
-    assert widgets == [["strength", "slider"], ["coverage", "slider"]]
+    assert widgets == [["strength", "number"], ["coverage", "number"]]
 
 
 @pytest.mark.compat("ComfyUI's own frontend", "opens, runs and shows the workflows")
 def test_the_frontend_runs_the_timeline_and_shows_it(page: browser.Browser, tmp_path: Path):
-    page.load(tiny(json.loads((REPOSITORY / "example_workflows/selective_sigma_mask_timeline.json").read_text())))
+    page.load(tiny(json.loads(TIMELINE.read_text())))
     page.queue()
     page.fit()
     page.screenshot(tmp_path / "graph.png")

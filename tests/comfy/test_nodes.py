@@ -66,6 +66,7 @@ def test_the_entry_hands_on_the_extension():
 def test_the_registry_gets_what_comfyui_reads_and_nothing_else():
     tops = {path.partition("/")[0] for path in packed()}
     assert tops >= {"__init__.py", "LICENSE", "README.md", "web", "locales", "example_workflows", "selective_sigma"}
+    assert {f"selective_sigma/demo/{name}" for name in ("__init__.py", "network.py", "weights.safetensors")} <= packed()
     assert not tops & {"tests", "training", "benchmarks", "Makefile", ".github", ".ci"}
 
 
@@ -113,9 +114,11 @@ def test_the_debug_node_is_the_settings():
             assert isinstance(one, io.Int.Input if name == "every" else io.Float.Input)
             assert (one.min, one.max) == RANGES[name]
     assert set(words.SETTINGS) == set(SETTING_NAMES)
-    page = (REPOSITORY / "web/docs/SelectiveSigmaDetailerDebugNode.md").read_text()
-    for name, default in ((n, getattr(Settings(), n)) for n in SETTING_NAMES):
-        assert f"| `{name}` | {default} |" in page
+    pages = [REPOSITORY / f"web/docs/{DEBUG.node_id}.md", *(REPOSITORY / f"web/docs/{DEBUG.node_id}").glob("*.md")]
+    assert len(pages) == 5
+    for page in pages:
+        for name in SETTING_NAMES:
+            assert f"`{name}` | *{getattr(Settings(), name)}*" in page.read_text(), page
 
 
 def words_of(schema: Any) -> dict[str, Any]:
@@ -134,6 +137,10 @@ def test_the_english_words_are_the_nodes_own():
     if os.environ.get("UPDATE_LOCALE"):
         path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
     assert json.loads(path.read_text()) == said, "run again with UPDATE_LOCALE=1"
+
+
+def test_five_languages():
+    assert {path.parent.name for path in LOCALES.glob("*/nodeDefs.json")} == {"en", "de", "ja", "zh", "ko"}
 
 
 @pytest.mark.parametrize("path", sorted(LOCALES.glob("*/nodeDefs.json")), ids=lambda path: path.parent.name)

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
-from server_examples import DEBUG, PACK, PEERS, PREVIEW, WORKFLOWS, load, of_type, only, pixels, serve
-from server_process import NAME, REPOSITORY, Refused, Server
+from server_examples import (
+    DEBUG,
+    KSAMPLER,
+    ON_A_CHECKPOINT,
+    PACK,
+    PEERS,
+    PREVIEW,
+    RUNNING,
+    SWEEP,
+    TIMELINE,
+    WORKFLOWS,
+    load,
+    of_type,
+    only,
+    pixels,
+    serve,
+    version,
+)
+from server_process import NAME, Refused, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+DEMO = "SelectiveSigmaDemoModelNode"
+LANGUAGES = ("en", "de", "ja", "zh", "ko")
 NODES = {
     "SelectiveSigmaDetailerNode": ["strength", "coverage"],
     "SelectiveSigmaDetailerModelNode": ["strength", "coverage"],
@@ -22,6 +43,7 @@ NODES = {
         *("every", "mask_source", "lie"),
     ],
     "SelectiveSigmaDetailerMaskPreviewNode": ["show"],
+    DEMO: ["family"],
 }
 
 
@@ -46,7 +68,7 @@ def test_the_server_offers_the_node(nodes: dict[str, Any], kind: str):
     assert all(spec[1].get("tooltip") for spec in inputs.values())
     assert all(info["output_tooltips"])
     assert info["description"]
-    assert not info["experimental"]
+    assert info["experimental"] == (kind == DEMO)
     assert info["python_module"] == f"custom_nodes.{NAME}"
 
 
@@ -58,45 +80,80 @@ def test_nothing_else_is_offered_and_nothing_is_logged_as_wrong(server: Server, 
     assert "Error while calling comfy_entrypoint" not in log
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", NODES)
-def test_the_server_hands_out_help(server: Server, kind: str):
-    page = server.raw(f"/extensions/{NAME}/docs/{kind}.md").decode()
-    for name in NODES[kind]:
+def test_the_server_hands_out_help(server: Server, nodes: dict[str, Any], kind: str, language: str):
+    page = server.raw(f"/extensions/{NAME}/docs/{kind}{'' if language == 'en' else f'/{language}'}.md").decode()
+    given = nodes[kind]["input"]
+    for name in [*given.get("required", {}), *given.get("optional", {}), *nodes[kind]["output_name"]]:
         assert f"`{name}`" in page
+    for picture in re.findall(r"!\[[^]]+\]\((.+?)\)", page):  # Beside the English page.
+        assert server.raw(f"/extensions/{NAME}/docs/{picture}")[:2] == b"\xff\xd8"
+    # Three columns do not fit the panel.
+    assert all(line.count("|") == 3 for line in page.splitlines() if line.startswith("|"))
 
 
 def test_the_server_hands_out_translations_and_workflows(server: Server):
     words = server.get("/i18n")
-    assert {language for language, given in words.items() if set(NODES) <= set(given.get("nodeDefs", {}))} >= {"en"}
+    whole = {language for language, given in words.items() if set(NODES) <= set(given.get("nodeDefs", {}))}
+    assert whole >= set(LANGUAGES)
     assert sorted(server.get("/workflow_templates")[NAME]) == sorted(path.stem for path in WORKFLOWS)
     for path in WORKFLOWS:
-        assert server.raw(f"/api/workflow_templates/{NAME}/{path.stem}.jpg")[:2] == b"\xff\xd8"
+        assert server.raw(f"/api/workflow_templates/{NAME}/{quote(path.stem)}.jpg")[:2] == b"\xff\xd8"
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ON_A_CHECKPOINT, ids=lambda path: path.stem)
 def test_an_example_runs_and_adds_detail(server: Server, nodes: dict[str, Any], path: Path):
+    if version(path) > RUNNING:
+        pytest.skip(f"{path.stem} has nodes of a newer ComfyUI")
     prompt = load(path, nodes)
     (save,) = of_type(prompt, "SaveImage")
-    detailer = next(name for kind in NODES if kind != PREVIEW for name in of_type(prompt, kind))
+    detailer = next(name for kind in NODES if kind not in (PREVIEW, DEMO) for name in of_type(prompt, kind))
     picture = only(pixels(server, server.run(prompt), save))
-    assert picture.shape == (64, 128, 3)
+    assert picture.shape == ((96, 192, 3) if of_type(prompt, "LatentUpscaleBy") else (64, 128, 3))
     assert picture.std() > 0.02
     prompt[detailer]["inputs"]["strength"] = 0.0
     plain = only(pixels(server, server.run(prompt), save))
     assert 0 < np.abs(picture - plain).mean() < 0.2
 
 
-def test_the_examples_of_both_nodes_give_one_picture(server: Server, nodes: dict[str, Any]):
-    pictures = []
-    for name in ("simple", "ksampler"):
-        prompt = load(REPOSITORY / f"example_workflows/selective_sigma_{name}.json", nodes)
-        pictures.append(only(pixels(server, server.run(prompt), of_type(prompt, "SaveImage")[0])))
-    np.testing.assert_array_equal(*pictures)
+def test_the_sampler_node_and_the_model_node_give_one_picture(server: Server, nodes: dict[str, Any]):
+    prompt = load(KSAMPLER, nodes)
+    (save,), (sampler,) = of_type(prompt, "SaveImage"), of_type(prompt, "KSampler")
+    patched = only(pixels(server, server.run(prompt), save))
+    given, (ours,) = prompt[sampler]["inputs"], of_type(prompt, "SelectiveSigmaDetailerModelNode")
+    amounts = {key: prompt[ours]["inputs"][key] for key in ("strength", "coverage")}
+    model = prompt[ours]["inputs"]["model"]
+    prompt["100"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": given["sampler_name"]}}
+    prompt["101"] = {"class_type": "SelectiveSigmaDetailerNode", "inputs": {"sampler": ["100", 0], **amounts}}
+    levels = {key: given[key] for key in ("scheduler", "steps", "denoise")}
+    prompt["102"] = {"class_type": "BasicScheduler", "inputs": {"model": model, **levels}}
+    kept = {key: given[key] for key in ("positive", "negative", "latent_image", "cfg")}
+    kept |= {
+        "add_noise": True,
+        "noise_seed": given["seed"],
+        "model": model,
+        "sampler": ["101", 0],
+        "sigmas": ["102", 0],
+    }
+    prompt[sampler] = {"class_type": "SamplerCustom", "inputs": kept}
+    del prompt[ours]
+    np.testing.assert_array_equal(only(pixels(server, server.run(prompt), save)), patched)
+
+
+def test_the_sweep_is_a_grid_of_nine_different_pictures(server: Server, nodes: dict[str, Any]):
+    if version(SWEEP) > RUNNING:
+        pytest.skip("the sweep has nodes of a newer ComfyUI")
+    prompt = load(SWEEP, nodes, ImageGrid={"cell_width": 64, "cell_height": 64, "padding": 0})
+    grid = only(pixels(server, server.run(prompt), of_type(prompt, "SaveImage")[0]))
+    cells = [part for row in np.split(grid, 3) for part in np.split(row, 3, axis=1)]
+    assert cells[0].shape == (64, 64, 3)
+    assert all(np.abs(a - b).max() > 0 for a, b in pairwise(cells))
 
 
 @pytest.fixture
 def timeline(nodes: dict[str, Any]) -> dict[str, Any]:
-    return load(REPOSITORY / "example_workflows/selective_sigma_mask_timeline.json", nodes)
+    return load(TIMELINE, nodes)
 
 
 def test_the_previews_show_the_run_and_still_do_when_queued_again(server: Server, timeline: dict[str, Any]):
@@ -124,7 +181,7 @@ def test_the_previews_show_the_run_and_still_do_when_queued_again(server: Server
 def test_a_mask_belongs_to_the_latent_it_is_shown_with(tmp_path: Path, option: str):
     """Two seeds, and the first again out of the cache, with only the preview asked anew."""
     with serve(tmp_path, options=option.split()) as server:
-        prompt = load(REPOSITORY / "example_workflows/selective_sigma_mask_timeline.json", server.get("/object_info"))
+        prompt = load(TIMELINE, server.get("/object_info"))
         (sampler,) = of_type(prompt, "SamplerCustom")
         preview = next(name for name in of_type(prompt, PREVIEW) if "image" not in prompt[name]["inputs"])
         shown = {}
@@ -155,7 +212,7 @@ def test_beside_the_first_published_pack_both_folders_are_named(tmp_path: Path):
 
 def test_a_batch_has_a_mask_for_each_picture(server: Server, nodes: dict[str, Any]):
     small = {"EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 3}, PREVIEW: {"show": "last step"}}
-    prompt = load(REPOSITORY / "example_workflows/selective_sigma_mask_timeline.json", nodes, **small)
+    prompt = load(TIMELINE, nodes, **small)
     outputs = server.run(prompt)
     for name in of_type(prompt, PREVIEW):
         a, b, c = pixels(server, outputs, name)
@@ -230,6 +287,6 @@ def test_the_published_debug_node_needs_none_of_our_inputs(nodes: dict[str, Any]
     theirs = ["strength", "coverage", "start", "end", "ema", "mask_clip_percentile", "mask_override"]
     # All that is asked for is given; the sampler, which the published node asks for, may be a model here.
     assert list(nodes[DEBUG]["input"]["required"]) == theirs
-    assert list(nodes[DEBUG]["input"]["optional"])[0] == "sampler"
+    assert next(iter(nodes[DEBUG]["input"]["optional"])) == "sampler"
     assert list(nodes[DEBUG]["output_name"])[:2] == ["sampler", "mask_ref"]
     assert list(nodes[PREVIEW]["input"]["required"]) == ["latent"]

@@ -1,0 +1,125 @@
+"""The templates beside what the running ComfyUI says of its nodes: no missing node, link, value or download."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from comfyui_version import __version__
+from server_examples import RUNNING, WORKFLOWS, serve, version
+from server_graph import WIDGETS, WITHOUT_CODE
+from server_process import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOADED = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
+"""Widgets that name a file, and the folder that it is loaded from."""
+ANYTHING = {"COMFY_MATCHTYPE_V3", "*"}
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def info(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Json]:
+    with serve(tmp_path_factory.mktemp("comfyui")) as server:
+        yield server.get("/object_info")
+
+
+def nodes_of(path: Path) -> list[Json]:
+    if version(path) > RUNNING:
+        pytest.skip(f"{path.stem} needs ComfyUI {'.'.join(map(str, version(path)))}; this is {__version__}")
+    return [node for node in json.loads(path.read_text())["nodes"] if node["type"] not in WITHOUT_CODE]
+
+
+def inputs_of(node: Json, info: Json) -> dict[str, tuple[Any, Json, bool]]:
+    """By name: type, options and whether it must be given; those of a growing list as the node has them."""
+    found = {}
+    for part in ("required", "optional"):
+        for name, (kind, *rest) in info[node["type"]]["input"].get(part, {}).items():
+            extra = rest[0] if rest else {}
+            if kind == "COMFY_AUTOGROW_V3":
+                grown = [given["name"] for given in node["inputs"] if given["name"].startswith(f"{name}.")]
+                found |= {one: ("*", {}, True) for one in grown}
+            elif not (extra.get("socketless") or extra.get("hidden")):
+                found[name] = kind, extra, part == "required"
+    return found
+
+
+def is_widget(kind: Any) -> bool:
+    return isinstance(kind, list) or kind in WIDGETS or kind == "COMFY_DYNAMICCOMBO_V3"
+
+
+templates = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def test_the_simple_one_comes_first_and_each_has_a_picture():
+    numbers = [path.stem.split(" ", 1)[0] for path in WORKFLOWS]
+    assert numbers == [f"{i + 1:02}" for i in range(len(WORKFLOWS))]
+    assert WORKFLOWS[0].stem == "01 Try it without a checkpoint"
+    for path in WORKFLOWS:
+        assert path.with_suffix(".jpg").read_bytes()[:2] == b"\xff\xd8"
+
+
+@templates
+def test_every_node_is_the_cores_or_ours(info: Json, path: Path):
+    for node in nodes_of(path):
+        module = info[node["type"]]["python_module"]
+        assert module == f"custom_nodes.{NAME}" or module.split(".")[0] in ("nodes", "comfy_extras"), node["type"]
+        assert not info[node["type"]].get("deprecated"), node["type"]
+
+
+@templates
+def test_links_and_sockets_agree(info: Json, path: Path):
+    graph, nodes = json.loads(path.read_text()), {node["id"]: node for node in nodes_of(path)}
+    assert graph["links"]
+    for link, source, slot, target, place, kind in graph["links"]:
+        given, taken = nodes[source]["outputs"][slot], nodes[target]["inputs"][place]
+        assert link in given["links"]
+        assert taken["link"] == link
+        offered = info[nodes[source]["type"]]["output"][slot]
+        wanted = inputs_of(nodes[target], info)[taken["name"]][0]
+        assert given["type"] == kind
+        assert offered == kind or offered in ANYTHING
+        assert wanted == kind or wanted in ANYTHING, f"{taken['name']} of {nodes[target]['type']}"
+
+
+@templates
+def test_what_a_node_needs_is_linked_or_given(info: Json, path: Path):
+    for node in nodes_of(path):
+        wanted, values = inputs_of(node, info), list(node["widgets_values"])
+        linked = {given["name"]: given["link"] for given in node["inputs"]}
+        assert set(wanted) <= set(linked), node["type"]
+        assert not any(linked[name] for name in set(linked) - set(wanted)), node["type"]
+        for name, (kind, extra, required) in wanted.items():
+            if not is_widget(kind):
+                assert linked[name] or not required, f"{name} of {node['type']} is not linked"
+                continue
+            if not values and not linked[name]:
+                assert extra.get("default") is not None or not required, f"{name} of {node['type']} is not given"
+                continue
+            value = values.pop(0)
+            if extra.get("control_after_generate"):
+                assert values.pop(0) == "fixed"  # Each run of a template gives its picture again.
+            options = kind if isinstance(kind, list) else extra.get("options")
+            if kind == "COMFY_DYNAMICCOMBO_V3":
+                options = [option["key"] for option in options]
+                del values[:1]  # The choice that it brings.
+            if options and name not in LOADED and not extra.get("image_upload"):
+                assert value in options, f"{name} of {node['type']} is {value!r}"
+            if kind in ("INT", "FLOAT"):
+                assert extra.get("min", value) <= value <= extra.get("max", value), f"{name} of {node['type']}"
+        assert not values, f"{node['type']} has {values} too many"
+
+
+@templates
+def test_a_missing_file_is_offered_for_download(path: Path):
+    for node in nodes_of(path):
+        given = [one["name"] for one in node["inputs"] if one["name"] in LOADED]
+        for name in given:
+            (offered,) = node["properties"]["models"]
+            assert offered["name"] == node["widgets_values"][0]
+            assert offered["directory"] == LOADED[name]
+            assert offered["url"].startswith("https://huggingface.co/")
+            assert offered["url"].endswith(f"/{offered['name']}")
