@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 
+from ..settings import Settings
 from . import page
 from .compare import Scene, crop, image
 from .figure import grid, to_image
 from .network import load
 from .photos import NAMES, shape_of
 
-PHOTOS = ("chelsea", "astronaut")
-STRENGTH = 0.15
-STRENGTHS = (-0.15, 0.0, 0.075, 0.15, 0.3)
+PHOTOS = ("chelsea", "coffee")
+STRENGTH = Settings.strength
+STRENGTHS = (-0.1, 0.0, 0.05, 0.1, 0.2)
 COVERAGES = (1.0, 0.75, 0.5, 0.25, 0.0)
 STRETCH = 2.0
 """Contrast of the smooth crop: what a screen hides and a print shows."""
