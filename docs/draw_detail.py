@@ -1,6 +1,6 @@
-"""The picture at the top of the README, ``docs/detail.png``: run from the repository's root.
+"""The picture at the top of the README, ``docs/detail.png``, from what ``make demo`` has drawn.
 
-python docs/draw_detail.py
+make demo && python docs/draw_detail.py out
 """
 
 from __future__ import annotations
@@ -10,15 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from selective_sigma.demo.compare import Scene
-from selective_sigma.demo.network import load
-from selective_sigma.demo.show import PHOTOS, STRENGTH, compared
+PHOTOS = ("chelsea", "coffee")
 
 
-def main() -> None:
-    network = load()
-    sheets = [compared(Scene(network, name, 256, 1.0), name, STRENGTH)[0] for name in PHOTOS]
+def main(out: Path) -> None:
+    sheets = [Image.open(out / f"{name}.png") for name in PHOTOS]
     whole = Image.new("RGB", (sheets[0].width, sum(s.height for s in sheets)))
     top = 0
     for sheet in sheets:
@@ -28,4 +24,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out"))
