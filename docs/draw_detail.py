@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-PHOTOS = ("chelsea", "coffee")
+PHOTOS = ("chelsea", "astronaut")
 
 
 def main(out: Path) -> None:

@@ -16,7 +16,7 @@ from .figure import grid, to_image
 from .network import load
 from .photos import NAMES, shape_of
 
-PHOTOS = ("chelsea", "coffee")
+PHOTOS = ("chelsea", "astronaut")
 STRENGTH = 0.15
 """More than the default, so that the difference shows at reading size."""
 STRENGTHS = (-0.15, 0.0, 0.075, 0.15, 0.3)
