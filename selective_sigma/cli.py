@@ -39,7 +39,7 @@ def demo(
     steps: Annotated[int, typer.Option(help="sampler steps", min=2)] = 20,
     seed: int = 0,
     photo: Annotated[Path | None, typer.Option(help="a picture of yours in place of ours")] = None,
-    strength: Annotated[float, typer.Option(help="of Selective Sigma; the others are matched to it")] = 0.15,
+    strength: Annotated[float, typer.Option(help="of Selective Sigma; the lie everywhere is matched to it")] = 0.15,
     open_page: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:

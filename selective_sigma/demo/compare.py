@@ -76,10 +76,13 @@ class Scene:
         )
 
     def places(self) -> dict[str, tuple[int, int]]:
-        """Top left corners of the crops that hold most of the busy and of the smooth region."""
-        named = str(self.source) in photos.DRAWN and photos.DRAWN[str(self.source)]["detail"]
-        regions = truth.drawn(str(self.source), self.size, self.zoom) if named else self.regions
-        return {name: best_window(r) for name, r in zip(("busy", "smooth"), regions, strict=True)}
+        """Top left corners of the crops: most of what the photograph has most detail in, and most of what is smooth.
+
+        Smooth is what was drawn by hand, where there is such.
+        """
+        named = photos.DRAWN.get(str(self.source), {}).get("smooth")
+        smooth = truth.drawn(str(self.source), self.size, self.zoom).outside if named else self.regions.outside
+        return {"busy": best_window(self.regions.inside), "smooth": best_window(smooth)}
 
 
 def best_window(region: Tensor, side: int = CLOSE) -> tuple[int, int]:

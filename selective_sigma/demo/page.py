@@ -27,7 +27,7 @@ body { background: #101012; color: #ebebeb; font: 16px/1.5 system-ui, sans-serif
   padding: 0 1rem; }
 h1 { font-weight: 600; } h2 { font-weight: 500; margin-top: 2.5rem; }
 .pair { display: flex; gap: 1rem; flex-wrap: wrap; align-items: flex-start; }
-.wipe { position: relative; width: min(768px, 100%); --at: 50%; }
+.wipe { position: relative; width: min(768px, 92vw); --at: 50%; }
 .wipe img { width: 100%; display: block; image-rendering: pixelated; }
 .wipe .right { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at)); }
 .wipe .bar { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; background: #fff;

@@ -18,6 +18,7 @@ from .photos import NAMES, shape_of
 
 PHOTOS = ("chelsea", "astronaut")
 STRENGTH = 0.15
+"""More than the default, so that the difference shows at reading size."""
 STRENGTHS = (-0.15, 0.0, 0.075, 0.15, 0.3)
 COVERAGES = (1.0, 0.75, 0.5, 0.25, 0.0)
 STRETCH = 2.0

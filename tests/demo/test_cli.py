@@ -26,7 +26,7 @@ def test_sweep_writes_cells_figure_and_json(tmp_path: Path):
     done = call("sweep", *QUICK, "--out", str(tmp_path), "--json")
     assert done.exit_code == 0, done.output
     cells = json.loads(done.stdout)["cells"]
-    # At five steps two are active: two passes there, or one everywhere; the plain sampler makes five calls.
+    # Five long steps, each on its own: four are active, with two calls or one; the plain sampler makes five.
     assert [(c["strength"], c["coverage"], c["calls"]) for c in cells] == [
         (0, 0.5, 5),
         (0, 1, 5),
