@@ -183,7 +183,7 @@ def flow(g: Graph) -> None:
     )
 
 
-@template("08 Video")
+@template("08 Video", LISTS)  # SaveVideo has its present form since then
 def video(g: Graph) -> None:
     name = {"unet_name": "wan2.1_t2v_1.3B_fp16.safetensors"}
     url = WAN + "diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors"

@@ -33,9 +33,9 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
-    Mutant("schedule", "if step.low * SLACK < sigma <= step.high * SLACK", "if step.low / SLACK <= sigma < step.high / SLACK", "schedule"),
+    Mutant("schedule", "step.low * SLACK < sigma <= step.high", "step.low / SLACK <= sigma < step.high", "schedule"),
     Mutant("schedule", "self.steps[0].high * CHURN * SLACK", "self.steps[0].high", "schedule"),
-    Mutant("schedule", "if 0 < self.steps[-1].low / SLACK <= sigma", "if 0 < self.steps[-1].low / SLACK < 0 * sigma", "schedule"),
+    Mutant("schedule", "0 < self.steps[-1].low / SLACK <= sigma", "0 < self.steps[-1].low / SLACK < 0", "schedule"),
     Mutant("schedule", "-math.expm1(-dose)", "dose", "schedule"),
     Mutant("schedule", "doses[first] += efold", "doses[first] = efold", "schedule"),
     Mutant("schedule", "low <= a * SLACK and", "low < a and", "schedule"),

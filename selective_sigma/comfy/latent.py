@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from comfy.model_sampling import CONST
+from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-
 from comfy.patcher_extension import WrappersMP
 
 from .state import States

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Any
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
 import folder_paths
@@ -18,10 +18,14 @@ from comfy_extras.nodes_custom_sampler import KSamplerSelect
 from comfy_extras.nodes_hypertile import HyperTile
 
 from selective_sigma.comfy import nodes, preview, preview_node, widgets, words
-from selective_sigma.comfy.capture import Capture
 from selective_sigma.comfy.sampler import wrap
 from selective_sigma.report import Report
 from selective_sigma.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from selective_sigma.comfy.capture import Capture
 
 CLASSES = {kind.__name__: kind for kind in asyncio.run(nodes.SelectiveSigmaExtension().get_node_list())}
 SCHEMAS = {name: kind.GET_SCHEMA() for name, kind in CLASSES.items()}
@@ -99,9 +103,9 @@ def test_the_model_node_hands_out_its_masks():
 
 def test_a_sampler_without_a_function_is_captured_at_the_guider():
     class Own(comfy.samplers.Sampler):
-        def sample(self, model, sigmas, extra_args, callback, noise, *rest: Any, **more: Any) -> torch.Tensor:
+        def sample(self, model, sigmas, extra_args, callback, noise, *_: Any, **__: Any) -> torch.Tensor:
             x = noise * sigmas[0]
-            for i, (high, low) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+            for i, (high, low) in enumerate(itertools.pairwise(sigmas)):
                 denoised = model(x, high.expand(len(x)), **extra_args)
                 x = denoised + (x - denoised) * low / high
                 callback(i, denoised, x, len(sigmas) - 1)
