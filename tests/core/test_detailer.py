@@ -212,13 +212,17 @@ def test_one_level_per_call_however_it_is_shaped():
 
 def test_calls_outside_the_run_are_plain_and_say_so():
     model, x, levels = Denoiser(IMAGE), start(IMAGE), karras(10)
-    for sigmas, asked in ((levels.flip(0), levels), (levels, torch.tensor([0.0, 99.0])), ([], torch.tensor([1.0]))):
+    for sigmas, asked, reason in (
+        (levels.flip(0), levels, "ascending"),
+        (levels, torch.tensor([0.0, 99.0]), "outside"),
+        ([], torch.tensor([1.0]), "outside"),
+    ):
         detailer = Detailer(Settings(**ALL), sigmas)
         for sigma in asked:
             out = detailer.step(model, x, sigma)
             assert (out.kind, out.index) == ("plain", -1)
             assert model.seen[-1].index == -1
-        assert detailer.report.skipped == {"outside": len(asked)}
+        assert detailer.report.skipped == {reason: len(asked)}
 
 
 def test_the_effect_grows_with_strength_and_turns_with_its_sign():
