@@ -31,8 +31,10 @@ def odds(coverage: float) -> float:
     """k: what the response is weighed with; 0 at coverage 1, 1 at one half, infinite at 0.
 
     Squared, so that the mean of the mask moves evenly along the lower half of the slider and without a
-    jump at the end: on six photographs .01 .06 .12 .17 .22 .29 .39 .54 .73 at coverage 0.1 to 0.9.
+    jump at the end: on six photographs .01 .06 .12 .17 .22 .29 .39 .54 .73 at coverage 0.1 to 0.9 (the
+    embedded network in the middle of its training, one set of lies).
     """
+    # Smaller coverages would overflow; they are none.
     return ((1.0 - coverage) / coverage) ** 2 if coverage > 1e-100 else math.inf
 
 
