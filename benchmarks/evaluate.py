@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import cache
 from itertools import product
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -122,16 +124,13 @@ def leak() -> Iterator[Row]:
 
 
 def mask() -> Iterator[Row]:
-    """What the mask is made from; power and floor of the response mask; at equal gain."""
-    default = response_mask.POWER, response_mask.FLOOR
+    """What the mask is made from; power, trust and floor of the response mask; at equal gain."""
     for name in chosen("photographs", *MIXTURES):
         place, strength = Place("mask", name), FIRST
-        for power, floor in ((4.0, 0.03), (3.0, 0.03), (4.0, 0.0), (4.0, 0.1)):
-            response_mask.POWER, response_mask.FLOOR = power, floor
-            try:
-                row = place.matched(f"power {power:g}, floor {floor:g}", DEFAULT, strength)
-            finally:
-                response_mask.POWER, response_mask.FLOOR = default
+        for changed in ({}, {"POWER": 3.0}, {"TRUST": 0.25}, {"TRUST": 1.0}, {"FLOOR": 0.0}, {"FLOOR": 0.03}):
+            label = ", ".join(f"{k.lower()} {v:g}" for k, v in changed.items()) or "power 4, trust 0.5, floor 0.1"
+            with mock.patch.multiple(response_mask, **changed) if changed else nullcontext():
+                row = place.matched(label, DEFAULT, strength)
             strength = row.strength
             yield row
         yield place.matched("change", CHANGE, FIRST)

@@ -11,7 +11,7 @@ from torch import Tensor
 from .lie import e_folds, factors, rescale
 from .mask import check_map, resample, response
 from .prediction import Call, Evaluate, Latent, Output, Prediction, each, finite, streams
-from .published import PublishedMask
+from .published import PublishedMask, PublishedSchedule
 from .report import Report
 from .schedule import Schedule, Step
 from .settings import Family, Settings, check_sigmas
@@ -51,7 +51,6 @@ class Detailer:
         limit: Tensor | None = None,
         within: Tensor | None = None,
         stream_sigma: Sequence[Callable[[float], float]] | None = None,
-        weights: Sequence[float] | None = None,
         record: bool = False,
     ):
         """Args:
@@ -67,7 +66,6 @@ class Detailer:
                 they concern the first.
             stream_sigma: for latents in several streams, each stream's noise level as a function of
                 the first one's; None where all share it.
-            weights: one factor of the strength per step in place of the schedule, for comparisons.
             record: keep the mask of every step in ``masks``.
 
         Raises:
@@ -85,15 +83,18 @@ class Detailer:
         self.report = Report()
         self.mask: Latent | None = None
         self.masks: list[MaskRecord] = []
-        self._schedule = Schedule(levels, settings, family, window, weights)
         self._limit, self._within = limit, within
         self._stream_sigma = stream_sigma
-        self._published: list[PublishedMask] = []
-        self._one_pass = settings.coverage >= 1 and settings.mask_override == "off" and limit is None
-        # A mask that coverage or override decide has no first step without one.
-        decided = settings.coverage >= 1 or settings.mask_override != "off"
-        self._remembers = settings.mask_source != "response" and not decided
         self._record = record
+        self._constant = CONSTANT.get(settings.mask_override, 1.0 if settings.coverage >= 1 else None)
+        self._one_pass = settings.coverage >= 1 and settings.mask_override == "off" and limit is None
+        self._published: list[PublishedMask] | None = None
+        if settings.mask_source == "response":
+            self._schedule = Schedule(levels, settings, family, window)
+        else:
+            self._schedule = PublishedSchedule(levels, settings, family)
+            # A mask that coverage or override decide has no first step without one.
+            self._published = [] if self._constant is None else None
 
     def step(self, evaluate: Evaluate, x: Latent, sigma: Tensor, mask: Latent | None = None) -> Output:
         """One prediction, with detail where the mask says so.
@@ -122,12 +123,12 @@ class Detailer:
             self._show(mask, level, now)
             return Output(lied.denoised, lied.others, "lied", now.index, mask)
         plain = self._call(evaluate, Call(x, sigma, "plain", now.index, sigma))
-        masks = self._remembered(plain.denoised, x) if mask is None and self._remembers else None
-        if masks is not None and None in masks:
+        remembered = self._remembered(plain.denoised, x) if mask is None else []
+        if remembered is None:
             self.report.skip("first")
             return Output(plain.denoised, plain.others, "plain", now.index)
         lied = self._call(evaluate, call)
-        made = self._mask(plain, lied, now, masks) if mask is None else mask
+        made = self._mask(plain, lied, now, remembered) if mask is None else mask
         usable = finite(plain) & finite(lied)
         self.report.count_finite(usable)
         made = each(partial(_only, usable=usable), made)
@@ -160,34 +161,32 @@ class Detailer:
         shown = [s if scale == 1.0 else s * scale for s, scale in zip(streams(x), scales, strict=True)]
         return Call(shown[0] if isinstance(x, Tensor) else shown, sigma * of_sigma, "lied", now.index, sigma)
 
-    def _mask(self, plain: Prediction, lied: Prediction, now: Step, remembered: list[Tensor | None] | None) -> Latent:
+    def _mask(self, plain: Prediction, lied: Prediction, now: Step, remembered: list[Tensor]) -> Latent:
         """One mask per stream, (batch, 1, *space), float32."""
-        s, both = self.settings, list(zip(streams(plain.denoised), streams(lied.denoised), strict=True))
-        size = e_folds(now.strength)
         masks: list[Tensor] = []
-        for i, (true, said) in enumerate(both):
-            first = i == 0
-            if s.mask_override != "off":
-                masks.append(_ones(true) * CONSTANT[s.mask_override])
-                continue
-            if remembered is not None:
+        for i, (true, said) in enumerate(zip(streams(plain.denoised), streams(lied.denoised), strict=True)):
+            limit, within = (self._limit, self._within) if i == 0 else (None, None)
+            if remembered:
                 made = remembered[i]
-                assert made is not None
-            elif s.coverage >= 1:
-                made = _ones(true)
+            elif self._constant is not None:
+                made = _ones(true) * self._constant
             else:
-                made = response(true.detach(), said.detach(), s.coverage, size, self._within if first else None)
-            if first and self._limit is not None:
-                made = made * resample(self._limit.to(made), made.shape[2:])
+                made = response(true.detach(), said.detach(), self.settings.coverage, e_folds(now.strength), within)
+            if limit is not None and self.settings.mask_override == "off":
+                made = made * resample(limit.to(made), made.shape[2:])
             masks.append(made)
         return masks[0] if isinstance(plain.denoised, Tensor) else masks
 
-    def _remembered(self, denoised: Latent, x: Latent) -> list[Tensor | None]:
+    def _remembered(self, denoised: Latent, x: Latent) -> list[Tensor] | None:
+        """The published masks, or none where they are not asked for; None at a step too early for them."""
+        if self._published is None:
+            return []
         if not self._published:
-            self._published = [
-                PublishedMask(self.settings, self._within if i == 0 else None) for i in range(len(streams(x)))
-            ]
-        return [m.make(*pair) for m, *pair in zip(self._published, streams(denoised), streams(x), strict=True)]
+            inside = [self._within, *[None] * (len(streams(x)) - 1)]
+            self._published = [PublishedMask(self.settings, within) for within in inside]
+        made = [m.make(*pair) for m, *pair in zip(self._published, streams(denoised), streams(x), strict=True)]
+        known = [mask for mask in made if mask is not None]
+        return known if len(known) == len(made) else None
 
     def _show(self, mask: Latent, level: float, now: Step) -> None:
         self.mask = mask

@@ -14,15 +14,18 @@ if TYPE_CHECKING:
 
 POWER = 4.0
 """How sharply the mask turns from dark to bright."""
+TRUST = 0.5
+"""How far a place that holds much detail gets the benefit of the doubt: the power of E / E0 in the response."""
 ROUNDS = 3
 """Times that a map of energy is blurred."""
-FLOOR = 0.03
+FLOOR = 0.1
 """Least ratio of detail held to detail added, of a whole picture, that speaks of any detail in it.
 
 Linear theory has 1/4 where a picture holds nothing finer than its noise; a network that would draw
 texture into a smooth picture lies far below.
 """
 TINY = 1e-12
+"""Energy of fine detail that counts as none."""
 
 _MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -30,12 +33,11 @@ _MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
 def odds(coverage: float) -> float:
     """k: what the response is weighed with; 0 at coverage 1, 1 at one half, infinite at 0.
 
-    Squared, so that the mean of the mask moves evenly along the lower half of the slider and without a
-    jump at the end: on six photographs .01 .06 .12 .17 .22 .29 .39 .54 .73 at coverage 0.1 to 0.9 (the
-    embedded network in the middle of its training, one set of lies).
+    The power spreads the mask's mean over the whole slider, at either end without a jump: 1 leaves .45 of
+    the photographs' to the last tenth, 2 gives them next to none below 0.3 (evidence.md, coverage).
     """
     # Smaller coverages would overflow; they are none.
-    return ((1.0 - coverage) / coverage) ** 2 if coverage > 1e-100 else math.inf
+    return ((1.0 - coverage) / coverage) ** 1.5 if coverage > 1e-100 else math.inf
 
 
 def response(plain: Tensor, lied: Tensor, coverage: float, e_folds: float, within: Tensor | None = None) -> Tensor:
@@ -43,7 +45,7 @@ def response(plain: Tensor, lied: Tensor, coverage: float, e_folds: float, withi
 
     With E the fine detail in the plain prediction, G that in the lie's effect, E0 and G0 their means
     over the sample (over the whole clip for video): R = E / G says how little the lie adds,
-    q = (E / E0) (R / R0) and m = 1 / (1 + (k / q)^4), k the odds of coverage (method.md section 2).
+    q = (E / E0)^TRUST (R / R0) and m = 1 / (1 + (k / q)^POWER), k the odds of coverage (method.md section 2).
     R0 is at least ``FLOOR``, so that a picture without any detail stays dark.
 
     Args:
@@ -56,12 +58,12 @@ def response(plain: Tensor, lied: Tensor, coverage: float, e_folds: float, withi
         (batch, 1, *space), float32; NaN in a sample whose predictions are not finite.
     """
     plain = plain.float()
-    held, added = detail(plain), detail(lied.float() - plain)
+    held, added = detail(plain).clamp_(min=TINY), detail(lied.float() - plain).clamp_(min=TINY)
     held0, added0 = (mean(energy, within).clamp_(min=TINY) for energy in (held, added))
-    # k / q = k G / E^2 * E0^2 / G0 * max(1, FLOOR / R0), with the means gathered into one factor a sample.
+    # k / q = k G / E^(1 + TRUST) * E0^(1 + TRUST) / G0 * max(1, FLOOR / R0): one factor a sample for the means.
     floor = (FLOOR / e_folds**2) * added0 / held0
-    scale = odds(coverage) * held0.square() / added0 * floor.clamp_(min=1.0)
-    ratio = added.mul_(scale).div_(held.clamp_(min=TINY).square_())
+    scale = odds(coverage) * held0.pow(1.0 + TRUST) / added0 * floor.clamp_(min=1.0)
+    ratio = added.mul_(scale).div_(held.pow_(1.0 + TRUST))
     return ratio.pow_(POWER).add_(1.0).reciprocal_()
 
 

@@ -1,21 +1,60 @@
-"""The masks of the published pack, which remember earlier steps; kept for comparison."""
+"""The published pack's schedule and its masks, which remember earlier steps; kept for comparison."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from .mask import resample
+from .schedule import SLACK, Schedule, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-    from .settings import Settings
+    from .settings import Family, Settings
 
 EMPTY = 0.02
 """A mask whose mean does not reach this counts as empty."""
+TAPER = 0.15
+"""Share of the run over which the strength fades to zero before ``end``."""
+
+
+class PublishedSchedule(Schedule):
+    """By place in the run, whatever the noise levels; between two levels the strength in between."""
+
+    def __init__(self, sigmas: Sequence[float], settings: Settings, family: Family = "ve"):
+        super().__init__(sigmas, settings, family)
+        # Where a step stands for others, its calls must all be in or all be out.
+        self._between = settings.every == 1
+
+    def _shares(self, levels: Sequence[float], settings: Settings, window: tuple[float, float] | None) -> list[float]:
+        del window
+        return places(len(levels) - 1, settings.start, settings.end)
+
+    def at(self, sigma: float) -> Step:
+        """As ``Schedule.at``, with the strength linear between two levels."""
+        step = super().at(sigma)
+        if not self._between or step.index < 0 or step is self.steps[-1] or sigma >= step.high / SLACK:
+            return step
+        following = self.steps[step.index + 1 - self.steps[0].index]
+        share = (step.high - sigma) / (step.high - step.low)
+        return replace(step, strength=step.strength + share * (following.strength - step.strength))
+
+
+def places(steps: int, start: float, end: float) -> list[float]:
+    """Share of the strength, one per step: flat, then a taper; the first and the last step always clean."""
+    last = steps - 1
+    first, stop = max(1, round(start * last)), min(last - 1, round(end * last))
+    fade = min(max(first + 1, round((end - TAPER) * last)), stop)
+    told = [0.0] * steps
+    for i in range(first, stop + 1):
+        told[i] = (stop - i) / (stop - fade) if i >= fade and stop > fade else float(i < fade or i == first)
+    return told
 
 
 class PublishedMask:

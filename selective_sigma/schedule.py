@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,6 @@ LONG = 0.6
 
 Where solvers of higher order extrapolate over steps as long, a dose in the wrong step is not made up.
 """
-TAPER = 0.15
-"""Published method: share of the run over which the strength fades to zero before ``end``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,56 +56,43 @@ class Schedule:
         settings: Settings,
         family: Family = "ve",
         window: tuple[float, float] | None = None,
-        weights: Sequence[float] | None = None,
     ):
         """Args:
         sigmas: the run's noise levels, descending, one more than there are steps.
         window: noise levels (high, low) between which the lie is told; None for the shares
             ``start`` and ``end`` of ``sigmas`` itself.
-        weights: one factor of the strength per step, in place of the window.
         """
         # A resampling chain pads its schedule with a zero; it descends all the same.
         first = next((i for i, sigma in enumerate(sigmas) if sigma > 0), len(sigmas))
         levels = sigmas[first:]
         self.steps: list[Step] = []
-        self._linear = False
-        self._outside = OUTSIDE
-        if weights is not None and len(weights) != max(len(sigmas) - 1, 0):
-            raise ValueError(f"weights has {len(weights)} values for {len(sigmas)} sigmas: give one per step")
         # An ascending run adds noise (unsampling); there is no detail to add on the way up.
-        if len(levels) < 2 or levels[0] < levels[-1]:
-            self._outside = ASCENDING if len(levels) > 1 else OUTSIDE
+        ascends = len(levels) > 1 and levels[0] < levels[-1]
+        self._outside = ASCENDING if ascends else OUTSIDE
+        if len(levels) < 2 or ascends:
             return
-        if weights is None and settings.mask_source != "response":
-            weights = [0.0] * first + published(len(levels) - 1, settings.start, settings.end)
-        if weights is None:
-            high, low = window or shares(levels, settings.start, settings.end)
-            weights = [0.0] * first + [float(low <= a * SLACK and a <= high * SLACK) for a in levels[:-1]]
-            if levels[-1] == 0:
-                weights[-1] *= LAST
-        for weight in weights:
-            if not math.isfinite(weight):
-                raise ValueError(f"weights holds {weight!r}: give finite numbers")
-        efolds = [e_folds(settings.strength * weight) for weight in weights[first:]]
+        efolds = [e_folds(settings.strength * share) for share in self._shares(levels, settings, window)]
         doses = _due(efolds, _lengths(levels, family), settings.every)
         for i, ((a, b), efold, dose) in enumerate(zip(pairwise(levels), efolds, doses, strict=True)):
             reason = "" if dose else "every" if efold else "window"
             self.steps.append(Step(first + i, a, b, -math.expm1(-dose), reason))
-        # As published. Where a step stands for others, its calls must all be in or all be out.
-        self._linear = settings.mask_source != "response" and settings.every == 1
+
+    def _shares(self, levels: Sequence[float], settings: Settings, window: tuple[float, float] | None) -> list[float]:
+        """Share of the strength that each step is told."""
+        high, low = window or shares(levels, settings.start, settings.end)
+        told = [float(low <= level * SLACK and level <= high * SLACK) for level in levels[:-1]]
+        if levels[-1] == 0:
+            told[-1] *= LAST
+        return told
 
     def at(self, sigma: float) -> Step:
         """The step that a call at ``sigma`` belongs to; ``OUTSIDE`` (or ``ASCENDING``) for what is in none.
 
         By value and never by call count: samplers call several times a step, or in between.
         """
-        for i, step in enumerate(self.steps):
+        for step in self.steps:
             if step.low * SLACK < sigma <= step.high * SLACK:
-                if not self._linear or sigma >= step.high / SLACK or i + 1 == len(self.steps):
-                    return step
-                share = (step.high - sigma) / (step.high - step.low)
-                strength = step.strength + share * (self.steps[i + 1].strength - step.strength)
-                return replace(step, strength=strength)
+                return step
         if self.steps:
             # Added noise lifts a step's call above its level; a last look lies on a part run's lowest level.
             if self.steps[0].high < sigma <= self.steps[0].high * CHURN * SLACK:
@@ -150,23 +135,3 @@ def _due(efolds: Sequence[float], lengths: Sequence[float], every: int) -> list[
             first = i
         doses[first] += efold
     return doses
-
-
-def published(steps: int, start: float, end: float) -> list[float]:
-    """The published method's weights in [0, 1], one per step: by place in the run, flat, then a taper.
-
-    The first and the last step are always clean.
-    """
-    weights = [0.0] * steps
-    last = steps - 1
-    first = max(1, round(start * last))
-    stop = min(last - 1, round(end * last))
-    if stop < first:
-        return weights
-    fade = min(max(first + 1, round((end - TAPER) * last)), stop)
-    for i in range(first, max(fade, first + 1)):
-        weights[i] = 1.0
-    for i in range(fade, stop + 1):
-        if stop > fade:
-            weights[i] = 1.0 - (i - fade) / (stop - fade)
-    return weights

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from benchmarks.models import dct_basis, mixture4, mixture8
+from benchmarks.models import dct_basis, high_pass, mixture4, mixture8, windows
+from selective_sigma.demo import truth
 
 
 @pytest.mark.parametrize("size", [4, 8])
@@ -51,3 +52,11 @@ def test_shading_is_no_fine_detail_on_a_mixture(make):
     assert float(model.fine(shade).abs().max()) < 1e-5
     checker = 1.0 - 2.0 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2)
     assert float(model.fine(checker.expand(model.shape)).square().mean()) > 0.3
+
+
+def test_every_photograph_has_a_part_to_be_left_alone():
+    """The rule that the windows are chosen by."""
+    picture = windows()
+    fine = high_pass(picture).square()
+    inside, outside = ((fine * r).sum((1, 2, 3)) / r.sum((1, 2, 3)) for r in truth.measured(picture))
+    assert (outside / inside).max() < 1 / 50

@@ -55,5 +55,3 @@ def test_bad_runs_raise_when_made():
             Detailer(Settings(), bad)
     with pytest.raises(ValueError, match="family is 'vp': choose ve or flow"):
         Detailer(Settings(), [1.0, 0.0], "vp")
-    with pytest.raises(ValueError, match="weights has 2 values"):
-        Detailer(Settings(), [1.0, 0.0], weights=[1.0, 1.0])

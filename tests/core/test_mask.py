@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selective_sigma.mask import FLOOR, blur, check_map, detail, mean, odds, resample, response
+from selective_sigma.mask import FLOOR, POWER, TRUST, blur, check_map, detail, mean, odds, resample, response
 
 from .runs import DTYPES, start
 
@@ -96,6 +96,26 @@ def test_a_picture_that_holds_little_beside_what_the_lie_adds_stays_dark():
         assert lowest <= m.mean() <= highest
 
 
+def test_dark_where_nothing_fine_is_held_though_the_lie_adds_nothing_fine_either():
+    """As for flat colour, which a lie may shift."""
+    plain, lied = halves(smooth=0.0)
+    lied[..., :16] = plain[..., :16] + 0.1
+    assert response(plain, lied, 0.5, LIE)[..., :10].max() < 1e-6
+    flat = torch.full((1, 4, 8, 8), 0.3)
+    assert response(flat, flat + 0.1, 0.5, 0.1).max() < 0.01
+
+
+def test_the_formula():
+    """m = 1 / (1 + (k / q)^4), q = (E / E0)^TRUST (R / R0), R0 at least the floor; method.md section 2."""
+    plain, lied = (value.double() for value in halves(texture=2.0, smooth=0.3))
+    held, added = detail(plain), detail(lied - plain)
+    for lie in (LIE, 0.01):
+        least = (lie**2 * held.mean() / added.mean()).clamp(min=FLOOR)
+        q = (held / held.mean()) ** TRUST * (lie**2 * held / added) / least
+        expected = 1 / (1 + (odds(0.4) / q) ** POWER)
+        torch.testing.assert_close(response(plain, lied, 0.4, lie), expected.float(), rtol=1e-4, atol=1e-6)
+
+
 def test_dark_where_the_lie_adds_much_beside_what_is_held():
     plain, lied = halves(smooth=1.0)
     much = plain + (lied - plain) * torch.where(torch.arange(32) < 16, 20.0, 1.0)
@@ -142,7 +162,8 @@ def test_coverage_is_exact_at_its_ends_and_the_mask_grows_with_it():
     means = masks.mean((1, 2, 3, 4))
     # In single precision the outermost twentieths may be the ends themselves.
     assert (means[3:17].diff() > 0).all()
-    assert means.diff().max() < 0.25
+    # Even here, where one texture fills the picture and one coverage would do for all of it.
+    assert means.diff().max() < 0.22
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from selective_sigma import Settings
 from selective_sigma.lie import SMALLEST
-from selective_sigma.schedule import LAST, LONG, OUTSIDE, SLACK, TAPER, Schedule, published, shares
+from selective_sigma.published import TAPER, PublishedSchedule, places
+from selective_sigma.schedule import LAST, LONG, OUTSIDE, SLACK, Schedule, shares
 
 from .runs import karras, levels_of, short_steps
 
@@ -55,11 +56,12 @@ def test_a_part_run_s_last_look_belongs_to_its_last_step():
 
 def test_leading_zeros_are_padding():
     levels = [1.0, 0.8, 0.5, 0.0]
-    for settings in (Settings(), ALL, Settings(mask_source="change", every=1, start=0.1, end=0.9)):
-        plain, padded = Schedule(levels, settings, "flow"), Schedule([0.0, *levels], settings, "flow")
+    published = Settings(mask_source="change", every=1, start=0.1, end=0.9)
+    for kind, settings in ((Schedule, Settings()), (Schedule, ALL), (PublishedSchedule, published)):
+        plain, padded = kind(levels, settings, "flow"), kind([0.0, *levels], settings, "flow")
         assert padded.steps == [replace(step, index=step.index + 1) for step in plain.steps]
-    assert padded.at(0.7).index == 2
-    assert Schedule([0.0, *levels], ALL, weights=[9.0, 0.5, 1.0, 1.0]).at(1.0).strength == pytest.approx(0.05)
+        assert padded.at(0.7) == replace(plain.at(0.7), index=2)
+        assert padded.at(0.3) == replace(plain.at(0.3), index=3)
 
 
 @pytest.mark.parametrize("levels", [[], [1.0], [0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 1.0, 2.0], [0.5, 1.0]])
@@ -166,31 +168,22 @@ def test_long_steps_carry_their_own_dose_and_lend_none(every):
     assert doses[6:8] == [2, 0]
 
 
-def test_weights_stand_in_place_of_the_window():
-    weights = [0.0, 1.0, 0.5, -1.0]
-    schedule = Schedule([10.0, 2.0, 1.0, 0.5, 0.1], Settings(strength=0.4, every=1), weights=weights)
-    assert [step.strength for step in schedule.steps] == pytest.approx([0, 0.4, 0.2, -0.4])
-    for bad in ([1.0], [1.0] * 5, []):
-        with pytest.raises(ValueError, match=f"weights has {len(bad)} values for 5 sigmas"):
-            Schedule([10.0, 2.0, 1.0, 0.5, 0.1], Settings(), weights=bad)
-    with pytest.raises(ValueError, match="weights holds nan"):
-        Schedule([1.0, 0.0], Settings(), weights=[math.nan])
-
-
 def test_between_two_levels_the_published_strength_is_linear_unless_a_step_stands_for_others():
     chosen = {"mask_source": "change", "start": 0.1, "end": 0.9, "strength": 0.2}
     levels = karras(20).tolist()
-    linear, steps = (Schedule(levels, Settings(every=every, **chosen)) for every in (1, 2))
+    linear, steps = (PublishedSchedule(levels, Settings(every=every, **chosen)) for every in (1, 2))
     for i, (high, low) in enumerate(pairwise(levels[:-1])):
         between = 0.75 * high + 0.25 * low
         a, b = linear.at(high).strength, linear.at(low).strength
         assert linear.at(between).strength == pytest.approx(0.75 * a + 0.25 * b)
         assert steps.at(between) is steps.steps[i]
     assert {step.reason for step in steps.steps} == {"", "window", "every"}
+    for sigma in (levels[0] * 1.01, levels[-2] / 2, levels[-2], 0.0, levels[0] * 2):
+        assert linear.at(sigma) == Schedule.at(linear, sigma)
 
 
-def test_published_weights_are_flat_then_a_line_to_zero():
-    made = published(101, 0.1, 0.9)
+def test_published_shares_are_flat_then_a_line_to_zero():
+    made = places(101, 0.1, 0.9)
     fade = round((0.9 - TAPER) * 100)
     assert made[9] == 0
     assert made[10:fade] == [1.0] * (fade - 10)
@@ -199,8 +192,8 @@ def test_published_weights_are_flat_then_a_line_to_zero():
 
 
 @given(st.integers(0, 60), st.floats(0, 1), st.floats(0, 1))
-def test_published_weights_are_clean_at_both_ends(steps, start, end):
-    made = published(steps, start, end)
+def test_published_shares_are_clean_at_both_ends(steps, start, end):
+    made = places(steps, start, end)
     assert len(made) == steps
     assert all(0 <= w <= 1 for w in made)
     assert not steps or made[0] == made[-1] == 0
