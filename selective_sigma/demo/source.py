@@ -8,7 +8,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from . import photos
+from . import NAMES, photos
 from .pipeline import open_pipeline, small
 from .samplers import scheduler
 
@@ -33,7 +33,7 @@ def open_source(
 
 
 def _embedded(job: Job, flow: bool, device: torch.device | str) -> tuple[Any, Callable[[], Tensor]]:
-    named = job.subject in photos.NAMES
+    named = job.subject in NAMES
     thumbnail = small(job.subject, SIZE if named else photos.shape_of(job.subject, SIZE**2), 1.0 if named else None)
     pipe = open_pipeline(job.sampler, flow).to(device)
     return pipe, lambda: pipe(thumbnail, job.seed, job.steps, job.guidance)[0]
