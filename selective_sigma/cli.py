@@ -1,5 +1,7 @@
 """The command line: ``selective-sigma demo | sweep``; ``__main__`` is where it begins."""
 
+# pyright: standard
+
 from __future__ import annotations
 
 import json
@@ -173,7 +175,7 @@ def sweep(
         from .demo.source import open_source
 
         # Told so, accelerate also shares the cells out where there are only CPUs.
-        state = PartialState(cpu=not torch.accelerator.is_available())
+        state: Any = PartialState(cpu=not torch.accelerator.is_available())
         job = sweeping.Job(
             model=str(model.resolve()) if model else "embedded, flow" if flow else "embedded",
             sampler=sampler,

@@ -67,7 +67,7 @@ def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Do
     options = {**dict(job.settings), "strength": cell.strength, "coverage": cell.coverage, "record": True}
     with detail(pipe, **options) as run, counted(pipe) as calls:
         picture = sample()
-    masks = [record.mask[:1] for record in run.masks]
+    masks = [record.mask[:1] for record in run.masks if isinstance(record.mask, Tensor)]
     mean = torch.stack(masks).mean(0)[0, 0] if masks else torch.zeros(picture.shape[1:])
     report = run.report.as_dict()
     if run.settings.idle:
