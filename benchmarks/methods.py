@@ -78,7 +78,6 @@ class Ours:
     options: tuple[tuple[str, float | str], ...] = ()
     perfect: bool = False
     """Limit the lie to the true region, sharply."""
-    record: bool = False
     uncond: bool = True
     """Blend uncond as well; without, it is the plain call's."""
     scale: float = 1.0
@@ -92,7 +91,7 @@ class Ours:
             run.schedule.family,
             window=run.schedule.window(settings.start, settings.end),
             limit=run.inside.float() if self.perfect else None,
-            record=self.record,
+            record=True,
         )
 
         def step(x: Tensor, sigma: Tensor) -> Prediction:
@@ -111,9 +110,9 @@ class Ours:
         return step
 
 
-def ours(*, perfect: bool = False, record: bool = False, **options: float | str) -> Ours:
+def ours(*, perfect: bool = False, **options: float | str) -> Ours:
     """Ours with some settings other than the defaults."""
-    return Ours(tuple(sorted(options.items())), perfect, record)
+    return Ours(tuple(sorted(options.items())), perfect)
 
 
 DEFAULT = ours()
