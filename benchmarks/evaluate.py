@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
 from statistics import fmean, stdev
@@ -50,30 +50,28 @@ def bare(name: str, schedule: str, sampler: str, steps: int) -> Result:
     return sample(model(name), plain, 0.0, sampler, schedule, steps)
 
 
+@dataclass(frozen=True)
 class Place:
-    """A model, a schedule, a sampler and a number of steps, at which methods are compared."""
+    """Where methods are compared, for which question; an effect's first fields."""
 
-    def __init__(self, question: str, name: str, schedule: str = VE, sampler: str = "euler", steps: int = STEPS):
-        self.question, self.name, self.schedule, self.sampler, self.steps = question, name, schedule, sampler, steps
+    question: str
+    model: str
+    schedule: str = VE
+    sampler: str = "euler"
+    steps: int = STEPS
 
     def run(self, method: Method, strength: float = STRENGTH) -> Result:
-        """One run."""
-        return sample(model(self.name), method, strength, self.sampler, self.schedule, self.steps)
+        return sample(model(self.model), method, strength, self.sampler, self.schedule, self.steps)
 
     def effect(self, label: str, method: Method, strength: float = STRENGTH) -> Effect:
         """What a method does at one strength."""
-        usual, m = bare(self.name, self.schedule, self.sampler, self.steps), model(self.name)
-        result = self.run(method, strength)
-        size = len(usual.picture) // m.groups
-        parts = [slice(i, i + size) for i in range(0, len(usual.picture), size)]
+        usual, m = bare(self.model, self.schedule, self.sampler, self.steps), model(self.model)
+        result, size = self.run(method, strength), len(m.seeds) // m.groups
+        parts = [slice(i, i + size) for i in range(0, len(m.seeds), size)]
         leaks = [figures.compare(result.picture, usual.picture, m, part).leak for part in parts]
         return Effect(
             **asdict(figures.compare(result.picture, usual.picture, m)),
-            question=self.question,
-            model=self.name,
-            schedule=self.schedule,
-            sampler=self.sampler,
-            steps=self.steps,
+            **asdict(self),
             label=label,
             strength=strength,
             leak_spread=stdev(leaks) if len(leaks) > 1 else 0.0,
