@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -200,7 +201,10 @@ def test_other_samplers_and_flow(args: list[str], tmp_path: Path):
 def test_two_processes_share_the_cells_and_equal_one(tmp_path: Path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     launch = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    launch += " --dynamo_backend no --main_process_port 0 -m selective_sigma"
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    launch += f" --dynamo_backend no --main_process_port {port} -m selective_sigma"
     outs = tmp_path / "one", tmp_path / "two"
     said = []
     for out, start in zip(outs, ("selective_sigma", launch), strict=True):
