@@ -3,6 +3,9 @@
 COMFYUI_PATH=~/comfy/ComfyUI ~/comfy/ComfyUI/.venv/bin/python -m benchmarks.comfyui
 """
 
+# ComfyUI is in ComfyUI's own environment alone.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import os

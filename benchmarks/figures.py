@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .models import Model, low_pass
+from selective_sigma.demo.measure import low_pass
+
+from .rows import Figures
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Figures:
-    """A batch of detailed pictures beside the plain ones of the same seeds."""
-
-    gain: float
-    """Fine-detail energy gained inside, as a share of what the plain pictures have there."""
-    leak: float
-    """Fine-detail energy gained per pixel outside, over that gained inside."""
-    leak_rms: float
-    """RMS of the fine detail that separates the two pictures, outside over inside."""
-    mean: float
-    """Change of a picture's mean, absolute, as a share of its own standard deviation."""
-    contrast: float
-    """Relative change of the standard deviation of the low-passed picture."""
+    from .models import Model
 
 
 def energy(values: Tensor, where: Tensor) -> float:

@@ -6,10 +6,9 @@ A method is ``method(run, strength) -> step``, with ``step(x, sigma) -> Predicti
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from selective_sigma import Call, Detailer, Prediction, Settings
@@ -47,15 +46,7 @@ def cosine(steps: int, start: float = 0.2, end: float = 0.8) -> list[float]:
 def detail_daemon(run: Run, strength: float) -> Step:
     """Jonseed, ComfyUI-Detail-Daemon: sigma (1 - amount w), w the cosine curve, linear between steps."""
     rising, weights = run.sigmas[-2::-1], cosine(len(run.sigmas) - 1)[::-1]
-
-    def share(sigma: float) -> float:
-        right = bisect_left(rising, sigma)
-        if right == 0 or right == len(rising):
-            return strength * weights[min(right, len(rising) - 1)] * (sigma <= rising[-1])
-        part = (sigma - rising[right - 1]) / (rising[right] - rising[right - 1])
-        return strength * (weights[right - 1] * (1 - part) + weights[right] * part)
-
-    return _lie_about_sigma(run, share)
+    return _lie_about_sigma(run, lambda sigma: strength * float(np.interp(sigma, rising, weights, right=0.0)))
 
 
 def lying_sigma(run: Run, strength: float) -> Step:
@@ -71,28 +62,24 @@ def multiply_sigmas(run: Run, strength: float) -> Step:
     return run.evaluate
 
 
-@dataclass(frozen=True)
-class Ours:
-    """A ``Detailer`` with these settings in place of the defaults."""
+def ours(*, perfect: bool = False, uncond: bool = True, scale: float = 1.0, **options: Any) -> Method:
+    """A ``Detailer`` with these settings in place of the defaults.
 
-    options: tuple[tuple[str, float | str], ...] = ()
-    perfect: bool = False
-    """Limit the lie to the true region, sharply."""
-    record: bool = False
-    uncond: bool = True
-    """Blend uncond as well; without, it is the plain call's."""
-    scale: float = 1.0
-    """Factor of the strength."""
+    Args:
+        perfect: limit the lie to the true region, sharply.
+        uncond: blend uncond as well; without, it is the plain call's.
+        scale: factor of the strength.
+    """
 
-    def __call__(self, run: Run, strength: float) -> Step:
-        settings = Settings(strength=self.scale * strength, **dict(self.options))  # type: ignore[arg-type]
+    def method(run: Run, strength: float) -> Step:
+        settings = Settings(strength=scale * strength, **options)
         run.detailer = detailer = Detailer(
             settings,
             run.sigmas,
             run.schedule.family,
             window=run.schedule.window(settings.start, settings.end),
-            limit=run.inside.float() if self.perfect else None,
-            record=self.record,
+            limit=run.inside.float() if perfect else None,
+            record=True,
         )
 
         def step(x: Tensor, sigma: Tensor) -> Prediction:
@@ -102,28 +89,26 @@ class Ours:
                 assert isinstance(call.x, Tensor)
                 prediction = run.evaluate(call.x, call.sigma)
                 calls.append(prediction)
-                return prediction if self.uncond else Prediction(prediction.denoised)
+                return prediction if uncond else Prediction(prediction.denoised)
 
             output = detailer.step(evaluate, x, sigma)
             # The plain call is the first one of a step.
-            return output if self.uncond else Prediction(output.denoised, calls[0].others)
+            return output if uncond else Prediction(output.denoised, calls[0].others)
 
         return step
 
-
-def ours(*, perfect: bool = False, record: bool = False, **options: float | str) -> Ours:
-    """Ours with some settings other than the defaults."""
-    return Ours(tuple(sorted(options.items())), perfect, record)
+    return method
 
 
+_PUBLISHED = {"mask_source": "change", "every": 1, "lie": "fixed_input", "start": 0.1, "end": 0.9}
 DEFAULT = ours()
 EVERYWHERE = ours(coverage=1.0)
 """Ours without a mask: one call a step, lied where due."""
 CHANGE = ours(mask_source="change")
 """The published mask under our lie."""
-PUBLISHED = ours(mask_source="change", every=1, lie="fixed_input", start=0.1, end=0.9)
+PUBLISHED = ours(**_PUBLISHED)
 """Capacap, ComfyUI-Selective-Sigma-Detailer 0.1.1 (method.md section 2; the core equals it to rounding)."""
-PUBLISHED_CFG_PP = Ours(PUBLISHED.options, uncond=False, scale=0.15)
+PUBLISHED_CFG_PP = ours(**_PUBLISHED, uncond=False, scale=0.15)
 """The same on a CFG++ sampler: 0.15 of the strength, uncond from the plain call."""
 PERFECT = ours(coverage=1.0, perfect=True)
 """The lie under the true region itself: what no mask can do better than."""

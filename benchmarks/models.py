@@ -1,4 +1,4 @@
-"""The denoisers under test: two mixtures and a Gaussian that are known exactly, and the photograph network.
+"""The denoisers under test: two mixtures that are known exactly, and the photograph network.
 
 All are VE denoisers of one batch; ``samplers.sample`` shows them as rectified flow where a schedule asks.
 """
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selective_sigma import Prediction
+from selective_sigma.demo.measure import high_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,21 +40,6 @@ class Model:
     """(batch, 1, H, W) bool: where it does not."""
     fine: Callable[[Tensor], Tensor]
     """The fine detail in a picture, shaped like it."""
-
-
-_TAPS = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-
-
-def low_pass(picture: Tensor) -> Tensor:
-    """Binomial 5x5 blur (Burt & Adelson 1983) of (batch, channels, H, W), edges repeated."""
-    channels = picture.shape[1]
-    kernel = torch.outer(_TAPS, _TAPS).to(picture).expand(channels, 1, 5, 5)
-    return F.conv2d(F.pad(picture, (2, 2, 2, 2), mode="replicate"), kernel, groups=channels)
-
-
-def high_pass(picture: Tensor) -> Tensor:
-    """Fine detail."""
-    return picture - low_pass(picture)
 
 
 @cache
@@ -195,14 +181,3 @@ def photographs(seeds: int = 3, smooth: bool = False) -> Model:
     numbers = tuple(1000 * seed + i for seed in range(seeds) for i in range(len(WINDOWS)))
     name = "defocused" if smooth else "photographs"
     return Model(name, tuple(small.shape), numbers, seeds, denoise, inside, outside, high_pass)
-
-
-def gaussian(std: Tensor, seeds: Sequence[int], mean: float = 0.3) -> Model:
-    """x0 = mean + std n, ``std`` (batch, channels, H, W): D = mean + std^2 / (std^2 + sigma^2) (x - mean)."""
-
-    def denoise(x: Tensor, sigma: float) -> Prediction:
-        denoised = mean + std.square() / (std.square() + sigma**2) * (x - mean)
-        return Prediction(denoised, {"uncond": denoised})
-
-    inside = std[:, :1] > std.mean()
-    return Model("gaussian", tuple(std.shape), tuple(seeds), 1, denoise, inside, ~inside, high_pass)

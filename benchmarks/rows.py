@@ -11,8 +11,24 @@ ROWS = Path("docs/evidence/rows.jsonl")
 
 
 @dataclass(frozen=True)
-class Effect:
-    """What a method did to a model's pictures, beside the plain ones of the same seeds; see ``figures.Figures``."""
+class Figures:
+    """A batch of detailed pictures beside the plain ones of the same seeds."""
+
+    gain: float
+    """Fine-detail energy gained inside, as a share of what the plain pictures have there."""
+    leak: float
+    """Fine-detail energy gained per pixel outside, over that gained inside."""
+    leak_rms: float
+    """RMS of the fine detail that separates the two pictures, outside over inside."""
+    mean: float
+    """Change of a picture's mean, absolute, as a share of its own standard deviation."""
+    contrast: float
+    """Relative change of the standard deviation of the low-passed picture."""
+
+
+@dataclass(frozen=True)
+class Effect(Figures):
+    """What a method did to a model's pictures."""
 
     question: str
     model: str
@@ -21,11 +37,6 @@ class Effect:
     steps: int
     label: str
     strength: float
-    gain: float
-    leak: float
-    leak_rms: float
-    mean: float
-    contrast: float
     leak_spread: float
     """Standard deviation over seed groups; 0 for one group."""
     calls: float

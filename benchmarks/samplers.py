@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from selective_sigma import Detailer, Prediction
+from selective_sigma.demo.levels import log_sigma_table, to_log_sigma
+from selective_sigma.demo.sample import noise_levels
 
 if TYPE_CHECKING:
     from selective_sigma.settings import Family
@@ -61,22 +63,17 @@ class Schedule:
         return high, low
 
 
-_ALPHAS = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()).cumprod(0)
-_TABLE: list[float] = ((1 - _ALPHAS) / _ALPHAS).sqrt().tolist()
-"""Stable Diffusion's noise levels (Rombach et al. 2022: scaled-linear betas), rising, 1000 of them."""
+_TABLE = log_sigma_table()
 
 
 def _at(t: float) -> float:
-    """Linear in log sigma between the table's entries."""
-    i = min(int(t), len(_TABLE) - 2)
-    return math.exp((1 - (t - i)) * math.log(_TABLE[i]) + (t - i) * math.log(_TABLE[i + 1]))
+    """Stable Diffusion's noise level (Rombach et al. 2022) at a timestep; linear in log sigma between its table's."""
+    return float(to_log_sigma(torch.tensor(t), _TABLE).exp())
 
 
-def karras(steps: int, low: float = SIGMA_MIN, high: float = SIGMA_MAX, rho: float = 7.0) -> list[float]:
+def karras(steps: int) -> list[float]:
     """Noise levels (Karras et al. 2022, eq. 5), steps + 1 of them, ending in 0."""
-    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
-    root = high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))
-    return [*(root**rho).tolist(), 0.0]
+    return noise_levels(steps, SIGMA_MAX, SIGMA_MIN).tolist()
 
 
 def normal(steps: int) -> list[float]:
@@ -92,16 +89,18 @@ def shifted(steps: int, shift: float = 3.0, first: float = 1000.0) -> list[float
     return [first, *(shift * (steps - i) / i for i in range(1, steps)), 0.0]
 
 
-_LEVELS = {"VE Karras": karras, "VE normal": normal}
-
-
 def _flow(shift: float) -> Schedule:
     name = f"flow, shift {shift:g}"
     return Schedule(name, "flow", lambda n: shifted(n, shift), lambda share: shift * (1 - share) / share)
 
 
-_VE = [Schedule(name, "ve", f, lambda share: _at(999 * (1 - share))) for name, f in _LEVELS.items()]
-SCHEDULES = {s.name: s for s in (*_VE, _flow(1.0), _flow(3.0), _flow(7.0))}
+def _ve(name: str, levels: Callable[[int], list[float]]) -> Schedule:
+    return Schedule(name, "ve", levels, lambda share: _at(999 * (1 - share)))
+
+
+SCHEDULES = {
+    s.name: s for s in (_ve("VE Karras", karras), _ve("VE normal", normal), _flow(1.0), _flow(3.0), _flow(7.0))
+}
 
 
 def _ancestral(now: float, then: float) -> tuple[float, float]:

@@ -5,10 +5,31 @@
 >>> denoised = detailer.step(lambda call: Prediction(model(call.x, call.sigma)), x, sigma).denoised
 """
 
-from .detailer import Detailer, MaskRecord
-from .prediction import Call, Evaluate, Output, Prediction
-from .report import Report
-from .settings import Settings
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .detailer import Detailer, MaskRecord
+    from .prediction import Call, Evaluate, Output, Prediction
+    from .report import Report
+    from .settings import Settings
 
 __all__ = ["Call", "Detailer", "Evaluate", "MaskRecord", "Output", "Prediction", "Report", "Settings"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "detailer": ("Detailer", "MaskRecord"),
+    "prediction": ("Call", "Evaluate", "Output", "Prediction"),
+    "report": ("Report",),
+    "settings": ("Settings",),
+}
+
+
+def __getattr__(name: str) -> object:
+    # When first asked for: torch takes seconds to import, which the command line's --help need not wait for.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f".{home}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

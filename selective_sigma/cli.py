@@ -1,23 +1,70 @@
-"""The command line: ``selective-sigma demo | sweep``."""
+"""The command line: ``selective-sigma demo | sweep``; ``__main__`` is where it begins."""
+
+# pyright: standard
 
 from __future__ import annotations
 
 import json
-import sys
+import math
+import signal
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .settings import Settings
+from . import __version__
+from .demo import NAMES
+from .demo.samplers import FLOW, VE
+from .settings import CHOICES, Settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+
+def one_of(names: Iterable[str]) -> str:
+    return f"one of {', '.join(names)}"
+
+
+SEEDS = 2**64 - 1
+"""The largest seed that torch takes."""
+PHOTOS = ", ".join(NAMES)
+SAMPLERS = f"{one_of(VE)}; with --flow {one_of(FLOW)}; with --model also own, the checkpoint's scheduler"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 # Progress and talk go to stderr, so that --json leaves stdout to machines.
 talk = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """A line to the person at the desk, never wrapped."""
+    talk.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What can be mended is said in one line, in place of a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        say(f"selective-sigma: {error}")
+        raise typer.Exit(2) from None
+
+
+@contextmanager
+def interruptions(stopped: Callable[[], str] = lambda: "Stopped.") -> Iterator[None]:
+    """Ctrl-C during the work itself is answered in one line, with the shell's own exit code."""
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+    except KeyboardInterrupt:
+        say(stopped())
+        raise typer.Exit(130) from None
 
 
 def floats(text: str, option: str) -> list[float]:
@@ -25,7 +72,7 @@ def floats(text: str, option: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no list of numbers: write {option} 0,0.1,0.2") from None
+        raise ValueError(f"{option} is {text!r}: give numbers, as in {option} 0,0.1,0.2") from None
 
 
 def progress() -> Progress:
@@ -33,25 +80,39 @@ def progress() -> Progress:
     return Progress(*columns, console=talk)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"selective-sigma {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """More detail from diffusion samplers, only where the model draws it."""
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("out"),
     steps: Annotated[int, typer.Option(help="sampler steps", min=2)] = 20,
-    seed: int = 0,
-    photo: Annotated[Path | None, typer.Option(help="a picture of yours in place of ours")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS)] = 0,
+    photo: Annotated[str | None, typer.Option(help=f"in place of ours, a picture of yours or one of {PHOTOS}")] = None,
     strength: Annotated[float, typer.Option(help="of Selective Sigma; the lie everywhere is matched to it")] = 0.15,
     open_page: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:
     """Redraw photographs plain, with the lie told everywhere, and with Selective Sigma; sweep both sliders."""
-    from .demo.show import show
-
-    try:
+    with refusals():
         Settings(strength=strength)
-        with progress() as bar:
-            shown = show(out, steps, seed, bar, photo, strength)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+
+        from .demo.show import show
+
+        with interruptions():
+            shown = show(out, steps, seed, progress(), photo, strength)
     if open_page:
         typer.launch(Path(shown.page).resolve().as_uri())
     if as_json:
@@ -72,18 +133,21 @@ def demo(
 def sweep(
     strength: Annotated[str, typer.Option(help="comma-separated strengths, -1 to 1")] = "0,0.1,0.2",
     coverage: Annotated[str, typer.Option(help="comma-separated coverages, 0 to 1")] = "0,0.25,0.5,1",
-    sampler: Annotated[str, typer.Option(help="sampler name; 'own' keeps a checkpoint's scheduler")] = "euler",
+    sampler: Annotated[str, typer.Option(help=SAMPLERS)] = "euler",
     steps: Annotated[int, typer.Option(min=2)] = 20,
-    seed: int = 11,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS)] = 11,
     guidance: Annotated[float, typer.Option(help="classifier-free guidance scale")] = 1.0,
     photo: Annotated[
-        str, typer.Option(help="photograph that the embedded network redraws, by name or file")
-    ] = "chelsea",
-    flow: Annotated[bool, typer.Option(help="embedded network as a rectified-flow model")] = False,
+        str | None,
+        typer.Option(
+            help=f"what the embedded network redraws: a picture of yours, or one of {PHOTOS}", show_default="chelsea"
+        ),
+    ] = None,
+    flow: Annotated[bool, typer.Option("--flow", help="embedded network as a rectified-flow model")] = False,
     model: Annotated[Path | None, typer.Option(help="folder of a local diffusers checkpoint")] = None,
-    prompt: Annotated[str, typer.Option(help="for --model")] = "",
-    mask_source: str = Settings.mask_source,
-    lie: str = Settings.lie,
+    prompt: Annotated[str | None, typer.Option(help="for --model")] = None,
+    mask_source: Annotated[str, typer.Option(help=one_of(CHOICES["mask_source"]))] = Settings.mask_source,
+    lie: Annotated[str, typer.Option(help=one_of(CHOICES["lie"]))] = Settings.lie,
     out: Annotated[Path, typer.Option(help="folder for cells and figure")] = Path("out/sweep"),
     as_json: Annotated[bool, typer.Option("--json", help="print the cells' reports as JSON")] = False,
 ) -> None:
@@ -91,52 +155,52 @@ def sweep(
 
     Several GPUs or machines: ``accelerate launch -m selective_sigma sweep ...`` shares the cells.
     """
-    strengths, coverages = floats(strength, "--strength"), floats(coverage, "--coverage")
-    extra: dict[str, Any] = {"mask_source": mask_source, "lie": lie}
-    try:
-        for s in strengths:
-            for c in coverages:
-                Settings(strength=s, coverage=c, **extra)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+    with refusals():
+        strengths, coverages = floats(strength, "--strength"), floats(coverage, "--coverage")
+        extra: dict[str, Any] = {"mask_source": mask_source, "lie": lie}
+        for s, c in product(strengths, coverages):
+            Settings(strength=s, coverage=c, **extra)
+        if not math.isfinite(guidance):
+            raise ValueError(f"guidance is {guidance}: give a finite number; 1 is none")
+        if not model and (prompt is not None or sampler == "own"):
+            what = "--prompt" if prompt is not None else "--sampler own"
+            raise ValueError(f"{what} is for a checkpoint: give --model FOLDER too")
+        if model and (photo is not None or flow):
+            raise ValueError(f"{'--flow' if flow else '--photo'} is for the embedded network: leave out it or --model")
 
-    import torch
-    from accelerate import PartialState
+        import torch
+        from accelerate import PartialState
 
-    from .demo import sweep as sweeping
-    from .demo.source import open_source
+        from .demo import sweep as sweeping
+        from .demo.source import open_source
 
-    # Told so, accelerate also shares the cells out where there are only CPUs.
-    state = PartialState(cpu=not torch.accelerator.is_available())
-    job = sweeping.Job(
-        model=str(model.resolve()) if model else "embedded, flow" if flow else "embedded",
-        sampler=sampler,
-        steps=steps,
-        seed=seed,
-        guidance=guidance,
-        subject=prompt if model else photo,
-        settings=tuple(extra.items()),
-    )
-    try:
+        # Told so, accelerate also shares the cells out where there are only CPUs.
+        state: Any = PartialState(cpu=not torch.accelerator.is_available())
+        job = sweeping.Job(
+            model=str(model.resolve()) if model else "embedded, flow" if flow else "embedded",
+            sampler=sampler,
+            steps=steps,
+            seed=seed,
+            guidance=guidance,
+            subject=prompt or "" if model else photo or "chelsea",
+            settings=tuple(extra.items()),
+        )
+        folder = sweeping.Folder(out, job)
         pipe, sample = open_source(job, flow, model, state.device)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    folder = sweeping.Folder(out, job)
     wanted = sweeping.cells(strengths, coverages)
     missing = folder.missing(wanted)
     # All look before anyone begins, or the shares would not fit together.
     state.wait_for_everyone()
-    try:
-        with state.split_between_processes(missing) as share, progress() as bar:
-            task = bar.add_task(f"process {state.process_index}", total=len(share))
-            for _ in sweeping.run(folder, pipe, sample, share):
-                bar.advance(task)
-    except KeyboardInterrupt:
-        left = len(folder.missing(wanted))
-        talk.print(
-            f"Stopped. {len(wanted) - left} of {len(wanted)} cells are in {out}; the same command makes the rest."
-        )
-        raise typer.Exit(130) from None
+
+    def stopped() -> str:
+        pictures = {cell.name for cell in wanted}
+        made = len(pictures) - len(folder.missing(wanted))
+        return f"Stopped. {made} of {len(pictures)} pictures are in {out}; the same command makes the rest."
+
+    with interruptions(stopped), state.split_between_processes(missing) as share, progress() as bar:
+        task = bar.add_task(f"process {state.process_index}", total=len(share))
+        for _ in sweeping.run(folder, pipe, sample, share):
+            bar.advance(task)
     state.wait_for_everyone()
     if not state.is_main_process:
         return
@@ -150,11 +214,3 @@ def sweep(
     for r in reports:
         table.add_row(*(f"{r[name]:g}" for name in names))
     Console().print(table)
-
-
-def main() -> None:
-    """Entry point; an interrupt ends quietly with the shell's own code."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -106,7 +106,7 @@ def main(  # noqa: PLR0915
     photos = read(folder, leave_out)
     held = held_out_batch([photos.pop(name) for name in HELD_OUT if name in photos] or list(photos.values()))
     torch.manual_seed(seed)
-    network = Network().to(memory_format=torch.channels_last)
+    network = Network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  as in network.load
     ema = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=peak_rate, betas=(0.9, 0.99))
     step, seconds, best, loss_mean = 0, 0.0, math.inf, math.nan

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 
 from ..settings import Settings
-from . import photos, truth
+from . import DRAWN, photos, truth
 from .figure import to_image
 from .measure import Detail, detail
 from .sample import Drawn, redraw
@@ -80,7 +80,7 @@ class Scene:
 
         Smooth is what was drawn by hand, where there is such.
         """
-        named = photos.DRAWN.get(str(self.source), {}).get("smooth")
+        named = DRAWN.get(str(self.source), {}).get("smooth")
         smooth = truth.drawn(str(self.source), self.size, self.zoom).outside if named else self.regions.outside
         return {"busy": best_window(self.regions.inside), "smooth": best_window(smooth)}
 

@@ -77,8 +77,9 @@ class Network(nn.Module):
             self.decoder.append(nn.ModuleList(Block(width, width) for _ in range(blocks)))
             wide = width
         self.last = nn.Sequential(Normed(), nn.SiLU(), nn.Conv2d(wide, 64, 3, padding=1), nn.PixelShuffle(2))
-        self.full = nn.Sequential(nn.Conv2d(16 + 7, 24, 3, padding=1), nn.SiLU(), nn.Conv2d(24, 3, 3, padding=1))
-        nn.init.zeros_(self.full[-1].weight)
+        first, out = nn.Conv2d(16 + 7, 24, 3, padding=1), nn.Conv2d(24, 3, 3, padding=1)
+        nn.init.zeros_(out.weight)
+        self.full = nn.Sequential(first, nn.SiLU(), out)
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """The raw output (batch, 3, h, w) for ``x`` (batch, 7, h, w) and ``c_noise`` (batch,)."""
@@ -138,7 +139,8 @@ def load(weights: Path = WEIGHTS) -> Network:
     """The trained network, ready to sample, in float32."""
     network = Network()
     network.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    # torch declares no such overload of Module.to, though it documents it.
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def facts(weights: Path = WEIGHTS) -> dict[str, object]:

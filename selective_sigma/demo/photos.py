@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import DRAWN, NAMES
 from .network import MULTIPLE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-DRAWN: dict[str, Any] = json.loads(Path(__file__).with_name("photos.json").read_text())
-"""Of each photograph in scikit-image's wheel (public domain or CC0): file, centre of interest and hand-drawn regions.
-
-Positions are shares of the whole photograph, left to right and top to bottom.
-"""
-NAMES = tuple(DRAWN)
 
 
 def photograph(source: str | Path, size: int | tuple[int, int] = 256, zoom: float | None = None) -> Tensor:

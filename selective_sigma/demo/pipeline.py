@@ -86,7 +86,8 @@ class PhotoPipeline(DiffusionPipeline):
         latents = torch.randn(small.shape, generator=generator).to(device, dtype)
         latents = latents * getattr(self.scheduler, "init_noise_sigma", 1.0)
         extra = step_options(self.scheduler, generator)
-        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
+        progress: Any = self.progress_bar
+        with progress(total=len(self.scheduler.timesteps)) as bar:
             for t in self.scheduler.timesteps:
                 model_input = torch.cat([latents] * 2) if guided else latents
                 if hasattr(self.scheduler, "scale_model_input"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import diffusers
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -14,7 +12,13 @@ _TABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0
 
 
 def _ve(cls: str, **options: Any) -> Callable[[dict[str, Any]], Any]:
-    return lambda config: getattr(diffusers, cls).from_config(config, **options)
+    def made(config: dict[str, Any]) -> Any:
+        # Here, so that the command line's --help can name the samplers without waiting for it.
+        import diffusers
+
+        return getattr(diffusers, cls).from_config(config, **options)
+
+    return made
 
 
 VE: dict[str, Callable[[dict[str, Any]], Any]] = {

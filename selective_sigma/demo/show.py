@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from . import page
+from . import NAMES, page
+from . import out as folder
 from .compare import Scene, crop, image
 from .figure import grid, to_image
 from .network import load
-from .photos import NAMES, shape_of
+from .photos import shape_of
 
 PHOTOS = ("chelsea", "astronaut")
 STRENGTH = 0.15
@@ -52,16 +53,15 @@ class Shown:
     text: str = field(default="", repr=False)
 
 
-def show(out: Path, steps: int, seed: int, bar: Any, photo: Path | None = None, strength: float = STRENGTH) -> Shown:
-    """Draw everything into ``out``; ``bar`` is a rich Progress, ``photo`` a picture in place of ours.
+def show(out: Path, steps: int, seed: int, bar: Any, photo: str | None = None, strength: float = STRENGTH) -> Shown:
+    """Draw everything into ``out``; ``bar`` is a rich Progress, not begun; ``photo`` a picture in place of ours.
 
     Raises:
-        ValueError: ``photo`` is no picture.
+        ValueError: ``photo`` is no picture, ``out`` no folder.
     """
     began = time.monotonic()
     network = load()
-    sources = [str(photo)] if photo else list(PHOTOS)
-    task = bar.add_task("pictures", total=RUNS if len(sources) > 1 else RUNS - 4)
+    sources = [photo] if photo else list(PHOTOS)
     scenes = [
         Scene(
             network,
@@ -74,7 +74,19 @@ def show(out: Path, steps: int, seed: int, bar: Any, photo: Path | None = None, 
         )
         for source in sources
     ]
-    out.mkdir(parents=True, exist_ok=True)
+    folder.make(out)
+    with bar:
+        task = bar.add_task("pictures", total=RUNS if len(sources) > 1 else RUNS - 4)
+        shown = _drawn(scenes, out, strength)
+        bar.update(task, completed=bar.tasks[task].total)
+    shown.seconds = time.monotonic() - began
+    shown.peak_mib = _peak_mib()
+    shown.text = _explain(shown)
+    return shown
+
+
+def _drawn(scenes: list[Scene], out: Path, strength: float) -> Shown:
+    """Pictures and page in ``out``."""
     shown = Shown([], str(out / "demo.html"), [])
     wipes: list[page.Wipe] = []
     for scene in scenes:
@@ -92,12 +104,8 @@ def show(out: Path, steps: int, seed: int, bar: Any, photo: Path | None = None, 
         drawn = [first.draw(*cell) for cell in cells]
         rows = [("picture", [image(d.picture) for d in drawn]), ("mask", [to_image(d.mask[0]) for d in drawn])]
         fixed = f"strength {strength:g}" if name == "coverage_sweep" else "coverage 0.5"
-        shown.pictures.append(_save(grid(rows, columns, note=f"{fixed}, {steps} steps"), out / f"{name}.png"))
-    shown.seconds = time.monotonic() - began
-    shown.peak_mib = _peak_mib()
-    shown.text = _explain(shown)
+        shown.pictures.append(_save(grid(rows, columns, note=f"{fixed}, {first.steps} steps"), out / f"{name}.png"))
     Path(shown.page).write_text(page.build(wipes, shown.pictures), encoding="utf-8")
-    bar.update(task, completed=bar.tasks[task].total)
     return shown
 
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from . import photos
+from . import NAMES, photos
 from .pipeline import open_pipeline, small
 from .samplers import scheduler
 
@@ -33,7 +33,7 @@ def open_source(
 
 
 def _embedded(job: Job, flow: bool, device: torch.device | str) -> tuple[Any, Callable[[], Tensor]]:
-    named = job.subject in photos.NAMES
+    named = job.subject in NAMES
     thumbnail = small(job.subject, SIZE if named else photos.shape_of(job.subject, SIZE**2), 1.0 if named else None)
     pipe = open_pipeline(job.sampler, flow).to(device)
     return pipe, lambda: pipe(thumbnail, job.seed, job.steps, job.guidance)[0]
@@ -44,7 +44,7 @@ def _checkpoint(job: Job, model: Path, device: torch.device | str) -> tuple[Any,
         raise ValueError(f"model is {str(model)!r}: give the folder of a diffusers checkpoint (with model_index.json)")
     on_gpu = torch.device(device).type != "cpu"
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    pipe = DiffusionPipeline.from_pretrained(model, dtype=dtype, local_files_only=True)
+    pipe: Any = DiffusionPipeline.from_pretrained(model, dtype=dtype, local_files_only=True)
     if job.sampler != "own":
         is_flow = "FlowMatch" in type(pipe.scheduler).__name__
         pipe.scheduler = scheduler(job.sampler, is_flow, dict(pipe.scheduler.config))

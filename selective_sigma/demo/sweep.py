@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..diffusers import detail
+from . import out
 from .figure import grid, to_image
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"s{self.strength:+.3f}_c{self.coverage:.3f}"
+        """Of the cell's files. All cells without detail are one picture: the plain sampler's."""
+        return f"s{self.strength:+}_c{self.coverage}" if self.strength and self.coverage else "plain"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Job:
     """Photograph for the embedded network, prompt for a checkpoint."""
     settings: tuple[tuple[str, Any], ...] = ()
     """Further fields of ``Settings``."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it, flat, as a record holds it."""
+        return {name: value for name, value in asdict(self).items() if name != "settings"} | dict(self.settings)
 
 
 class Done(NamedTuple):
@@ -60,7 +67,7 @@ def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Do
     options = {**dict(job.settings), "strength": cell.strength, "coverage": cell.coverage, "record": True}
     with detail(pipe, **options) as run, counted(pipe) as calls:
         picture = sample()
-    masks = [record.mask[:1] for record in run.masks]
+    masks = [record.mask[:1] for record in run.masks if isinstance(record.mask, Tensor)]
     mean = torch.stack(masks).mean(0)[0, 0] if masks else torch.zeros(picture.shape[1:])
     report = run.report.as_dict()
     if run.settings.idle:
@@ -82,11 +89,21 @@ def counted(pipe: Any) -> Iterator[list[None]]:
 
 
 class Folder:
-    """Cells on disk. A cell counts as done when its record says it was made by the same job."""
+    """Cells of one job on disk.
+
+    Raises:
+        ValueError: the folder cannot be had, or holds cells of another job.
+    """
 
     def __init__(self, path: Path, job: Job):
         self.path, self.job = path, job
-        path.mkdir(parents=True, exist_ok=True)
+        out.make(path)
+        ours = job.facts
+        for found in path.glob("*.json"):
+            theirs = (_read(found) or {}).get("job", ours)
+            if differs := [name for name in ours if theirs.get(name) != ours[name]]:
+                was, now = (", ".join(f"{name} {job.get(name)}" for name in differs) for job in (theirs, ours))
+                raise ValueError(f"{path} holds a sweep with {was}: give the one with {now} another --out")
 
     def store(self, cell: Cell, done: Done) -> None:
         done.picture.save(self.path / f"{cell.name}.png")
@@ -94,22 +111,22 @@ class Folder:
         # The record comes last and whole: a cell cut off halfway is made again.
         record = self.path / f"{cell.name}.json"
         part = record.with_suffix(".part")
-        part.write_text(json.dumps({"job": asdict(self.job), "report": done.report}))
+        part.write_text(json.dumps({"job": self.job.facts, "report": done.report}))
         part.replace(record)
 
     def load(self, cell: Cell) -> Done | None:
-        with suppress(FileNotFoundError, json.JSONDecodeError):
-            record = json.loads((self.path / f"{cell.name}.json").read_text())
-            if record["job"] == json.loads(json.dumps(asdict(self.job))):
-                with (
-                    Image.open(self.path / f"{cell.name}.png") as p,
-                    Image.open(self.path / f"{cell.name}_mask.png") as m,
-                ):
-                    return Done(p.copy(), m.copy(), record["report"])
+        record = _read(self.path / f"{cell.name}.json")
+        if record is None or record.get("job") != self.job.facts:
+            return None
+        with suppress(FileNotFoundError):
+            files = (self.path / f"{cell.name}{kind}.png" for kind in ("", "_mask"))
+            picture, mask = (Image.open(file).copy() for file in files)
+            return Done(picture, mask, record["report"])
         return None
 
     def missing(self, wanted: Sequence[Cell]) -> list[Cell]:
-        return [cell for cell in wanted if self.load(cell) is None]
+        """One of each picture that is wanted and not there."""
+        return [cell for cell in {cell.name: cell for cell in wanted}.values() if self.load(cell) is None]
 
     def figure(self, strengths: Sequence[float], coverages: Sequence[float]) -> Image.Image:
         """Pictures above, masks below; columns run along the longer of the two axes."""
@@ -122,6 +139,15 @@ class Folder:
             rows += [(label, [d.picture for d in found]), ("mask", [d.mask for d in found])]
         columns = [f"coverage {c:g}" for c in coverages] if across else [f"strength {s:g}" for s in strengths]
         return grid(rows, columns)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A record; None where there is none, or something else than one."""
+    with suppress(FileNotFoundError, ValueError):
+        found = json.loads(path.read_text())
+        if isinstance(found, dict):
+            return found
+    return None
 
 
 def run(folder: Folder, pipe: Any, sample: Callable[[], Tensor], share: Sequence[Cell]) -> Iterator[tuple[Cell, Done]]:

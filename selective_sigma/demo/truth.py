@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from . import DRAWN
 from .measure import high_pass
-from .photos import DRAWN, defocused, open_photo, pixels
+from .photos import defocused, open_photo, pixels
 
 if TYPE_CHECKING:
     from torch import Tensor

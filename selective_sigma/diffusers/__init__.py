@@ -20,7 +20,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..settings import Settings
+from ..settings import SETTING_NAMES, Settings
 from . import attach, caches, noise
 from .run import Run, components
 
@@ -69,9 +69,13 @@ def enable(
             ``coverage``. With strength or coverage 0 nothing is changed.
 
     Raises:
+        TypeError: a keyword that is no setting.
         ValueError: bad settings, a pipe without modules, one that is enabled already, a scheduler
             that does not say how it adds noise, a cache that counts model calls.
     """
+    if unknown := [name for name in settings if name not in SETTING_NAMES]:
+        known = ", ".join((*SETTING_NAMES, "limit", "within", "record"))
+        raise TypeError(f"{', '.join(unknown)}: no such setting; there are {known}")
     run = Run(pipe, Settings(**settings), _mask("limit", limit), _mask("within", within), record)
     if attach.listened(pipe):
         raise ValueError("Selective Sigma is already enabled on this pipe: call disable(pipe) first")

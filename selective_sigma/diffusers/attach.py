@@ -59,7 +59,7 @@ def listened(target: Any) -> bool:
 
 
 @functools.cache
-def _heard(kind: type) -> type:
+def _heard(kind: Any) -> Any:
     """``kind`` with a call that can be answered for; one class each, so that torch.compile sees one."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:

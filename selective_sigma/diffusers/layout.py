@@ -129,7 +129,12 @@ def _unpacked(pipe: Any, grid: Shape, tokens: int, width: int) -> Tensor | None:
     unpack = getattr(pipe, "_unpack_latents", None)
     scale = getattr(pipe, "vae_scale_factor", None)
     names = list(inspect.signature(unpack).parameters) if unpack is not None else []
-    if names != ["latents", "height", "width", "vae_scale_factor"] or not isinstance(scale, int) or len(grid) != 2:
+    if (
+        unpack is None
+        or names != ["latents", "height", "width", "vae_scale_factor"]
+        or not isinstance(scale, int)
+        or len(grid) != 2
+    ):
         return None
     # In float64, exact up to any size; 1-based, so that nothing that is made up passes for an index.
     index = torch.arange(1, tokens * width + 1, dtype=torch.float64).reshape(1, tokens, width)

@@ -14,6 +14,7 @@ from torch import Tensor
 from . import tree
 
 if TYPE_CHECKING:
+    from ..settings import Family
     from .clock import Clock
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -34,6 +35,7 @@ class Noise:
 
     def __init__(self, scheduler: Any):
         """``ValueError`` names the scheduler where its noise is of another kind."""
+        self.family: Family
         self.name = type(scheduler).__name__
         check(scheduler)
         config = scheduler.config

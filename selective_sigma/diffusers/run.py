@@ -90,7 +90,7 @@ class Run:
         arguments = (args, kwargs)
         self._busy = True
         try:
-            views = [stream.view(learn.kind_of(module), arguments) for stream in self._streams]
+            views: list[Any] = [stream.view(learn.kind_of(module), arguments) for stream in self._streams]
             if views and None not in views and self._on_time(views, arguments):
                 return self._detailed(module, call, arguments, views)
             shown = tree.rebuilt(arguments, {})

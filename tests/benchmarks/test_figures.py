@@ -8,7 +8,9 @@ import torch
 from benchmarks.evaluate import Place
 from benchmarks.figures import compare
 from benchmarks.methods import DEFAULT, EVERYWHERE, PERFECT, cosine, plain
-from benchmarks.models import gaussian, mixture8
+from benchmarks.models import mixture8
+
+from .gaussian import gaussian
 
 
 def halves(size=32):

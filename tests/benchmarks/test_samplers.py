@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from benchmarks.methods import EVERYWHERE, ours, plain
-from benchmarks.models import gaussian
 from benchmarks.samplers import SAMPLERS, SCHEDULES, Noise, Run, sample
+
+from .gaussian import gaussian
 
 STD, MEAN = 0.5, 0.3
 DETERMINISTIC = ("euler", "dpmpp_2m")
@@ -88,7 +89,7 @@ def test_mask_ones_and_full_coverage_agree():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_step_of_a_run_is_found_by_its_level(sampler, schedule):
-    made = sample(model_of(1, 8), ours(every=1, start=0.0, record=True), 0.1, sampler, schedule, 9)
+    made = sample(model_of(1, 8), ours(every=1, start=0.0), 0.1, sampler, schedule, 9)
     assert list(dict.fromkeys(record.step for record in made.detailer.masks)) == list(range(9))
 
 

@@ -18,8 +18,11 @@ from .runs import karras, levels_of, short_steps
 
 EVERY = (1, 2, 3, 8)
 ALL = Settings(start=0.0, every=1)
-levels_above_zero = st.lists(st.floats(0.01, 100), min_size=2, max_size=30, unique=True).map(
-    lambda values: sorted(values, reverse=True)
+levels_above_zero = (
+    st.lists(st.floats(0.01, 100), min_size=2, max_size=30, unique=True)
+    .map(lambda values: sorted(values, reverse=True))
+    # Nearer than that, two levels are one to the lookup.
+    .filter(lambda levels: all(high > low * SLACK**2 for high, low in pairwise(levels)))
 )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from selective_sigma.demo import photos, truth
+from selective_sigma.demo import NAMES, photos, truth
 from selective_sigma.demo.measure import detail
 from selective_sigma.demo.network import MULTIPLE, WEIGHTS, facts, load
 
@@ -20,7 +20,7 @@ def test_weights_are_small_and_say_how_they_were_made():
     assert facts().keys() >= {"steps", "batch", "hours", "loss", "held_out_loss", "photographs"}
 
 
-@pytest.mark.parametrize("name", photos.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_named_photographs_come_in_the_size_asked_for(name: str):
     picture = photos.photograph(name, (100, 140))
     assert picture.shape == (1, 3, 96, 136)
@@ -42,7 +42,7 @@ def test_a_file_of_ones_own(tmp_path: Path):
         photos.photograph("dog")
 
 
-@pytest.mark.parametrize("name", [n for n in photos.NAMES if n != "hubble"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "hubble"])
 def test_both_truths_tell_busy_from_smooth(name: str):
     picture = photos.photograph(name, 256)
     for regions in (truth.measured(picture), truth.drawn(name, 256)):

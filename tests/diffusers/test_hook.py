@@ -99,6 +99,11 @@ def test_bad_settings(settings, message):
     assert type(tiny.pipe) is kind
 
 
+def test_unknown_setting():
+    with pytest.raises(TypeError, match=r"^foo: no such setting; there are strength, coverage, .*, record$"):
+        detail(sdxl().pipe, foo=1).__enter__()
+
+
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [(None, "NoneType is not supported"), (IPNDMScheduler(), r"IPNDMScheduler.*does not say how noise is added")],

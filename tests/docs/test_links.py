@@ -35,13 +35,3 @@ def anchors(file: Path) -> set[str]:
     """As GitHub makes them from headings."""
     headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_the_maps_agree_with_the_tree():
-    """Paths in the tables of README and CONTRIBUTING; a bare file name is one of the core's."""
-    for page in ("README.md", "CONTRIBUTING.md"):
-        rows = [line for line in (ROOT / page).read_text().splitlines() if line.startswith("|")]
-        named = re.findall(r"`((?:[\w.]+/)+[\w.]*|\w+\.py)`", "\n".join(rows))
-        assert len(named) > 8
-        core = ROOT / "selective_sigma"
-        assert [name for name in named if not ((core if "/" not in name else ROOT) / name).exists()] == []

@@ -1,0 +1,121 @@
+"""The maps of README and CONTRIBUTING, what is packed, and what is pinned, against the tree itself."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import tomllib
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "selective_sigma"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MAPS = ("README.md", "CONTRIBUTING.md")
+# As git has it, where this is a checkout: what lies about beside it is nobody's.
+TRACKED = subprocess.run(
+    ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+).stdout.splitlines() or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*.*")]
+
+
+def named(page: str) -> set[str]:
+    """Paths in the tables of a page; a bare file name is one of the core's."""
+    rows = [line for line in (ROOT / page).read_text().splitlines() if line.startswith("|")]
+    return set(re.findall(r"`((?:[\w.]+/)+[\w.]*|\w+\.py)`", "\n".join(rows)))
+
+
+def place(name: str) -> Path:
+    homes = (ROOT, CORE) if "/" in name else (CORE,)
+    return next((home / name for home in homes if (home / name).exists()), ROOT / name)
+
+
+@pytest.mark.parametrize("page", MAPS)
+def test_every_path_in_a_map_exists(page: str):
+    names = named(page)
+    assert len(names) > 8
+    assert [name for name in names if not place(name).exists()] == []
+
+
+def test_every_folder_is_in_the_readme():
+    folders = {name.partition("/")[0] for name in TRACKED if "/" in name and not name.startswith(".")}
+    assert folders - {name.partition("/")[0] for name in named("README.md")} == set()
+    packages = {f"selective_sigma/{path.parent.name}/" for path in CORE.glob("*/__init__.py")}
+    assert packages - named("README.md") == set()
+
+
+def test_every_module_of_the_core_is_in_a_map():
+    known = {place(name) for page in MAPS for name in named(page)}
+    assert {path for path in CORE.glob("[!_]*.py") if path not in known} == set()
+
+
+@pytest.mark.parametrize("question", ["CFG++", "why a call differed"])
+@pytest.mark.parametrize("page", MAPS)
+def test_what_newcomers_ask_for_is_in_the_maps(page: str, question: str):
+    (row,) = [line for line in (ROOT / page).read_text().splitlines() if line.startswith("| ") and question in line]
+    assert re.findall(r"`[\w/]+\.py`", row)
+
+
+def test_tests_have_their_folders_in_the_readme():
+    (row,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `tests/`")]
+    folders = {Path(name).parts[1] for name in TRACKED if re.match(r"tests/\w+/", name)}
+    assert folders == set(re.findall(r"`(\w+)`", row))
+
+
+def test_what_is_left_out_of_the_node_pack_exists():
+    left_out = [line for line in (ROOT / ".comfyignore").read_text().splitlines() if line and line[0] != "#"]
+    assert len(left_out) > 8
+    assert [line for line in left_out if not list(ROOT.glob(line.strip("/")))] == []
+
+
+def test_what_is_shipped_imports_nothing_that_is_not():
+    """The wheel holds ``selective_sigma`` alone; its extra brings the rest."""
+    (packed,) = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert packed == "selective_sigma"
+    own = {"benchmarks", "training", "tests", "docs"}
+    for path in CORE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert not own & {name.partition(".")[0] for name in names}, path
+
+
+def test_linters_have_one_pin():
+    dev = PROJECT["project"]["optional-dependencies"]["dev"]
+    assert {line.partition("==")[0] for line in dev if "==" in line} == {"pyright", "ruff"}
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    # The hooks run what is in .venv, and so have no version of their own.
+    assert re.findall(r"entry: (\S+)", hooks) == [".venv/bin/ruff", ".venv/bin/ruff", ".venv/bin/pyright"]
+    assert "rev:" not in hooks
+
+
+def test_ci_installs_the_floors_that_are_declared():
+    workflow = (ROOT / ".github/workflows/test.yml").read_text()
+    assert "--resolution ${{ matrix.of }}" in workflow
+    assert "of: lowest-direct" in workflow
+    extras = PROJECT["project"]["optional-dependencies"]
+    floors = [*PROJECT["project"]["dependencies"], *extras["diffusers"], *extras["cli"]]
+    assert [line for line in floors if ">=" not in line and not line.startswith("selective-sigma[")] == []
+
+
+PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%")
+
+
+def test_the_settings_claim_no_figure_of_their_own():
+    """Numbers in settings.py are defaults and ranges; one that was measured cites its row (tests/benchmarks)."""
+    text = (CORE / "settings.py").read_text()
+    assert PERCENT.findall(re.sub(r"\[evidence: [^\]]+\]", "", text)) == []
+
+
+def test_the_readmes_prose_figures_are_backed():
+    """Those in its tables are compared with the rows (tests/benchmarks)."""
+    prose = re.sub(r"<!-- figures.*?<!-- /figures -->", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    stated = PERCENT.findall(prose)
+    backed = PERCENT.findall((ROOT / "docs/method.md").read_text() + (ROOT / "docs/evidence.md").read_text())
+    assert stated
+    assert [figure for figure in stated if figure not in backed] == []
+    # What is said of the network below the first picture.
+    said = re.search(r"\((\d+) photographs, an hour and a half", prose)
+    trained = (ROOT / "training/README.md").read_text()
+    assert said
+    assert f"{said[1]} photographs" in trained
+    assert float(re.search(r"([\d.]+) h, training loss", trained)[1]) == pytest.approx(1.5, abs=0.1)
