@@ -5,7 +5,9 @@ such modes as it does on pictures; what is compared is the energy that they end 
 """
 
 import math
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,6 +116,20 @@ def test_one_strength_does_the_same_at_any_number_of_steps(name, sampler, every)
     assert gains == pytest.approx(dict.fromkeys(COUNTS, gains[20]), rel=0.17)
 
 
+def test_the_tables_of_method_md_are_these():
+    text = (Path(__file__).parents[2] / "docs/method.md").read_text()
+    shown = {"Karras": "karras", "Euler": "euler", "DPM++ 2M": "2m", "Euler ancestral": "ancestral"}
+    name, found = "", []
+    for first, sampler, figures in re.findall(
+        r"^\| ([\w ,]*)\| (Euler|DPM[+]{2} 2M|Euler ancestral) \|([ \d|]+)\|$", text, re.M
+    ):
+        name = shown.get(first.strip(), first.strip().replace(", shift", "")) or name
+        found.append((name, shown[sampler]))
+        gains = row(name, shown[sampler], Settings(coverage=1.0)).values()
+        assert [int(figure) for figure in figures.split("|")] == [round(100 * g) for g in gains], (name, sampler)
+    assert sorted(found) == sorted(CASES)
+
+
 @pytest.mark.parametrize("strength", [-0.1, 0.05, 0.1, 0.2])
 def test_the_gain_is_what_the_theory_says(strength):
     """Many short steps multiply the amplitude of detail by 1 / (1 - s), on any schedule."""
@@ -129,9 +145,14 @@ def test_the_last_step_has_to_be_halved(monkeypatch):
 
 
 def test_long_steps_have_to_stand_for_themselves(monkeypatch):
-    monkeypatch.setattr(schedule, "LONG", math.inf)
-    gains = row("normal", "2m", Settings(coverage=1.0, every=2))
-    assert min(gains.values()) < 0
+    text = (Path(__file__).parents[2] / "docs/method.md").read_text()
+    for rule in ("with the rule", "without"):
+        gains = row("normal", "2m", Settings(coverage=1.0, every=2)).values()
+        shown = re.search(rf"^\| {rule} \| (.*) \|$", text, re.M)
+        assert shown
+        assert [int(figure) for figure in shown[1].split("/")] == [round(100 * g) for g in gains]
+        monkeypatch.setattr(schedule, "LONG", math.inf)
+    assert min(gains) < 0
 
 
 @pytest.mark.parametrize("rounded", [1 - 1e-7, 1 + 1e-7])
