@@ -115,6 +115,14 @@ def test_bad_input_names_setting_and_remedy(args: list[str], said: str, tmp_path
     assert not list(tmp_path.rglob("*.png"))
 
 
+def test_half_a_checkpoint_is_refused_in_one_line(tmp_path: Path):
+    parts = {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "EulerDiscreteScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(parts))
+    done = call("sweep", "--model", str(tmp_path), "--prompt", "a sky", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 2
+    assert f"selective-sigma: model is '{tmp_path}': give a whole diffusers checkpoint" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("command", ["demo", "sweep"])
 @pytest.mark.parametrize("out", ["file", "file/below", "closed/below"])
 def test_a_folder_that_cannot_be_had_is_refused_first(command: str, out: str, tmp_path: Path, monkeypatch):
