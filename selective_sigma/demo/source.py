@@ -44,7 +44,11 @@ def _checkpoint(job: Job, model: Path, device: torch.device | str) -> tuple[Any,
         raise ValueError(f"model is {str(model)!r}: give the folder of a diffusers checkpoint (with model_index.json)")
     on_gpu = torch.device(device).type != "cpu"
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    pipe: Any = DiffusionPipeline.from_pretrained(model, dtype=dtype, local_files_only=True)
+    try:
+        pipe: Any = DiffusionPipeline.from_pretrained(model, dtype=dtype, local_files_only=True)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"model is {str(model)!r}: give a whole diffusers checkpoint ({reason})") from error
     if job.sampler != "own":
         is_flow = "FlowMatch" in type(pipe.scheduler).__name__
         pipe.scheduler = scheduler(job.sampler, is_flow, dict(pipe.scheduler.config))

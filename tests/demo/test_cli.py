@@ -115,6 +115,14 @@ def test_bad_input_names_setting_and_remedy(args: list[str], said: str, tmp_path
     assert not list(tmp_path.rglob("*.png"))
 
 
+def test_half_a_checkpoint_is_refused_in_one_line(tmp_path: Path):
+    parts = {"_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "EulerDiscreteScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(parts))
+    done = call("sweep", "--model", str(tmp_path), "--prompt", "a sky", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 2
+    assert f"selective-sigma: model is '{tmp_path}': give a whole diffusers checkpoint" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("command", ["demo", "sweep"])
 @pytest.mark.parametrize("out", ["file", "file/below", "closed/below"])
 def test_a_folder_that_cannot_be_had_is_refused_first(command: str, out: str, tmp_path: Path, monkeypatch):
@@ -138,47 +146,6 @@ def test_version_and_help():
     for command, names in (("sweep", [*VE, *FLOW, "own", *NAMES]), ("demo", NAMES)):
         text = call(command, "--help").stdout
         assert [name for name in names if name not in text] == []
-
-
-BEGIN = """
-import os, signal, sys
-
-class Finder:
-    def find_spec(self, name, *_):
-        if name == {at!r}:
-            {does}
-
-sys.meta_path.insert(0, Finder())
-sys.argv = ["selective-sigma", "demo", "--out", {out!r}]
-from selective_sigma.__main__ import main
-main()
-"""
-
-
-def begin(at: str, does: str, out: Path):
-    """The command in a process of its own, where something happens at the first import of ``at``."""
-    script = BEGIN.format(at=at, does=does, out=str(out))
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
-
-
-@pytest.mark.parametrize("at", ["typer", "torch", "safetensors"])
-def test_an_interrupt_before_anything_has_begun_ends_in_one_line(at: str, tmp_path: Path):
-    done = begin(at, "os.kill(os.getpid(), signal.SIGINT)", tmp_path / "out")
-    assert (done.returncode, done.stderr) == (130, "Stopped.\n")
-
-
-@pytest.mark.parametrize("at", ["typer", "PIL"])
-def test_without_its_extra_it_says_how_to_get_it(at: str, tmp_path: Path):
-    done = begin(at, f"raise ModuleNotFoundError('no', name={at!r})", tmp_path / "out")
-    said = f'{at} is not installed: pip install "selective-sigma[cli]"\n'
-    assert (done.returncode, done.stderr) == (2, said)
-
-
-def test_a_missing_module_of_ours_is_a_fault_and_shown_as_one(tmp_path: Path):
-    name = "selective_sigma.demo.show"
-    done = begin(name, f"raise ModuleNotFoundError('no', name={name!r})", tmp_path / "out")
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
 
 
 def test_an_interrupted_demo_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
