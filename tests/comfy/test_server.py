@@ -40,7 +40,7 @@ NODES = {
     "SelectiveSigmaDetailerModelNode": ["strength", "coverage"],
     "SelectiveSigmaDetailerDebugNode": [
         *("strength", "coverage", "start", "end", "ema", "mask_clip_percentile", "mask_override"),
-        *("every", "mask_source", "lie"),
+        *("every", "mask_source", "lie", "live"),
     ],
     "SelectiveSigmaDetailerMaskPreviewNode": ["show"],
     DEMO: ["family"],
@@ -63,7 +63,7 @@ def nodes(server: Server) -> dict[str, Any]:
 def test_the_server_offers_the_node(nodes: dict[str, Any], kind: str):
     info = nodes[kind]
     inputs = {name: spec for part in ("required", "optional") for name, spec in info["input"].get(part, {}).items()}
-    widgets = [name for name, (io_type, *_) in inputs.items() if io_type in ("FLOAT", "INT", "COMBO")]
+    widgets = [name for name, (io_type, *_) in inputs.items() if io_type in ("FLOAT", "INT", "COMBO", "BOOLEAN")]
     assert widgets == NODES[kind]
     assert all(spec[1].get("tooltip") for spec in inputs.values())
     assert all(info["output_tooltips"])
