@@ -53,7 +53,12 @@ def sheet(steps: list[Tensor], plot: Plot) -> Tensor:
     Below them, the strength and the mask's mean at each step of the run.
     """
     height, width, channels = steps[0].shape
-    columns = min(len(steps), max(1, round(math.sqrt(len(steps) * height / width))))
+
+    def off_square(columns: int) -> float:
+        wide = columns * width
+        return abs(math.log(wide / (math.ceil(len(steps) / columns) * height + plot_height(wide))))
+
+    columns = min(range(1, len(steps) + 1), key=off_square)
     rows = math.ceil(len(steps) / columns)
     gap = max(2, min(height, width) // 64)
     # Framed, so that the sheets of a batch stay apart.
@@ -61,8 +66,12 @@ def sheet(steps: list[Tensor], plot: Plot) -> Tensor:
     for index, step in enumerate(steps):
         top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
         whole[top : top + height, left : left + width] = step
-    size = (whole.shape[1], min(220, max(72, whole.shape[1] // 5)))
+    size = (whole.shape[1], plot_height(whole.shape[1]))
     return torch.cat([whole, drawn(plotted(plot, size))[0]])
+
+
+def plot_height(width: int) -> int:
+    return min(220, max(72, width // 5))
 
 
 def plotted(plot: Plot, size: tuple[int, int]) -> Image.Image:

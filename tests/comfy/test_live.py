@@ -21,7 +21,6 @@ from selective_sigma.comfy import live, nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from server_process import Server
 
@@ -35,7 +34,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """What the progress hook gets, where ComfyUI's server would send it on."""
     got: list[Any] = []
     before = comfy.utils.PROGRESS_BAR_HOOK
-    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: got.append(preview))
+    comfy.utils.set_progress_bar_global_hook(lambda *given, node_id: got.append(given[2]))  # noqa: ARG005
     monkeypatch.setattr(latent_preview.args, "preview_method", latent_preview.LatentPreviewMethod.Auto)
     yield got
     comfy.utils.set_progress_bar_global_hook(before)

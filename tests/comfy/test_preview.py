@@ -63,7 +63,7 @@ def test_the_timeline_holds_every_step_row_by_row(space: tuple[int, ...]):
     assert len(sheets) == (2 if len(space) == 3 else 1)
     _, height, width, _ = render(steps).shape
     gap = 4
-    columns, rows = (1, 5) if len(space) == 1 else (2, 3)
+    columns, rows = (1, 5) if len(space) == 1 else (3, 2)
     found = [
         float(sheets[0, gap + (height + gap) * r + 8, gap + (width + gap) * c + width // 2, 0])
         for r in range(rows)
