@@ -122,6 +122,64 @@ class Browser:
         self.wait(PICTURES, seconds)
         time.sleep(0.5)
 
+    def show(self, vue: bool) -> None:
+        """Nodes drawn by Vue ("Nodes 2.0") or on the classic canvas; the server keeps the choice."""
+        script = "window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', arguments[0]).then(arguments[1])"
+        self.driver.execute_async_script(script, vue)
+        time.sleep(2.0)
+
+    def widget(self, kind: str, name: str) -> float:
+        """The value of a widget of the only node of its kind."""
+        return self.run(f"return app.graph.findNodesByType('{kind}')[0].widgets.find(w => w.name === '{name}').value")
+
+    def type_number(self, kind: str, name: str, text: str) -> None:
+        """Type a number into a widget, as a person does on the classic canvas: click it, write, Enter."""
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.common.keys import Keys
+
+        self._click(kind, name, 0.5)
+        dialog = self.driver.find_element(By.CSS_SELECTOR, ".graphdialog input")
+        dialog.send_keys(Keys.CONTROL, "a")
+        ActionChains(self.driver).send_keys(text, Keys.ENTER).perform()
+        time.sleep(0.5)
+
+    def step_number(self, kind: str, name: str, up: bool) -> None:
+        """Click an arrow of a number on the classic canvas."""
+        self._click(kind, name, 0.95 if up else 0.05)
+
+    def _click(self, kind: str, name: str, across: float) -> None:
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        script = """
+        const node = app.graph.findNodesByType(arguments[0])[0], ds = app.canvas.ds;
+        const row = node.widgets.find(w => w.name === arguments[1]).last_y + 10;
+        const box = app.canvas.canvas.getBoundingClientRect();
+        return [box.left + (node.pos[0] + node.size[0] * arguments[2] + ds.offset[0]) * ds.scale,
+                box.top + (node.pos[1] + row + ds.offset[1]) * ds.scale];
+        """
+        x, y = self.run(script, kind, name, across)
+        actions = ActionChains(self.driver)
+        actions.w3c_actions.pointer_action.move_to_location(int(x), int(y))
+        actions.w3c_actions.pointer_action.click()
+        actions.perform()
+        time.sleep(0.6)
+
+    def type_number_in_vue(self, kind: str, text: str) -> None:
+        """The same for the first number of a node, where Vue draws it."""
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.common.keys import Keys
+
+        node = self.run(f"return app.graph.findNodesByType('{kind}')[0].id")
+        found = f"[data-node-id='{node}'] input"
+        field = self.driver.find_elements(By.CSS_SELECTOR, found)[0]
+        ActionChains(self.driver).move_to_element(field).click().perform()  # Through what lies above, for dragging.
+        time.sleep(0.3)
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text, Keys.ENTER)
+        time.sleep(0.6)
+
     def fit(self, left: float = 60, top: float = 60, margin: float = 30) -> None:
         """Show the whole graph, clear of what covers the canvas at the left and the top of the page."""
         self.run(
