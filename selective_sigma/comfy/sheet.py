@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -61,13 +62,14 @@ def sheet(steps: list[Tensor], plot: Plot) -> Tensor:
     columns = min(range(1, len(steps) + 1), key=off_square)
     rows = math.ceil(len(steps) / columns)
     gap = max(2, min(height, width) // 64)
-    # Framed, so that the sheets of a batch stay apart.
     whole = torch.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), GAP)
     for index, step in enumerate(steps):
         top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
         whole[top : top + height, left : left + width] = step
     size = (whole.shape[1], plot_height(whole.shape[1]))
-    return torch.cat([whole, drawn(plotted(plot, size))[0]])
+    # Framed, so that the sheets of a batch stay apart.
+    frame = max(8, size[0] // 40)
+    return F.pad(torch.cat([whole, drawn(plotted(plot, size))[0]]), (0, 0, frame, frame, frame, frame))
 
 
 def plot_height(width: int) -> int:
