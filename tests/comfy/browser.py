@@ -149,16 +149,20 @@ class Browser:
         self._click(kind, name, 0.95 if up else 0.05)
 
     def _click(self, kind: str, name: str, across: float) -> None:
+        row = f"node.widgets.find(w => w.name === '{name}').last_y + 10"
+        self._click_at(kind, f"[node.size[0] * {across}, {row}]")
+
+    def _click_at(self, kind: str, place: str) -> None:
+        """Click on the only node of its kind, at a JavaScript expression of a place in it."""
         from selenium.webdriver.common.action_chains import ActionChains
 
-        script = """
-        const node = app.graph.findNodesByType(arguments[0])[0], ds = app.canvas.ds;
-        const row = node.widgets.find(w => w.name === arguments[1]).last_y + 10;
+        script = f"""
+        const node = app.graph.findNodesByType(arguments[0])[0], ds = app.canvas.ds, [x, y] = {place};
         const box = app.canvas.canvas.getBoundingClientRect();
-        return [box.left + (node.pos[0] + node.size[0] * arguments[2] + ds.offset[0]) * ds.scale,
-                box.top + (node.pos[1] + row + ds.offset[1]) * ds.scale];
+        return [box.left + (node.pos[0] + x + ds.offset[0]) * ds.scale,
+                box.top + (node.pos[1] + y + ds.offset[1]) * ds.scale];
         """
-        x, y = self.run(script, kind, name, across)
+        x, y = self.run(script, kind)
         actions = ActionChains(self.driver)
         actions.w3c_actions.pointer_action.move_to_location(int(x), int(y))
         actions.w3c_actions.pointer_action.click()
@@ -179,6 +183,14 @@ class Browser:
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(text, Keys.ENTER)
         time.sleep(0.6)
+
+    def help(self, kind: str) -> None:
+        """Select the only node of its kind and open its help, by the button above it."""
+        from selenium.webdriver.common.by import By
+
+        self._click_at(kind, "[150, -15]")
+        self.driver.find_element(By.CSS_SELECTOR, "[data-testid=info-button]").click()
+        time.sleep(3.0)
 
     def fit(self, left: float = 60, top: float = 60, margin: float = 30) -> None:
         """Show the whole graph, clear of what covers the canvas at the left and the top of the page."""
