@@ -41,7 +41,7 @@ def caption(pictures: Tensor, text: str) -> Tensor:
     """``pictures`` (count, height, width, 3) with a line of words below each."""
     count, _, width, _ = pictures.shape
     # As large as the line fits in.
-    size = min(24, max(12, width // 32))
+    size = min(28, max(12, width // 20))
     while size > 8 and font(size).getlength(text) > width - 4:
         size -= 1
     bar = written(text, width, round(1.6 * size), size, margin=max(2, size // 5))
@@ -81,7 +81,7 @@ def plotted(plot: Plot, size: tuple[int, int]) -> Image.Image:
     width, height = size
     image = Image.new("RGB", size, DARK)
     draw = ImageDraw.Draw(image)
-    letters = min(20, max(10, height // 9))
+    letters = min(28, max(10, height // 8))
     highest = max((abs(step[0]) for step in plot if step), default=0.0) or 1.0
     means = [step[1] for step in plot if step]
     mean = sum(means) / max(1, len(means))
