@@ -80,6 +80,8 @@ class Browser:
 
     def load(self, workflow: dict[str, Any] | Path) -> None:
         """Open a workflow as the menu does; raises what the page complains of."""
+        # The last one's offer to download models may still be there.
+        self.run("document.querySelectorAll('.p-dialog-close-button').forEach(button => button.click())")
         text = workflow.read_text() if isinstance(workflow, Path) else json.dumps(workflow)
         script = "const done = arguments[1]; window.app.loadGraphData(JSON.parse(arguments[0])).then(() => done(''), "
         error = self.driver.execute_async_script(script + "error => done(String(error)))", text)
