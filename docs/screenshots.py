@@ -1,6 +1,7 @@
-"""Runs the first template in ComfyUI and takes its picture: docs/comfyui-graph.png.
+"""Takes the pictures of ComfyUI: docs/comfyui-graph.png, the first template after its run, and docs/comfyui-live.png,
+a run under way with the help open.
 
-By hand, with ComfyUI's own python, chromium and selenium at hand: python docs/screenshots.py PHOTOGRAPH
+By hand, with ComfyUI's own python, chromium and selenium at hand: python docs/screenshots.py [graph] [live]
 """
 
 from __future__ import annotations
@@ -9,36 +10,79 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from template_graph import Graph, out
+from template_parts import ksampler
+
+if TYPE_CHECKING:
+    from tests.comfy.browser import Browser
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/comfy"))
 TEMPLATE = ROOT / "example_workflows/01 Try it without a checkpoint.json"
+DEBUG = "SelectiveSigmaDetailerDebugNode"
 # ComfyUI's own title bar and side bar, in pixels of the page.
 LEFT, TOP, SCALE = 66, 80, 1.5
 
 
-def main(photograph: str) -> None:
+def under_way(info: dict[str, Any]) -> dict[str, Any]:
+    """The demo model through the Debug node, live."""
+    g = Graph("Live", info)
+    made = g.add("SelectiveSigmaDemoModelNode", (0, 0, 340, 150))
+    given = {name: out(made, i) for name, i in {"positive": 1, "negative": 2, "latent_image": 4}.items()}
+    given |= {"steps": 24, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
+    ours = g.add(DEBUG, (0, 230, 340, 330), {"model": out(made), "live": True, "every": 1})
+    latent = ksampler(g, (390, 0), {"model": out(ours, "model"), **given})
+    latent.node["size"] = [560, 560]
+    g.add("PreviewImage", (1000, 0, 300, 300), {"images": out(g.add("VAEDecode", (1000, 350, 300, 50), {
+        "samples": latent, "vae": out(made, "vae")}))})  # fmt: skip
+    return g.saved()
+
+
+def keep(page: Browser, name: str, folder: Path, right: int = 0) -> None:
+    """The page without its bars, and without ``right`` pixels, 1800 wide at most."""
+    page.screenshot(folder / "shot.png")
+    picture = Image.open(folder / "shot.png").convert("RGB")
+    picture = picture.crop((int(LEFT * SCALE), int(TOP * SCALE), picture.width - int(right * SCALE), picture.height))
+    if picture.width > 1800:
+        picture = picture.resize((1800, picture.height * 1800 // picture.width), Image.Resampling.LANCZOS)
+    picture.save(ROOT / f"docs/{name}.png", optimize=True)
+
+
+def graph(page: Browser, folder: Path) -> None:
+    page.load(TEMPLATE)
+    page.queue(600)
+    time.sleep(6)  # Until "Job completed" is gone.
+    page.fit(LEFT, TOP, margin=24)
+    keep(page, "comfyui-graph", folder)
+
+
+def live(page: Browser, folder: Path, info: dict[str, Any]) -> None:
+    page.show(vue=True)
+    page.load(under_way(info))
+    page.fit(LEFT, TOP, margin=24)
+    page.help(DEBUG)
+    page.run("window.ssdStep = 0; window.app.queuePrompt(0)")
+    page.run("window.app.api.addEventListener('progress', e => { window.ssdStep = e.detail.value; })")
+    page.wait("return window.ssdStep >= 15", 600)
+    keep(page, "comfyui-live", folder)
+    page.show(vue=False)
+
+
+def main(which: list[str]) -> None:
     from browser import Browser
     from server_process import Server
 
-    with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder)
-        (base / "input").mkdir()
-        Image.open(photograph).convert("RGB").save(base / "input/example.png")
-        with Server(base) as server, Browser(server.url, 1760, 1010, scale=SCALE) as page:
-            page.load(TEMPLATE)
-            page.queue(600)
-            time.sleep(6)  # Until "Job completed" is gone.
-            page.fit(LEFT, TOP, margin=24)
-            page.screenshot(base / "shot.png")
-            picture = Image.open(base / "shot.png").convert("RGB")
-            picture = picture.crop((int(LEFT * SCALE), int(TOP * SCALE), *picture.size))
-            picture.resize((1800, picture.height * 1800 // picture.width), Image.Resampling.LANCZOS).save(
-                ROOT / "docs/comfyui-graph.png", optimize=True
-            )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with Server(folder) as server, Browser(server.url, 1760, 1010, scale=SCALE) as page:
+            if "graph" in which:
+                graph(page, folder)
+            if "live" in which:
+                live(page, folder, server.get("/object_info"))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:] or ["graph", "live"])

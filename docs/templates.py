@@ -37,29 +37,29 @@ def template(name: str, since: str = "0.3.64") -> Callable[[Any], Any]:
 
 @template("01 Try it without a checkpoint")
 def demo(g: Graph) -> None:
-    photo = g.add("LoadImage", (0, 0, 340, 340), {"image": "example.png"})
-    given = {"image": out(photo, "IMAGE"), "upscale_method": "area", "megapixels": 0.12}
-    small = g.add("ImageScaleToTotalPixels", (0, 390, 340, 130), given)
-    made = g.add(DEMO, (390, 0, 340, 180), {"image": out(small)})
+    made = g.add(DEMO, (0, 0, 340, 150))
     parts = {name: out(made, i) for i, name in enumerate(("model", "positive", "negative", "vae", "latent"))}
     given = {k: parts[k] for k in ("positive", "negative")} | {"latent_image": parts["latent"]}
     given |= {"steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
-    ours = g.add(MODEL_NODE, (390, 330, 340, 130), {"model": parts["model"]})
-    plain = ksampler(g, (780, 0), {"model": parts["model"], **given}, title="Plain")
-    detailed = ksampler(g, (780, 330), {"model": out(ours), **given}, title="With detail")
-    left = decode(g, (780, 660), plain, parts["vae"])
-    right = decode(g, (780, 760), detailed, parts["vae"])
-    g.add("PreviewImage", (1130, 0, 480, 510), {"images": left}, title="Plain")
-    g.add("PreviewImage", (1640, 0, 480, 510), {"images": right}, title="With detail")
-    where = {"mask_ref": out(ours, "mask_ref"), "latent": detailed, "show": "average", "image": right}
-    g.add(PREVIEW, (1130, 570, 990, 600), where, title="Where the detail went")
+    ours = g.add(MODEL_NODE, (0, 210, 340, 130), {"model": parts["model"]})
+    plain = ksampler(g, (390, 0), {"model": parts["model"], **given}, title="Plain")
+    detailed = ksampler(g, (390, 330), {"model": out(ours), **given}, title="With detail")
+    left = decode(g, (390, 660), plain, parts["vae"])
+    right = decode(g, (390, 760), detailed, parts["vae"])
+    g.add("PreviewImage", (740, 0, 480, 400), {"images": left}, title="Plain")
+    g.add("PreviewImage", (1250, 0, 480, 400), {"images": right}, title="With detail")
+    where = {"mask_ref": out(ours, "mask_ref"), "latent": detailed}
+    laid_over = {**where, "show": "average", "image": right}
+    g.add(PREVIEW, (740, 460, 480, 500), laid_over, title="Where the detail went")
+    g.add(PREVIEW, (1250, 460, 480, 500), {**where, "show": "timeline"}, title="Step by step")
     g.note(
-        (390, 520, 340, 340),
-        "1. In *Load Image* choose a **photograph** with sharp and smooth parts: hair and sky, a face and bokeh. A "
-        "small network that comes with the pack sees a blurred, shrunken copy of it and draws it anew.\n\n"
-        "2. Press **Run**: about half a minute without a GPU. *megapixels* is the size.\n\n"
-        "3. Change **strength** and **coverage**. At 0.5 skies and blurred backgrounds stay as they were; 1 shows what "
-        "a lie told everywhere does to them. The seed is the same left and right.",
+        (0, 400, 340, 280),
+        "1. Press **Run**. It takes half a minute without a GPU. A small network that comes with the pack sees a "
+        "blurred, shrunken copy of a photograph and draws it anew, twice with the same seed.\n\n"
+        "2. Change **strength** and **coverage**. At coverage 0.5 fur gains detail and the blurred background stays "
+        "as it was; 1 shows what a lie told everywhere does to it.\n\n"
+        "3. For a photograph of yours, connect *Load Image* to **image**: hair and sky, or a face and bokeh. Large "
+        "ones take up to a minute.",
     )
 
 

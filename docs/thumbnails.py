@@ -1,4 +1,4 @@
-"""Draws example_workflows/*.jpg and the picture of the help on the embedded network: no shrunken graphs. By hand:
+"""Draws example_workflows/*.jpg and the pictures of the help on the embedded network: no shrunken graphs. By hand:
 
 python docs/thumbnails.py        (about four minutes on two CPU cores; needs scikit-image)
 """
@@ -22,24 +22,27 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
 HELP = FOLDER.parent / "web/docs/plain-detail-mask.jpg"
+LIVE = HELP.with_name("picture-and-mask.jpg")
 STEPS, STRENGTH, GAP = 20, 0.15, 6
 WIDE = (640, 480)
 NETWORK = load(Path(sys.argv[1])) if len(sys.argv) > 1 else load()
 
 
 @torch.no_grad()
-def draw(photo: Tensor, strength: float = STRENGTH, coverage: float = 0.5) -> tuple[Tensor, list[Tensor]]:
-    """The photograph (1, 3, h, w) drawn anew, seed 0, and the masks of the run."""
+def draw(
+    photo: Tensor, strength: float = STRENGTH, coverage: float = 0.5, steps: int = STEPS
+) -> tuple[Tensor, list[Tensor]]:
+    """The photograph (1, 3, h, w) drawn anew, seed 0, or what it is at after ``steps``, and the masks of the run."""
     share = torch.linspace(0, 1, STEPS)
     levels = (SIGMA_MAX ** (1 / 7) + share * (SIGMA_MIN ** (1 / 7) - SIGMA_MAX ** (1 / 7))) ** 7
     sigmas = torch.cat([levels, torch.zeros(1)])
     small = thumbnail(photo)
     x = sigmas[0] * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))
     detailer = Detailer(Settings(strength, coverage), sigmas, record=True)
-    for sigma, following in pairwise(sigmas):
+    for sigma, following in list(pairwise(sigmas))[:steps]:
         denoised = detailer.step(lambda call: Prediction(NETWORK.denoise(call.x, call.sigma, small)), x, sigma).denoised
         x = denoised + (x - denoised) * following / sigma
-    return x, [record.mask for record in detailer.masks]
+    return x if steps == STEPS else denoised, [record.mask for record in detailer.masks]
 
 
 def picture(values: Tensor) -> Image.Image:
@@ -75,6 +78,8 @@ def main() -> None:
     left, right, where = picture(plain), picture(ours), picture(mean)
     keep("01", row([left, right, where], (210, 480)))
     row([left, right, where], (240, 240)).save(HELP, quality=85)
+    so_far, live = draw(cat, steps=14)
+    row([picture(so_far), picture(2 * live[-1] - 1)], (300, 300)).save(LIVE, quality=85)
     halves = cover(right, WIDE)
     halves.paste(cover(left, WIDE).crop((0, 0, WIDE[0] // 2, WIDE[1])), (0, 0))
     pen = ImageDraw.Draw(halves)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.conds
@@ -14,9 +15,11 @@ import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.sd
 import comfy.supported_models_base
+import numpy as np
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
+from PIL import Image
 from torch import Tensor, nn
 
 from ..demo.network import MULTIPLE, SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, load
@@ -31,6 +34,8 @@ PIXELS = 512 * 512
 """At most about so many, so that a run takes seconds on a CPU."""
 FACTOR = 4
 """How much smaller the thumbnail is."""
+PHOTOGRAPH = Path(__file__).parents[1] / "demo/chelsea.jpg"
+"""Shown where none is given: Chelsea, by Stefan van der Walt, CC0, from scikit-image."""
 THUMBNAIL = "selective_sigma_thumbnail"
 """Where a CONDITIONING holds the thumbnail."""
 
@@ -114,6 +119,12 @@ def model(family: str) -> comfy.model_patcher.ModelPatcher:
     return comfy.model_patcher.ModelPatcher(base, device, comfy.model_management.unet_offload_device())
 
 
+def photograph() -> Tensor:
+    """The bundled photograph, an IMAGE."""
+    with Image.open(PHOTOGRAPH) as photo:
+        return torch.from_numpy(np.asarray(photo.convert("RGB"), dtype=np.float32) / 255).unsqueeze(0)
+
+
 def fitted(image: Tensor) -> Tensor:
     """IMAGE (batch, height, width, channels) as (batch, 3, h, w) in [-1, 1], in a size that the network takes."""
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
@@ -148,7 +159,7 @@ class SelectiveSigmaDemoModelNode(io.ComfyNode):
             description=words.DEMO,
             is_experimental=True,
             inputs=[
-                io.Image.Input("image", tooltip=words.DEMO_IMAGE),
+                io.Image.Input("image", optional=True, tooltip=words.DEMO_IMAGE),
                 io.Combo.Input("family", options=list(FAMILIES), default=FAMILIES[0], tooltip=words.DEMO_FAMILY),
             ],
             outputs=[
@@ -161,8 +172,8 @@ class SelectiveSigmaDemoModelNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, family: str = FAMILIES[0]) -> io.NodeOutput:
-        picture = fitted(image)
+    def execute(cls, image: Tensor | None = None, family: str = FAMILIES[0]) -> io.NodeOutput:
+        picture = fitted(photograph() if image is None else image)
         positive = conditioning(**{THUMBNAIL: F.avg_pool2d(picture, FACTOR)})
         latent = {"samples": torch.zeros_like(picture), "downscale_ratio_spacial": 1}
         return io.NodeOutput(model(family), positive, conditioning(), vae(), latent)

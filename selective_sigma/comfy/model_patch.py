@@ -19,7 +19,14 @@ GUIDER = ("model_options", "seed")
 """What may follow sigma when a guider is called, in order."""
 
 
-def patch(model: Any, settings: Settings, *, capture: Capture | None = None, limit: Tensor | None = None) -> Any:
+def patch(
+    model: Any,
+    settings: Settings,
+    *,
+    capture: Capture | None = None,
+    limit: Tensor | None = None,
+    live: bool = False,
+) -> Any:
     """A clone of a MODEL that wraps whatever samples it; the very input where the settings do nothing.
 
     Bit-equal to ``wrap`` on the sampler. A Sampler that has no function to wrap is followed at the
@@ -28,6 +35,7 @@ def patch(model: Any, settings: Settings, *, capture: Capture | None = None, lim
     Args:
         capture: keeps the masks of its runs.
         limit: where detail may go, a MASK (masks, height, width) in pixels, resized to the latent.
+        live: whether the preview of each step shows the mask; needs ``live.install`` before the run.
 
     Raises:
         ValueError: the model is patched already; or, when sampling, the sampler is wrapped already.
@@ -51,13 +59,13 @@ def patch(model: Any, settings: Settings, *, capture: Capture | None = None, lim
         sampler = executor.class_obj
         rest = (callback, noise, latent_image, denoise_mask, disable_pbar)
         if callable(getattr(sampler, "sampler_function", None)):
-            new = wrap(sampler, settings, capture=capture, limit=limit)
+            new = wrap(sampler, settings, capture=capture, limit=limit, live=live)
             # The executor holds the sampler it was made for: go on with one made for ours.
             onward = WrapperExecutor.new_class_executor(new.sample, new, executor.wrappers, executor.idx + 1)
             return onward.execute(guider, sigmas, extra_args, *rest)
         known = {**extra_args, "denoise_mask": denoise_mask}
         name = type(sampler).__name__
-        run = Run(name, guider, guider, noise, sigmas, known, settings, capture, limit, order=GUIDER)
+        run = Run(name, guider, guider, noise, sigmas, known, settings, capture, limit, live, GUIDER)
         result = executor(run.model(), sigmas, run.marked(extra_args), run.watch(callback), *rest[1:])
         run.end(result, sigmas)
         return result

@@ -11,6 +11,7 @@ from ..settings import SETTING_NAMES, Settings
 from . import words
 from .capture import Capture
 from .demo import SelectiveSigmaDemoModelNode
+from .live import install
 from .model_patch import patch
 from .preview_node import SelectiveSigmaDetailerMaskPreviewNode
 from .sampler import wrap
@@ -91,6 +92,8 @@ class SelectiveSigmaDetailerDebugNode(io.ComfyNode):
                 *(widget(name, optional=name not in PUBLISHED) for name in SETTING_NAMES),
                 io.Mask.Input("mask", optional=True, tooltip=words.MASK),
                 io.Model.Input("model", optional=True, tooltip=words.MODEL_TOO),
+                # After what graphs know already: widgets are saved by their places.
+                io.Boolean.Input("live", default=False, optional=True, tooltip=words.LIVE),
             ],
             outputs=[
                 io.Sampler.Output("sampler_out", display_name="sampler", tooltip=words.SAMPLER_OUT),
@@ -102,20 +105,28 @@ class SelectiveSigmaDetailerDebugNode(io.ComfyNode):
     # No validate_inputs: ComfyUI repeats what it says for every input that it takes.
     @classmethod
     def execute(
-        cls, sampler: Any = None, mask: Tensor | None = None, model: Any = None, **values: Any
+        cls,
+        sampler: Any = None,
+        mask: Tensor | None = None,
+        model: Any = None,
+        live: bool = False,
+        **values: Any,
     ) -> io.NodeOutput:
         if sampler is None and model is None:
             raise ValueError(words.NOTHING)
         settings = Settings(**values)
-        capture, limit = Capture(idle=settings.idle), limit_from(mask)
+        capture = Capture(idle=settings.idle)
+        given: dict[str, Any] = {"capture": capture, "limit": limit_from(mask), "live": live}
+        if live:
+            install()
         # What is not connected stops what hangs on it, with these words.
         outs: list[Any] = [
             ExecutionBlocker(words.UNCONNECTED.format(out=f"{name}_out", given=name)) for name in ("sampler", "model")
         ]
         if sampler is not None:
-            outs[0] = wrap(sampler, settings, capture=capture, limit=limit)
+            outs[0] = wrap(sampler, settings, **given)
         if model is not None:
-            outs[1] = patch(model, settings, capture=capture, limit=limit)
+            outs[1] = patch(model, settings, **given)
         return io.NodeOutput(outs[0], capture, outs[1])
 
 

@@ -141,8 +141,9 @@ def _laid_over(mask: Tensor, image: Tensor, pixels: int) -> Tensor:
     total = max(len(picture), len(masks))
     lit = F.interpolate(masks, picture.shape[2:], mode="nearest")[_index(len(masks), total)]
     grey = picture.mean(1, keepdim=True)[_index(len(picture), total)]
-    glow = torch.tensor(GLOW).view(1, 3, 1, 1) * (0.35 + 0.65 * grey)
-    return (0.5 * grey * (1 - lit) + glow * lit).movedim(1, -1).contiguous()
+    # Brighter than what is dimmed at any grey, so that it shows in print without colour too.
+    glow = torch.tensor(GLOW).view(1, 3, 1, 1) * (0.5 + 0.5 * grey)
+    return (0.4 * grey * (1 - lit) + glow * lit).movedim(1, -1).contiguous()
 
 
 def _plots(records: Sequence[MaskRecord], total: int, count: int) -> list[list[tuple[float, float] | None]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..detailer import Detailer
 from ..prediction import Prediction
 from . import latent, words
+from . import live as live_preview
 from .guidance import Guidance
 from .passes import Passes
 
@@ -28,13 +29,21 @@ NO_NOISE = "Selective Sigma on %s: no detail, since this model's latent holds no
 UNHEARD = "Selective Sigma on %s: no detail, since this model is called past ComfyUI's apply_model"
 
 
-def wrap(sampler: Any, settings: Settings, *, capture: Capture | None = None, limit: Tensor | None = None) -> Any:
+def wrap(
+    sampler: Any,
+    settings: Settings,
+    *,
+    capture: Capture | None = None,
+    limit: Tensor | None = None,
+    live: bool = False,
+) -> Any:
     """A copy of a SAMPLER that adds detail; the very input where the settings do nothing.
 
     Args:
         sampler: a ``KSAMPLER`` or a subclass; its options stay as they are.
         capture: keeps the masks of its runs.
         limit: where detail may go, a MASK (masks, height, width) in pixels, resized to the latent.
+        live: whether the preview of each step shows the mask; needs ``live.install`` before the run.
 
     Raises:
         TypeError: the sampler has no ``sampler_function``.
@@ -52,7 +61,7 @@ def wrap(sampler: Any, settings: Settings, *, capture: Capture | None = None, li
     if hasattr(function, MARK):
         raise ValueError(TWICE)
     wrapped = copy.copy(sampler)
-    wrapped.sampler_function = Detailed(function, settings, capture, limit)
+    wrapped.sampler_function = Detailed(function, settings, capture, limit, live)
     return wrapped
 
 
@@ -62,10 +71,11 @@ class Detailed:
     A class and not a closure, so that it can be pickled where the function can.
     """
 
-    def __init__(self, function: Any, settings: Settings, capture: Capture | None, limit: Tensor | None):
+    def __init__(self, function: Any, *given: Any):
+        """``given``: settings, capture, limit and live, as ``Run`` takes them."""
         functools.update_wrapper(self, function)
         self._function = function
-        self._given = (settings, capture, limit)
+        self._given = given
         setattr(self, MARK, True)
 
     def __call__(
@@ -78,11 +88,10 @@ class Detailed:
         disable: Any = None,
         **more: Any,
     ) -> Any:
-        settings, capture, limit = self._given
         extra_args = {} if extra_args is None else extra_args
         guider = model.inner_model
         name = getattr(self._function, "__name__", "sampler").removeprefix("sample_")
-        run = Run(name, model, guider, x, sigmas, extra_args, settings, capture, limit)
+        run = Run(name, model, guider, x, sigmas, extra_args, *self._given)
         extra_args = run.marked(extra_args)
         result = self._function(
             run.model(), x, sigmas, extra_args=extra_args, callback=run.watch(callback), disable=disable, **more
@@ -132,6 +141,7 @@ class Run:
         settings: Settings,
         capture: Capture | None = None,
         limit: Tensor | None = None,
+        live: bool = False,
         order: tuple[str, ...] = ("denoise_mask", "model_options", "seed"),
     ):
         """Args:
@@ -153,6 +163,7 @@ class Run:
         self._noisy = family is not None
         self._shapes = latent.shapes_of(self._base)
         self._capture = capture
+        self._live = live
         self._x0: Tensor | None = None
         self._means: list[Tensor] = []
         self._guidance = Guidance(options)
@@ -178,16 +189,24 @@ class Run:
         return {**extra_args, "model_options": {**(extra_args.get("model_options") or {}), MARK: True}}
 
     def watch(self, callback: Any) -> Any:
-        """The callback, from which the last denoised latent is noted where masks are kept."""
-        if self._capture is None:
+        """The callback, from which the last denoised latent is noted where masks are kept or shown."""
+        if self._capture is None and not self._live:
             return callback
 
         def noting(*given: Any) -> Any:
             # A sampler function hands over one dict; a Sampler step, denoised, x, and how many steps.
-            self._x0 = given[0].get("denoised") if len(given) == 1 else given[1]
-            return None if callback is None else callback(*given)
+            denoised = given[0].get("denoised") if len(given) == 1 else given[1]
+            self._x0 = denoised
+            if callback is None:
+                return None
+            return live_preview.watched(callback, self._shown(denoised), *given) if self._live else callback(*given)
 
         return noting
+
+    def _shown(self, denoised: Tensor) -> live_preview.Shown:
+        mask = self._detailer.mask
+        picture = latent.first(latent.unpack(denoised, self._shapes))
+        return live_preview.Shown(picture, None if mask is None else latent.first(mask), self._base.latent_format)
 
     def step(self, x: Tensor, sigma: Tensor, named: dict[str, Any]) -> Tensor:
         """What the sampler gets for one call of the model."""

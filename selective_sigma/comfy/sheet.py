@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -40,7 +41,7 @@ def caption(pictures: Tensor, text: str) -> Tensor:
     """``pictures`` (count, height, width, 3) with a line of words below each."""
     count, _, width, _ = pictures.shape
     # As large as the line fits in.
-    size = min(24, max(12, width // 32))
+    size = min(28, max(12, width // 20))
     while size > 8 and font(size).getlength(text) > width - 4:
         size -= 1
     bar = written(text, width, round(1.6 * size), size, margin=max(2, size // 5))
@@ -53,16 +54,26 @@ def sheet(steps: list[Tensor], plot: Plot) -> Tensor:
     Below them, the strength and the mask's mean at each step of the run.
     """
     height, width, channels = steps[0].shape
-    columns = min(len(steps), max(1, round(math.sqrt(len(steps) * height / width))))
+
+    def off_square(columns: int) -> float:
+        wide = columns * width
+        return abs(math.log(wide / (math.ceil(len(steps) / columns) * height + plot_height(wide))))
+
+    columns = min(range(1, len(steps) + 1), key=off_square)
     rows = math.ceil(len(steps) / columns)
     gap = max(2, min(height, width) // 64)
-    # Framed, so that the sheets of a batch stay apart.
     whole = torch.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), GAP)
     for index, step in enumerate(steps):
         top, left = gap + index // columns * (height + gap), gap + index % columns * (width + gap)
         whole[top : top + height, left : left + width] = step
-    size = (whole.shape[1], min(220, max(72, whole.shape[1] // 5)))
-    return torch.cat([whole, drawn(plotted(plot, size))[0]])
+    size = (whole.shape[1], plot_height(whole.shape[1]))
+    # Framed, so that the sheets of a batch stay apart.
+    frame = max(8, size[0] // 40)
+    return F.pad(torch.cat([whole, drawn(plotted(plot, size))[0]]), (0, 0, frame, frame, frame, frame))
+
+
+def plot_height(width: int) -> int:
+    return min(220, max(72, width // 5))
 
 
 def plotted(plot: Plot, size: tuple[int, int]) -> Image.Image:
@@ -70,7 +81,7 @@ def plotted(plot: Plot, size: tuple[int, int]) -> Image.Image:
     width, height = size
     image = Image.new("RGB", size, DARK)
     draw = ImageDraw.Draw(image)
-    letters = min(20, max(10, height // 9))
+    letters = min(28, max(10, height // 8))
     highest = max((abs(step[0]) for step in plot if step), default=0.0) or 1.0
     means = [step[1] for step in plot if step]
     mean = sum(means) / max(1, len(means))

@@ -44,7 +44,7 @@ def widget(name: str, optional: bool = False) -> io.Input:
 def amounts() -> list[io.Input]:
     """``strength`` and ``coverage`` of the production nodes: numbers, in steps that hit the usual values."""
     # A number and not a slider: sliders ignore the step in the classic view, and take no typing.
-    of_strength = {"default": DEFAULTS.strength, "tooltip": words.SETTINGS["strength"]}
+    of_strength = {"default": DEFAULTS.strength, "tooltip": words.STRENGTH}
     strength = io.Float.Input("strength", min=0.0, max=0.5, step=0.05, round=0.001, **of_strength)
     return [strength, widget("coverage")]
 

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
     from ..report import Report
 
+STRENGTH = (
+    "How much detail to add: the share of the noise hidden from the model, at most. "
+    "0.05 to 0.15 is usual; 0 does nothing."
+)
 SETTINGS = {
-    "strength": "How much detail to add: the share of the noise hidden from the model, at most. "
-    "0.05 to 0.15 is usual; 0 does nothing; below 0 softens.",
+    "strength": f"{STRENGTH} Below 0 softens.",
     "coverage": "How much of the picture receives it. 0: nothing. 0.5: where the model is drawing something, "
     "and flat areas are left alone. 1: everywhere, which also costs no extra model calls.",
     "start": "Share of the model's noise range, from full noise, after which detail is added; before it, composition "
@@ -42,6 +45,10 @@ MODEL_OUT = "The model with detail, for KSampler and everything else that sample
 MASK = (
     "Optional: detail goes only where this mask is white. Resized to the latent; a tiled sampler stretches it "
     "over each of its tiles."
+)
+LIVE = (
+    "While sampling, the preview of each step shows the mask beside the picture: white receives detail, all black "
+    "before it begins."
 )
 REF = "The masks of the runs, for Selective Sigma Mask Preview."
 REF_IN = (
@@ -103,7 +110,10 @@ DEMO = (
     "A small network for trying things out without a checkpoint: redraws any photograph from a thumbnail of it. "
     "Connect its outputs as those of a checkpoint: to KSampler or SamplerCustom, and VAE Decode."
 )
-DEMO_IMAGE = "The photograph to redraw; scaled to at most 512x512 pixels or as many in its own shape."
+DEMO_IMAGE = (
+    "Optional: the photograph to redraw; scaled to at most 512x512 pixels or as many in its own shape. Without it, "
+    "the photograph of a cat that comes with the pack."
+)
 DEMO_FAMILY = (
     "ve: noise is added, as on SD 1.x and SDXL. flow: the picture fades into noise, as on SD3, Flux, Qwen-Image."
 )

@@ -80,6 +80,8 @@ class Browser:
 
     def load(self, workflow: dict[str, Any] | Path) -> None:
         """Open a workflow as the menu does; raises what the page complains of."""
+        # The last one's offer to download models may still be there.
+        self.run("document.querySelectorAll('.p-dialog-close-button').forEach(button => button.click())")
         text = workflow.read_text() if isinstance(workflow, Path) else json.dumps(workflow)
         script = "const done = arguments[1]; window.app.loadGraphData(JSON.parse(arguments[0])).then(() => done(''), "
         error = self.driver.execute_async_script(script + "error => done(String(error)))", text)
@@ -121,6 +123,76 @@ class Browser:
             raise AssertionError(error[:2000])
         self.wait(PICTURES, seconds)
         time.sleep(0.5)
+
+    def show(self, vue: bool) -> None:
+        """Nodes drawn by Vue ("Nodes 2.0") or on the classic canvas; the server keeps the choice."""
+        script = "window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', arguments[0]).then(arguments[1])"
+        self.driver.execute_async_script(script, vue)
+        time.sleep(2.0)
+
+    def widget(self, kind: str, name: str) -> float:
+        """The value of a widget of the only node of its kind."""
+        return self.run(f"return app.graph.findNodesByType('{kind}')[0].widgets.find(w => w.name === '{name}').value")
+
+    def type_number(self, kind: str, name: str, text: str) -> None:
+        """Type a number into a widget, as a person does on the classic canvas: click it, write, Enter."""
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.common.keys import Keys
+
+        self._click(kind, name, 0.5)
+        dialog = self.driver.find_element(By.CSS_SELECTOR, ".graphdialog input")
+        dialog.send_keys(Keys.CONTROL, "a")
+        ActionChains(self.driver).send_keys(text, Keys.ENTER).perform()
+        time.sleep(0.5)
+
+    def step_number(self, kind: str, name: str, up: bool) -> None:
+        """Click an arrow of a number on the classic canvas."""
+        self._click(kind, name, 0.95 if up else 0.05)
+
+    def _click(self, kind: str, name: str, across: float) -> None:
+        row = f"node.widgets.find(w => w.name === '{name}').last_y + 10"
+        self._click_at(kind, f"[node.size[0] * {across}, {row}]")
+
+    def _click_at(self, kind: str, place: str) -> None:
+        """Click on the only node of its kind, at a JavaScript expression of a place in it."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        script = f"""
+        const node = app.graph.findNodesByType(arguments[0])[0], ds = app.canvas.ds, [x, y] = {place};
+        const box = app.canvas.canvas.getBoundingClientRect();
+        return [box.left + (node.pos[0] + x + ds.offset[0]) * ds.scale,
+                box.top + (node.pos[1] + y + ds.offset[1]) * ds.scale];
+        """
+        x, y = self.run(script, kind)
+        actions = ActionChains(self.driver)
+        actions.w3c_actions.pointer_action.move_to_location(int(x), int(y))
+        actions.w3c_actions.pointer_action.click()
+        actions.perform()
+        time.sleep(0.6)
+
+    def type_number_in_vue(self, kind: str, text: str) -> None:
+        """The same for the first number of a node, where Vue draws it."""
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.common.keys import Keys
+
+        node = self.run(f"return app.graph.findNodesByType('{kind}')[0].id")
+        found = f"[data-node-id='{node}'] input"
+        field = self.driver.find_elements(By.CSS_SELECTOR, found)[0]
+        ActionChains(self.driver).move_to_element(field).click().perform()  # Through what lies above, for dragging.
+        time.sleep(0.3)
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text, Keys.ENTER)
+        time.sleep(0.6)
+
+    def help(self, kind: str) -> None:
+        """Select the only node of its kind and open its help, by the button above it."""
+        from selenium.webdriver.common.by import By
+
+        self._click_at(kind, "[150, -15]")
+        self.driver.find_element(By.CSS_SELECTOR, "[data-testid=info-button]").click()
+        time.sleep(3.0)
 
     def fit(self, left: float = 60, top: float = 60, margin: float = 30) -> None:
         """Show the whole graph, clear of what covers the canvas at the left and the top of the page."""

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*.json"))
-ON_A_CHECKPOINT = [path for path in WORKFLOWS if path.stem[:2] in ("02", "03", "05", "09")]
-"""Those that a checkpoint alone lets run to one saved picture."""
+TO_ONE_PICTURE = [path for path in WORKFLOWS if path.stem[:2] in ("02", "03", "05", "06", "07", "09")]
+"""Those that end in one saved picture."""
+DEMO_MODEL, INPAINTING, FLOW, VIDEO = (WORKFLOWS[i] for i in (0, 5, 6, 7))
 SWEEP = REPOSITORY / "example_workflows/04 Sweep.json"
 KSAMPLER = REPOSITORY / "example_workflows/03 Plain KSampler.json"
 TIMELINE = REPOSITORY / "example_workflows/09 Mask timeline.json"
@@ -38,6 +39,24 @@ SMALL: dict[str, dict[str, Any]] = {
     # Of the published hires fix: a node of newer ComfyUI, given by what it puts out.
     "ResolutionSelector": {"0": 64, "1": 128},
     "SplitSigmas": {"step": STEPS // 2},
+    "LoadImage": {"image": "painted.png"},
+    # Z-Image's stand-in is SD3: both are flow models of 16 channels, and Z-Image's own width is fixed.
+    "EmptySD3LatentImage": {"width": 128, "height": 64},
+    "EmptyHunyuanLatentVideo": {"width": 64, "height": 32, "length": 9},
+}
+TEXT = {"clip_name": "tiny_clip_l.ckpt", "type": "sd3"}
+"""As wide as SD3's and Wan's text."""
+STAND_INS: dict[str, dict[str, Any]] = {
+    FLOW.stem: {
+        "UNETLoader": {"unet_name": "tiny_sd3.safetensors"},
+        "CLIPLoader": TEXT,
+        "VAELoader": {"vae_name": "tiny_vae_16.safetensors"},
+    },
+    VIDEO.stem: {
+        "UNETLoader": {"unet_name": "tiny_wan.safetensors"},
+        "CLIPLoader": TEXT,
+        "VAELoader": {"vae_name": "tiny_vae_wan.safetensors"},
+    },
 }
 PREVIEW = "SelectiveSigmaDetailerMaskPreviewNode"
 DEBUG = "SelectiveSigmaDetailerDebugNode"
@@ -49,13 +68,17 @@ def serve(base: Path, **given: Any) -> Iterator[Server]:
     checkpoints.write(base / "models")
     (base / "input").mkdir()
     # As ComfyUI brings one.
-    Image.linear_gradient("L").resize((64, 64)).convert("RGBA").save(base / "input/example.png")
+    picture = Image.linear_gradient("L").resize((64, 64)).convert("RGBA")
+    picture.save(base / "input/example.png")
+    # As the mask editor leaves one: what is painted is transparent.
+    picture.paste((0, 0, 0, 0), (24, 24, 40, 40))
+    picture.save(base / "input/painted.png")
     with Server(base, **given) as running:
         yield running
 
 
 def load(path: Path, nodes: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
-    return to_prompt(json.loads(path.read_text()), nodes, {**SMALL, **more})
+    return to_prompt(json.loads(path.read_text()), nodes, {**SMALL, **STAND_INS.get(path.stem, {}), **more})
 
 
 def of_type(prompt: dict[str, Any], kind: str) -> list[str]:

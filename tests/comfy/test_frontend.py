@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import browser
 import pytest
-from server_examples import KSAMPLER, PEERS, PREVIEW, RUNNING, STEPS, TIMELINE, WORKFLOWS, serve, version
+from server_examples import DEMO_MODEL, KSAMPLER, PEERS, PREVIEW, RUNNING, STEPS, TIMELINE, WORKFLOWS, serve, version
 from server_graph import to_prompt
 
 if TYPE_CHECKING:
@@ -62,6 +62,30 @@ def test_the_node_shows_two_numbers_and_nothing_else(page: browser.Browser):
         "return app.graph.findNodesByType('SelectiveSigmaDetailerModelNode')[0].widgets.map(w => [w.name, w.type])"
     )
     assert widgets == [["strength", "number"], ["coverage", "number"]]
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
+def test_a_typed_strength_is_kept_and_arrows_hit_the_usual_ones(page: browser.Browser, vue: bool):
+    kind = "SelectiveSigmaDetailerModelNode"
+    if vue and RUNNING < (0, 33):
+        pytest.skip("this frontend does not draw nodes with Vue")
+    try:
+        page.show(vue)
+        page.load(DEMO_MODEL)
+        page.fit()
+        for text in ("0.075", "0.15", "0", "0.5"):
+            if vue:
+                page.type_number_in_vue(kind, text)
+            else:
+                page.type_number(kind, "strength", text)
+            assert page.widget(kind, "strength") == float(text)
+    finally:
+        page.show(False)
+    seen = []
+    for up in (False, False, True):
+        page.step_number(kind, "strength", up)
+        seen.append(round(page.widget(kind, "strength"), 6))
+    assert seen == [0.45, 0.4, 0.45]
 
 
 @pytest.mark.compat("ComfyUI's own frontend", "opens, runs and shows the workflows")

@@ -40,8 +40,10 @@ def constant(share: float) -> Tensor:
 @seven
 @both
 def test_effect_is_linear_in_the_mask(name: str, kind: str):
-    # Small enough to be linear; on eps a little less is rounded to one of the model's 1000 levels.
-    model, settings = base(kind), Settings(strength=0.02 if kind == "eps" else 0.01, coverage=1.0)
+    # Small enough to be linear. What is left halves with the strength: it is the samplers' own curve, not the
+    # blend's. This one treats flow models as if they were not, and so amplifies whatever moves.
+    curved = name == "dpmpp_2s_ancestral_cfg_pp" and kind == "flow"
+    model, settings = base(kind), Settings(strength=0.01, coverage=1.0)
     sigmas = tiny.schedule(model, 20)
     bare = tiny.sample(model, tiny.sampler(name), sigmas)
     effects = {
@@ -50,7 +52,7 @@ def test_effect_is_linear_in_the_mask(name: str, kind: str):
     }
     for share in (0.25, 0.5, 0.75):
         expected = share * effects[1.0]
-        assert tiny.effect(effects[share], expected) <= 0.05 * float(expected.norm())
+        assert tiny.effect(effects[share], expected) <= (0.05 if curved else 0.01) * float(expected.norm())
     one_pass = tiny.sample(model, wrap(tiny.sampler(name), settings), sigmas)
     assert torch.equal(effects[1.0], one_pass - bare)
 

@@ -123,13 +123,15 @@ def test_inpainting_compares_places_within_what_is_regenerated():
     mask = torch.zeros(1, 1, 48, 48)
     mask[..., 8:40, 8:40] = 1
     sigmas, means = tiny.schedule(model, 10), []
-    for kept in (0.0, 10.0):
+    for kept in (0.0, 1.0, 10.0):
         capture = Capture()
         picture = kept * torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(2)) * (1 - mask)
         tiny.sample(model, euler(Settings(), capture=capture), sigmas, latent=picture, mask=mask)
         inside = torch.stack([record.mask[..., 14:34, 14:34] for record in capture.run.masks])
         means.append(float(inside.mean()))
-    assert means[1] > 0.5 * means[0] > 0.05
+    assert means[1] > 0.9 * means[0] > 0.05  # As much as any latent holds.
+    # Ten times that: the blur of the mask's maps spreads it over the border, which the means are taken over too.
+    assert means[2] > 0.5 * means[0]
 
 
 @both

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
-import json
-import os
-import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
@@ -15,22 +9,16 @@ import folder_paths
 import pytest
 import tiny
 import torch
-from comfy_api.latest import ComfyExtension, io
-from server_process import REPOSITORY, packed
+from server_process import REPOSITORY
 
 from selective_sigma.comfy import neighbours, nodes, preview, preview_node, widgets, words
 from selective_sigma.comfy.capture import Capture
 from selective_sigma.detailer import MaskRecord
 from selective_sigma.report import Report
-from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES, Settings
+from selective_sigma.settings import SETTING_NAMES
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-LOCALES = REPOSITORY / "locales"
-CLASSES = asyncio.run(nodes.SelectiveSigmaExtension().get_node_list())
-SCHEMAS = {kind.__name__: kind.GET_SCHEMA() for kind in CLASSES}
-DEBUG = SCHEMAS["SelectiveSigmaDetailerDebugNode"]
 
 
 @pytest.fixture(autouse=True)
@@ -41,115 +29,6 @@ def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sampler(name: str = "euler") -> Any:
     return comfy.samplers.sampler_object(name)
-
-
-def enter(folder: Path) -> Any:
-    """The repository as ComfyUI loads it: by path, under a name of its own making."""
-    name = f"{folder}".replace(".", "_x_")
-    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_entry_hands_on_the_extension():
-    module = enter(REPOSITORY)
-    extension = asyncio.run(module.comfy_entrypoint())
-    assert isinstance(extension, ComfyExtension)
-    assert [kind.__name__ for kind in asyncio.run(extension.get_node_list())] == list(SCHEMAS)
-    assert (REPOSITORY / module.WEB_DIRECTORY / "docs").is_dir()
-    # With it, even empty, ComfyUI would never ask for the entry point.
-    assert not hasattr(module, "NODE_CLASS_MAPPINGS")
-
-
-def test_the_registry_gets_what_comfyui_reads_and_nothing_else():
-    tops = {path.partition("/")[0] for path in packed()}
-    assert tops >= {"__init__.py", "LICENSE", "README.md", "web", "locales", "example_workflows", "selective_sigma"}
-    assert {f"selective_sigma/demo/{name}" for name in ("__init__.py", "network.py", "weights.safetensors")} <= packed()
-    assert not tops & {"tests", "training", "benchmarks", "Makefile", ".github", ".ci"}
-
-
-def test_the_registry_gets_the_pictures_of_the_readme():
-    shown = set(re.findall(r"!\[[^]]*\]\(([^):]+)\)", (REPOSITORY / "README.md").read_text()))
-    there = {path for path in shown if (REPOSITORY / path).is_file()}  # That all are is tested in tests/docs.
-    assert there
-    assert there <= packed()
-
-
-def test_the_registry_gets_the_module_of_every_script():
-    scripts = re.search(r"\[project\.scripts\]\n((?:.+\n)+)", (REPOSITORY / "pyproject.toml").read_text())
-    assert scripts is not None
-    modules = re.findall(r'= "([\w.]+):', scripts[1])
-    assert modules
-    assert {module.replace(".", "/") + ".py" for module in modules} <= packed()
-
-
-def test_the_registry_finds_the_version():
-    """comfy-cli reads it from the file that this names, as hatch does."""
-    text = (REPOSITORY / "pyproject.toml").read_text()
-    named = re.search(r'\[tool\.comfy\.version\]\npath = "(.+)"', text)
-    assert named is not None
-    assert re.search(r'^__version__ = "\d+\.\d+\.\d+"$', (REPOSITORY / named[1]).read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("kind", SCHEMAS)
-def test_a_node_says_what_it_is(kind: str):
-    schema = SCHEMAS[kind]
-    assert schema.node_id == kind
-    assert schema.description
-    assert all(given.tooltip for given in [*schema.inputs, *schema.outputs])
-    assert (REPOSITORY / f"web/docs/{kind}.md").read_text().startswith(f"# {schema.display_name}\n")
-
-
-def test_the_debug_node_is_the_settings():
-    given = {one.id: one for one in DEBUG.inputs if one.id in SETTING_NAMES}
-    assert list(given) == list(SETTING_NAMES)
-    for name, one in given.items():
-        assert one.default == getattr(Settings(), name)
-        assert one.tooltip == words.SETTINGS[name]
-        if name in CHOICES:
-            assert tuple(one.options) == CHOICES[name]
-        else:
-            assert isinstance(one, io.Int.Input if name == "every" else io.Float.Input)
-            assert (one.min, one.max) == RANGES[name]
-    assert set(words.SETTINGS) == set(SETTING_NAMES)
-    pages = [REPOSITORY / f"web/docs/{DEBUG.node_id}.md", *(REPOSITORY / f"web/docs/{DEBUG.node_id}").glob("*.md")]
-    assert len(pages) == 5
-    for page in pages:
-        for name in SETTING_NAMES:
-            assert f"`{name}` | *{getattr(Settings(), name)}*" in page.read_text(), page
-
-
-def words_of(schema: Any) -> dict[str, Any]:
-    """What a locale file holds of a node; widgets have a label, and so do sockets."""
-    return {
-        "display_name": schema.display_name,
-        "description": schema.description,
-        "inputs": {one.id: {"name": one.id, "tooltip": one.tooltip} for one in schema.inputs},
-        "outputs": {str(i): {"name": one.display_name, "tooltip": one.tooltip} for i, one in enumerate(schema.outputs)},
-    }
-
-
-def test_the_english_words_are_the_nodes_own():
-    said = {kind: words_of(schema) for kind, schema in SCHEMAS.items()}
-    path = LOCALES / "en/nodeDefs.json"
-    if os.environ.get("UPDATE_LOCALE"):
-        path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
-    assert json.loads(path.read_text()) == said, "run again with UPDATE_LOCALE=1"
-
-
-def test_five_languages():
-    assert {path.parent.name for path in LOCALES.glob("*/nodeDefs.json")} == {"en", "de", "ja", "zh", "ko"}
-
-
-@pytest.mark.parametrize("path", sorted(LOCALES.glob("*/nodeDefs.json")), ids=lambda path: path.parent.name)
-def test_a_translation_has_every_word(path: Path):
-    def shape(given: Any) -> Any:
-        return {key: shape(value) for key, value in given.items()} if isinstance(given, dict) else bool(given)
-
-    english = json.loads((LOCALES / "en/nodeDefs.json").read_text())
-    assert shape(json.loads(path.read_text())) == shape(english)
 
 
 @pytest.mark.parametrize("values", [{"strength": 0.0, "coverage": 0.5}, {"strength": 0.1, "coverage": 0.0}], ids=str)
@@ -235,10 +114,6 @@ def test_the_preview_says_why_there_is_no_mask(case: str, monkeypatch: pytest.Mo
     shown = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute({"samples": done}, ref)[1]
     assert said == [wanted]
     assert shown.max() == 1  # There is something to read.
-
-
-def test_every_reason_for_a_run_without_detail_has_words():
-    assert set(words.REASONS) == set(re.findall(r"``(\w+)`` \(", Report.__doc__ or ""))
 
 
 @pytest.mark.parametrize(

@@ -132,10 +132,13 @@ def test_calls_are_counted(kind: str, name: str):
 
 
 @both
-def test_fewer_calls_than_published(kind: str):
-    """At every usual step: where steps are long, each is worth a call."""
-    ours = run(kind, "euler", Settings())
-    assert ours.calls < published(kind, "euler")[1].calls
+@every
+def test_fewer_calls_than_published(kind: str, name: str):
+    if name == "dpm_adaptive":
+        pytest.skip("it chooses its steps by what it sees")
+    if (name, kind) == ("dpm_fast", "flow"):
+        pytest.skip("the published pack acts at 3 of its 10 calls only")
+    assert run(kind, name, Settings()).calls < published(kind, name)[1].calls
 
 
 @pytest.mark.compat("Graphs of the first published pack", "with its constants the same picture")

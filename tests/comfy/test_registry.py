@@ -1,0 +1,68 @@
+"""What the registry hands out, and how ComfyUI enters it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import ComfyExtension
+from server_process import REPOSITORY, packed
+
+from selective_sigma.comfy import nodes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def enter(folder: Path) -> Any:
+    """The repository as ComfyUI loads it: by path, under a name of its own making."""
+    name = f"{folder}".replace(".", "_x_")
+    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_entry_hands_on_the_extension():
+    module = enter(REPOSITORY)
+    ours = asyncio.run(nodes.SelectiveSigmaExtension().get_node_list())
+    extension = asyncio.run(module.comfy_entrypoint())
+    assert isinstance(extension, ComfyExtension)
+    assert [kind.__name__ for kind in asyncio.run(extension.get_node_list())] == [kind.__name__ for kind in ours]
+    assert (REPOSITORY / module.WEB_DIRECTORY / "docs").is_dir()
+    # With it, even empty, ComfyUI would never ask for the entry point.
+    assert not hasattr(module, "NODE_CLASS_MAPPINGS")
+
+
+def test_the_registry_gets_what_comfyui_reads_and_nothing_else():
+    tops = {path.partition("/")[0] for path in packed()}
+    assert tops >= {"__init__.py", "LICENSE", "README.md", "web", "locales", "example_workflows", "selective_sigma"}
+    assert {f"selective_sigma/demo/{name}" for name in ("__init__.py", "network.py", "weights.safetensors")} <= packed()
+    assert not tops & {"tests", "training", "benchmarks", "Makefile", ".github", ".ci"}
+
+
+def test_the_registry_gets_the_pictures_of_the_readme():
+    shown = set(re.findall(r"!\[[^]]*\]\(([^):]+)\)", (REPOSITORY / "README.md").read_text()))
+    there = {path for path in shown if (REPOSITORY / path).is_file()}  # That all are is tested in tests/docs.
+    assert there
+    assert there <= packed()
+
+
+def test_the_registry_gets_the_module_of_every_script():
+    scripts = re.search(r"\[project\.scripts\]\n((?:.+\n)+)", (REPOSITORY / "pyproject.toml").read_text())
+    assert scripts is not None
+    modules = re.findall(r'= "([\w.]+):', scripts[1])
+    assert modules
+    assert {module.replace(".", "/") + ".py" for module in modules} <= packed()
+
+
+def test_the_registry_finds_the_version():
+    """comfy-cli reads it from the file that this names, as hatch does."""
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    named = re.search(r'\[tool\.comfy\.version\]\npath = "(.+)"', text)
+    assert named is not None
+    assert re.search(r'^__version__ = "\d+\.\d+\.\d+"$', (REPOSITORY / named[1]).read_text(), re.MULTILINE)
