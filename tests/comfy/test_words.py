@@ -104,7 +104,7 @@ def test_a_translation_gives_the_same_numbers(language: str):
 
 @pytest.mark.parametrize("page", sorted(HELP.rglob("*.md")), ids=lambda page: str(page.relative_to(HELP)))
 def test_emphasis_is_shown_as_such(page: Path):
-    """Markdown lets a mark after a bracket stand as it is where a letter follows, as in Chinese headings in brackets."""
+    """Markdown lets a mark after a bracket stand as it is where a letter follows, as in Chinese headings."""
 
     def sign(letter: str) -> bool:
         return unicodedata.category(letter)[0] in "PS"
