@@ -133,6 +133,28 @@ def by_model(question: str, rows: Table) -> str:
     return table(["", *labels], body)
 
 
+def comfyui(rows: Table) -> str:
+    """Gain and leak of each of ComfyUI's samplers at ``every`` 1, then 2; bold where the rule of thumb fails."""
+    found = {(r.schedule, r.sampler, r.label): r for r in rows.effects("comfyui")}
+    schedules = list(dict.fromkeys(schedule for schedule, _, _ in found))
+    body: dict[str, list[str]] = {}
+    for sampler in dict.fromkeys(name for _, name, _ in found):
+        cells: list[str] = []
+        for schedule in schedules:
+            one, two = (found[schedule, sampler, f"every {n}"] for n in (1, 2))
+            cell = f"{100 * one.gain:.0f}, {100 * two.gain:.0f} % ({one.leak:.2f}, {two.leak:.2f})"
+            holds = abs(two.gain / one.gain - 1) <= 0.2 and two.leak <= 1.1 * one.leak
+            cells += [cell if holds else f"**{cell}**", f"{two.calls:.2f}"]
+        # Twins (on the GPU, or CFG++ without guidance) share a line.
+        twin = next((name for name, shown in body.items() if shown == cells), None)
+        if twin:
+            body[f"{twin}, {sampler}"] = body.pop(twin)
+        else:
+            body[sampler] = cells
+    head = [part for schedule in schedules for part in (schedule, "calls")]
+    return table(["gain at every 1, 2 (leak)", *head], [[name, *cells] for name, cells in sorted(body.items())])
+
+
 def targets(rows: Table) -> str:
     """What was set out to be reached, how often it was, and the worst that was found."""
     gains = {(r.model, r.schedule, r.sampler, r.steps): r.gain for r in rows.effects("steps") if r.label == OURS}
@@ -179,6 +201,7 @@ BLOCKS: dict[str, Callable[[Table], str]] = {
     "leak": leaks,
     "side effects": side_effects,
     "steps": steps,
+    "comfyui": comfyui,
     **{question: partial(by_label, question) for question in ("mask", "every", "start")},
     **{question: partial(by_model, question) for question in ("coverage", "smooth", "cfg_pp", "step_time", "calls")},
     "made": made,
