@@ -20,7 +20,7 @@ from .samplers import SCHEDULES, Method, Result, sample
 
 TARGET = 0.15
 """Every method is turned until it gains this share of fine-detail energy inside."""
-NEAR, MOST, RUNS = 0.06, 0.9, 4
+NEAR, MOST, RUNS = 0.06, 0.9, 7
 """How near the gain must come, the most that a strength is turned up, and the runs that the search may take."""
 STRENGTH, STEPS, VE, FLOW = 0.1, 20, "VE Karras", "flow, shift 3"
 FIRST = 0.05

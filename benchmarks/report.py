@@ -68,7 +68,7 @@ def beside_the_others(rows: Table) -> str:
         if first is None:
             continue
         marks = {OURS: "**", "the true region": "*"}.get(label, "")
-        found = [f"{marks}{c.leak:.2f}{marks}" if c else "–" for c in cells]
+        found = [f"{marks}{c.leak:.3f}{marks}" if c else "–" for c in cells]
         body.append([marks + label + marks, *found, f"{first.calls:.2f}"])
     return table(["detail outside / inside", *(NAMES[s] for s in FOUR), "model calls a step"], body)
 
