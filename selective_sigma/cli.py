@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from . import __version__
-from .demo import NAMES
+from .demo import NAMES, STRENGTH
 from .demo.samplers import FLOW, VE
 from .settings import CHOICES, Settings
 
@@ -101,7 +101,7 @@ def demo(
     steps: Annotated[int, typer.Option(help="sampler steps", min=2)] = 20,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS)] = 0,
     photo: Annotated[str | None, typer.Option(help=f"in place of ours, a picture of yours or one of {PHOTOS}")] = None,
-    strength: Annotated[float, typer.Option(help="of Selective Sigma; the lie everywhere is matched to it")] = 0.15,
+    strength: Annotated[float, typer.Option(help="of Selective Sigma; the lie everywhere is matched to it")] = STRENGTH,
     open_page: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import NAMES, page
+from . import NAMES, STRENGTH, page
 from . import out as folder
 from .compare import Scene, crop, image
 from .figure import grid, to_image
@@ -18,9 +18,7 @@ from .network import load
 from .photos import shape_of
 
 PHOTOS = ("chelsea", "astronaut")
-STRENGTH = 0.15
-"""More than the default, so that the difference shows at reading size."""
-STRENGTHS = (-0.15, 0.0, 0.075, 0.15, 0.3)
+STRENGTHS = (-0.3, 0.0, 0.15, 0.3, 0.6)
 COVERAGES = (1.0, 0.75, 0.5, 0.25, 0.0)
 STRETCH = 2.0
 """Contrast of the smooth crop: what a screen hides and a print shows."""
