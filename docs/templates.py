@@ -41,7 +41,7 @@ def demo(g: Graph) -> None:
     parts = {name: out(made, i) for i, name in enumerate(("model", "positive", "negative", "vae", "latent"))}
     given = {k: parts[k] for k in ("positive", "negative")} | {"latent_image": parts["latent"]}
     given |= {"steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
-    ours = g.add(MODEL_NODE, (0, 210, 340, 130), {"model": parts["model"]})
+    ours = g.add(MODEL_NODE, (0, 210, 340, 130), {"model": parts["model"], "strength": 0.3})
     plain = ksampler(g, (390, 0), {"model": parts["model"], **given}, title="Plain")
     detailed = ksampler(g, (390, 330), {"model": out(ours), **given}, title="With detail")
     left = decode(g, (390, 660), plain, parts["vae"])
@@ -178,8 +178,8 @@ def flow(g: Graph) -> None:
     g.note(
         (800, 420, 300, 240),
         "Z-Image Turbo, 8 steps. Flux, SD3 and Qwen-Image are connected alike: load them, then the model node last.\n\n"
-        "The same strength as on SDXL does the same here, at 4 steps as at 50. A value that you know from another "
-        "pack does not: see the node's help.",
+        "The same strength as on SDXL is right here; at 4 to 8 steps try up to twice as much. A value that you know "
+        "from another pack is not: see the node's help.",
     )
 
 
@@ -198,7 +198,7 @@ def video(g: Graph) -> None:
     shifted = g.add("ModelSamplingSD3", (390, 360, 360, 60), {"model": out(unet), "shift": 8.0})
     ours = g.add(MODEL_NODE, (390, 470, 360, 130), {"model": out(shifted)})
     latent = empty(g, "EmptyHunyuanLatentVideo", width=832, height=480, length=33)
-    given = {"model": out(ours), "latent_image": latent, "steps": 30, "sampler_name": "uni_pc", "scheduler": "simple"}
+    given = {"model": out(ours), "latent_image": latent, "steps": 30, "sampler_name": "euler", "scheduler": "simple"}
     frames = decode(g, (800, 320), ksampler(g, (800, 0), {**given, **parts}), out(vae))
     clip = g.add("CreateVideo", (800, 420, 300, 110), {"images": frames, "fps": 16.0})
     g.add("SaveVideo", (1150, 0, 670, 540), {"video": out(clip), "filename_prefix": "video/selective_sigma"})
