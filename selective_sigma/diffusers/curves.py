@@ -34,7 +34,7 @@ def preconditioned(scheduler: Any) -> Curve:
 def straight(config: Any, sigmas: list[float], times: list[float]) -> Curve | None:
     """(log sigma, time) where time is a straight line over it (Stable Video Diffusion); None where it is not."""
     points = dict(zip(sigmas, times, strict=True))
-    if len(points) < 3 or min(points) <= 0:
+    if config.get("prediction_type") != "v_prediction" or len(points) < 3 or min(points) <= 0:
         return None
     logs = torch.tensor([math.log(sigma) for sigma in points], dtype=torch.float64)
     told = torch.tensor(list(points.values()), dtype=torch.float64)

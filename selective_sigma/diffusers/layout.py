@@ -34,6 +34,9 @@ class Layout:
         order: for tokens that hold several pixels each: (1, channels, *space) of indices into them.
         """
         self.shape = shape
+        # A batch axis of the pipeline's own, before those of a clip.
+        self._lead = next((i for i, size in enumerate(shape) if size > 1 or len(shape) - i <= 4), 0)
+        shape = shape[self._lead :]
         self._grid = grid
         self._order = order
         # Channels come first unless another axis, and that alone, has their size.
@@ -41,7 +44,7 @@ class Layout:
         self._axis = axes[0] if len(axes) == 1 else 0
         if grid is not None:
             self._axis = 1
-        self.axis = None if grid is not None else self._axis
+        self.axis = None if grid is not None else self._lead + self._axis
         """Where a sample that is no tokens has its channels."""
 
     def core(self, sample: Tensor) -> Tensor:
@@ -50,7 +53,7 @@ class Layout:
             return sample.flatten(1)[:, self._order.flatten().to(sample.device)].reshape(
                 len(sample), *self._order.shape
             )
-        moved = sample.movedim(1 + self._axis, 1)
+        moved = sample.flatten(0, self._lead).movedim(1 + self._axis, 1)
         return moved if self._grid is None else moved.reshape(*moved.shape[:2], *self._grid)
 
     def back(self, latent: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ class Layout:
             flat[:, self._order.flatten().to(latent.device)] = latent.reshape(len(latent), -1)
             return flat.reshape(len(latent), *self.shape)
         latent = latent if self._grid is None else latent.flatten(2)
-        return latent.movedim(1, 1 + self._axis)
+        return latent.movedim(1, 1 + self._axis)[(slice(None), *(None,) * self._lead)]
 
 
 def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> Layout:
@@ -79,7 +82,7 @@ def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> L
         grid = next((grid for grid in found if len(grid) > 1 and math.prod(grid) == tokens), None)
         if grid is not None:
             return Layout(shape, channels, grid, _unpacked(pipe, grid, tokens, width))
-    if not 2 <= len(shape) <= 4:
+    if not len(shape) >= 2 or sum(size > 1 for size in shape[:-4]):
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
     return Layout(shape, channels, None)
 

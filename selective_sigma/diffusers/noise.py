@@ -38,7 +38,7 @@ class Noise:
         self.signal, noise = _probe(scheduler)
         self.count = float(config.get("num_train_timesteps") or 1000) if max(self.times) > 1 else 1.0
         """Time at full noise."""
-        self.sign = 1
+        self.sign, self._data = 1, 1.0
         if _near(self.signal + noise):
             self.family, self.prediction = "flow", "flow_prediction"
             if noise[0] < noise[-1]:
@@ -60,7 +60,8 @@ class Noise:
                 # and what diffusers calls epsilon there has the other sign.
                 self.sign = -1 if self.prediction == "epsilon" else 1
                 self.prediction = "v_prediction"
-                self.sigmas = [sigma / config.sigma_data for sigma in self.sigmas]
+                self._data = config.sigma_data
+                self.sigmas = [sigma / self._data for sigma in self.sigmas]
                 self._curve = curves.preconditioned(scheduler)
             else:
                 self._curve = curves.straight(config, self.sigmas, self.times) or curves.table(scheduler)
@@ -78,6 +79,10 @@ class Noise:
 
     last = 0.0
     """Noise level that a whole run ends at."""
+
+    def unit(self, index: int) -> float:
+        """Standard deviation of a step's sample, by which a model off the flow path is shown it."""
+        return 1.0 if self.family == "flow" else self._data * math.hypot(self.sigmas[index], 1.0)
 
     def nearest(self, time: float) -> int:
         """The step whose time is nearest."""

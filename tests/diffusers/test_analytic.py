@@ -63,7 +63,7 @@ class Exact(nn.Module):
 
 
 class Preconditioned(nn.Module):
-    """``exact`` with the scalings of EDM (Karras et al. 2022, table 1), its noise level told by a quarter of ln sigma."""
+    """``exact`` with the scalings of EDM (Karras et al. 2022, table 1), told a quarter of ln sigma."""
 
     def __init__(self, data: float, sign: int):
         super().__init__()

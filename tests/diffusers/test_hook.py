@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import (
+    CMStochasticIterativeScheduler,
     DDIMScheduler,
-    EDMEulerScheduler,
     EulerDiscreteScheduler,
     FirstBlockCacheConfig,
     IPNDMScheduler,
@@ -113,10 +113,10 @@ def test_refused_at_once(scheduler, message):
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (EDMEulerScheduler, "no training noise levels"),
+        (CMStochasticIterativeScheduler, "no training noise levels"),
         (
-            lambda: EulerDiscreteScheduler(prediction_type="v_prediction", timestep_type="continuous"),
-            "timesteps are not",
+            lambda: EulerDiscreteScheduler(use_karras_sigmas=True, sigma_min=20.0, sigma_max=700.0),
+            "by a rule of its own",
         ),
         (lambda: DDIMScheduler(prediction_type="odd"), "prediction_type 'odd'"),
     ],
@@ -140,8 +140,8 @@ def test_scheduler_changed_while_enabled():
         tiny.pipe.scheduler = EulerDiscreteScheduler(**SD, use_karras_sigmas=True)
         tiny()
         assert run.report.steps == 8
-        tiny.pipe.scheduler = EDMEulerScheduler()
-        with pytest.raises(ValueError, match="EDMEulerScheduler is not supported"):
+        tiny.pipe.scheduler = CMStochasticIterativeScheduler()
+        with pytest.raises(ValueError, match="CMStochasticIterativeScheduler is not supported"):
             tiny()
 
 
