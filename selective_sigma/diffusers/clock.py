@@ -10,6 +10,7 @@ from torch import Tensor
 from .tree import leaves
 
 if TYPE_CHECKING:
+    from .place import Shape
     from .tree import Path
 
 
@@ -49,6 +50,17 @@ class Clock:
         # Not whole numbers: at low noise a tenth of sigma is less than one timestep.
         kind = tensor.dtype if tensor.is_floating_point() else torch.float32
         return torch.where(_own(tensor, time, self.units[0]), moved, tensor.double()).to(kind)
+
+    def noisy(self, value: Any, time: float, shape: Shape) -> Tensor | None:
+        """Which places of rows of this shape are at ``time``, where each token is told its own; None where all are."""
+        tensor = torch.as_tensor(value)
+        if tensor.ndim < 2:
+            return None
+        own = _own(tensor, time, self.units[0]).flatten(1)
+        axis = next((i for i, size in enumerate(shape) if size == own.shape[1] > 1), None)
+        if axis is None or bool(own.all()):
+            return None
+        return own.reshape(len(own), *(own.shape[1] if i == axis else 1 for i in range(len(shape))))
 
 
 def find(arguments: Any, time: float, count: float) -> list[Clock]:

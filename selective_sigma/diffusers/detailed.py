@@ -88,10 +88,17 @@ class _Lie:
     def written(self, view: Beside, arguments: Any) -> dict[Path, Any]:
         """The sample and the times of a call, by their paths."""
         copies = view.shown.read(arguments)
-        new = {view.shown.path: view.shown.write(arguments, [self.shown] * len(copies))}
+        shown = [self.shown] * len(copies)
+        new: dict[Path, Any] = {}
         for clock in view.clocks:
-            new[clock.path] = clock.told(tree.at(arguments, clock.path), self.time, self.moved)
-        return new
+            value = tree.at(arguments, clock.path)
+            new[clock.path] = clock.told(value, self.time, self.moved)
+            noisy = clock.noisy(value, self.time, tuple(self.shown.shape[1:]))
+            if noisy is not None:
+                # Tokens that are given are clean already.
+                own = [noisy[[view.shown.index(k, b, len(copies)) for b in range(len(x))]] for k, x in enumerate(shown)]
+                shown = [torch.where(o, s.to(c.dtype), c) for o, s, c in zip(own, shown, copies, strict=True)]
+        return {**new, view.shown.path: view.shown.write(arguments, shown)}
 
 
 def _heard_again(lies: list[_Lie], arguments: Any, heard: list[Heard]) -> dict[Path, Any]:

@@ -78,13 +78,19 @@ def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> L
     channels = _channels(pipe, module)
     if len(shape) == 2:
         tokens, width = shape
-        found = (tuple(size for size in grid if size > 1) for grid in _grids(arguments, tokens, start))
+        placed, counted = _grids(arguments, tokens, start)
+        found = (tuple(size for size in grid if size > 1) for grid in (*placed, *counted))
         grid = next((grid for grid in found if len(grid) > 1 and math.prod(grid) == tokens), None)
         if grid is not None:
-            return Layout(shape, channels, grid, _unpacked(pipe, grid, tokens, width))
+            # Several pixels of the latent to a token, unless it has the channels of one.
+            packed = len(grid) == 2 and width not in channels
+            return Layout(shape, channels, grid, _unpacked(pipe, grid, shape, channels) if packed else None)
+        if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < tokens for sizes in placed):
+            raise ValueError("its tokens fill no grid: some of them are not the picture's own")
     if not len(shape) >= 2 or sum(size > 1 for size in shape[:-4]):
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
-    return Layout(shape, channels, None)
+    packed = len(shape) == 3 and not any(size in channels for size in shape)
+    return Layout(shape, channels, None, _unpacked(pipe, shape[1:], shape, channels) if packed else None)
 
 
 def _channels(pipe: Any, module: Any) -> set[int]:
@@ -100,18 +106,18 @@ def _channels(pipe: Any, module: Any) -> set[int]:
     return set()
 
 
-def _grids(arguments: Any, tokens: int, start: int) -> Iterator[Shape]:
-    """Grids that the model may have been told of: sizes, shapes or position ids."""
+def _grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:
+    """Grids that the model may have been told of: by position ids, and by sizes or shapes."""
     numbers: dict[Any, list[int]] = {}
+    placed: list[Shape] = []
     for path, leaf in leaves(arguments):
         if isinstance(leaf, int) and not isinstance(leaf, bool):
             # A tuple (frames, height, width) of its own, or arguments side by side.
             numbers.setdefault(path[:-1], []).append(leaf)
         elif isinstance(leaf, Tensor) and leaf.ndim >= 2 and leaf.numel() < 16 * (tokens + start + 4096):
-            yield from _from_ids(leaf, tokens, start)
-    for sizes in numbers.values():
-        for count in (3, 2):
-            yield from combinations(sizes, count)
+            placed += _from_ids(leaf, tokens, start)
+    counted = [grid for sizes in numbers.values() for count in (3, 2) for grid in combinations(sizes, count)]
+    return placed, counted
 
 
 def _from_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
@@ -123,24 +129,40 @@ def _from_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
         return
     for first in dict.fromkeys((start, 0, len(ids) - tokens)):
         own = ids[first : first + tokens]
+        if 2 * len(own.unique(dim=0)) <= tokens:
+            # Not places: a time for each token, or text without any.
+            continue
         sizes = [len(column.unique()) for column in own.T]
         yield tuple(sizes)
 
 
-def _unpacked(pipe: Any, grid: Shape, tokens: int, width: int) -> Tensor | None:
-    """Where the pipe's own unpacking puts each value, (channels, *space), if it can be asked."""
+def _unpacked(pipe: Any, grid: Shape, shape: Shape, channels: set[int]) -> Tensor | None:
+    """Where the pipe's own unpacking puts each value of a sample, (channels, *space), if it can be asked."""
+    # In float64, exact up to any size; 1-based, so that nothing that is made up passes for an index.
+    index = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64).reshape(1, *shape)
+    for ask in _unpackings(pipe, grid, len(shape) == 2):
+        try:
+            order = ask(index)[0]
+        except (RuntimeError, ValueError):
+            continue
+        order = order.squeeze(1) if order.ndim == 4 else order
+        whole = torch.equal(order.flatten().sort().values, index.flatten())
+        if whole and order.ndim == 3 and (not channels or len(order) in channels):
+            return order.long() - 1
+    return None
+
+
+def _unpackings(pipe: Any, grid: Shape, tokens: bool) -> Iterator[Any]:
+    """What a pipe has to unpack (1, tokens, channels), or (1, channels, height, width), before it decodes."""
     unpack = getattr(pipe, "_unpack_latents", None)
     scale = getattr(pipe, "vae_scale_factor", None)
-    names = list(inspect.signature(unpack).parameters) if unpack is not None else []
-    if names != ["latents", "height", "width", "vae_scale_factor"] or not isinstance(scale, int) or len(grid) != 2:
-        return None
-    # In float64, exact up to any size; 1-based, so that nothing that is made up passes for an index.
-    index = torch.arange(1, tokens * width + 1, dtype=torch.float64).reshape(1, tokens, width)
-    try:
-        order = unpack(index, 2 * scale * grid[0], 2 * scale * grid[1], scale)[0]
-    except (RuntimeError, ValueError):
-        return None
-    if not torch.equal(order.flatten().sort().values, index.flatten()):
-        return None
-    order = order.long() - 1
-    return order.squeeze(1) if order.ndim == 4 else order
+    names = list(inspect.signature(unpack).parameters) if callable(unpack) else []
+    more = {"vae_scale_factor": scale, "patch_size": 2}
+    known = names[:3] == ["latents", "height", "width"] and more.keys() >= {*names[3:]}
+    if tokens and known and isinstance(scale, int):
+        # Sizes in pixels: a token is two pixels of the latent wide, or what the pipe calls one is.
+        for size in ([per * scale * side for side in grid] for per in (2, 1)):
+            yield lambda index, size=size: unpack(index, *size, *(more[name] for name in names[3:]))
+    unpatchify = getattr(pipe, "_unpatchify_latents", None)
+    if callable(unpatchify):
+        yield lambda index: unpatchify(index.movedim(2, 1).unflatten(2, grid) if tokens else index)

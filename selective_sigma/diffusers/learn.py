@@ -179,7 +179,11 @@ def _fit(step: Step, found: list[tuple[Heard, Seat]], choice: int) -> _Fit | Non
     if not any(basis):
         return None
     thin = slice(None, None, max(1, step.sample.numel() // 100_000))
-    wanted = step.prediction.detach().double().cpu().flatten()[thin]
+    wanted = step.prediction
+    if wanted.ndim > 1 and wanted.shape[1] > step.sample.shape[1]:
+        # A learned variance behind it, which is the scheduler's affair (DeepFloyd IF).
+        wanted = wanted[:, : step.sample.shape[1]]
+    wanted = wanted.detach().double().cpu().flatten()[thin]
     columns = [part.detach().double().cpu().flatten()[thin] for parts in basis for part in parts]
     weights, residual = _least_squares(columns, wanted)
     split, at = [], 0

@@ -52,7 +52,7 @@ class Run:
 
         A call of an enabled pipe does this by itself; loops of one's own are written within it.
         """
-        scheduler = self._pipe.scheduler
+        scheduler = self._scheduler = self._pipe.scheduler
         self._reset()
         found = components(self._pipe)
         self._caches = [manager for module in found for manager in caches.find(module)]
@@ -170,7 +170,8 @@ class Run:
         try:
             noise = Noise(scheduler)
             time = torch.as_tensor(given["timestep"]).detach().double()
-            if time.numel() != 1:
+            if time.numel() != 1 or (scheduler is not self._scheduler and not self._learned):
+                # Diffusion forcing: each frame has a scheduler, and a time, of its own.
                 raise ValueError("its scheduler steps several noise levels at once")
             step = learn.Step(scheduler, given["model_output"], float(time), given["sample"])
             stream = learn.stream(self._pipe, noise, step, self._heard)
