@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .place import Shape
 
 
-LATENT = ("latent_channels", "z_dim", "vq_embed_dim")
-PREDICTED = ("out_channels", "out_visual_dim")
+LATENT = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
+PREDICTED = ("out_channels", "out_visual_dim", "latent_dim")
 """What configs of autoencoders and models call the size of the axis that is neither space nor time."""
 
 
@@ -75,7 +75,8 @@ def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> L
         arguments: of the model's call, whose position ids or sizes lay out the tokens.
         start: where the sample begins among the model's tokens.
     """
-    channels = _channels(pipe, module)
+    latent = _latent(pipe)
+    channels = latent or _predicted(module)
     if len(shape) == 2:
         tokens, width = shape
         placed, counted = _grids(arguments, tokens, start)
@@ -83,27 +84,35 @@ def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> L
         grid = next((grid for grid in found if len(grid) > 1 and math.prod(grid) == tokens), None)
         if grid is not None:
             # Several pixels of the latent to a token, unless it has the channels of one.
-            packed = len(grid) == 2 and width not in channels
-            return Layout(shape, channels, grid, _unpacked(pipe, grid, shape, channels) if packed else None)
+            packed = len(grid) == 2 and width not in latent
+            return Layout(shape, channels, grid, _unpacked(pipe, grid, shape, latent) if packed else None)
         if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < tokens for sizes in placed):
             raise ValueError("its tokens fill no grid: some of them are not the picture's own")
     if not len(shape) >= 2 or sum(size > 1 for size in shape[:-4]):
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
-    packed = len(shape) == 3 and not any(size in channels for size in shape)
-    return Layout(shape, channels, None, _unpacked(pipe, shape[1:], shape, channels) if packed else None)
+    packed = len(shape) == 3 and bool(latent) and latent.isdisjoint(shape)
+    return Layout(shape, channels, None, _unpacked(pipe, shape[1:], shape, latent) if packed else None)
 
 
-def _channels(pipe: Any, module: Any) -> set[int]:
-    """How many channels a latent has, by the autoencoder; by the model where there is none."""
+def _latent(pipe: Any) -> set[int]:
+    """How many channels a latent has, by the autoencoder; empty where there is none."""
     parts = getattr(pipe, "components", None)
-    autoencoders = [part for part in (parts or {}).values() if hasattr(part, "decode")]
-    for found, names in ((autoencoders, LATENT), ([module], PREDICTED)):
-        configs = [getattr(part, "config", None) or {} for part in found]
-        sizes = {size for config in configs for name in names if isinstance(size := config.get(name), int)}
-        if sizes:
-            # A learned variance doubles what a model predicts.
-            return sizes if found is autoencoders else sizes | {size // 2 for size in sizes}
-    return set()
+    return _sizes([part for part in (parts or {}).values() if hasattr(part, "decode")], LATENT)
+
+
+def _predicted(module: Any) -> set[int]:
+    """How many channels the model may say that a latent has."""
+    sizes = _sizes([module], PREDICTED)
+    if sizes:
+        # A learned variance doubles what a model predicts.
+        return sizes | {size // 2 for size in sizes}
+    # By its weights: a layer that mixes channels has as many of them, and space of any size.
+    return {size for weight in module.parameters() if weight.ndim > 1 for size in weight.shape[:2]}
+
+
+def _sizes(parts: list[Any], names: tuple[str, ...]) -> set[int]:
+    configs = [getattr(part, "config", None) or {} for part in parts]
+    return {size for config in configs for name in names if isinstance(size := config.get(name), int)}
 
 
 def _grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:

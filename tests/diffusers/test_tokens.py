@@ -65,6 +65,7 @@ def test_given_tokens_are_left_alone():
     with detail(pipe, every=1) as run:
         assert not torch.equal(pipe(), plain)
     assert run.report.lied > 3
+    assert run.mask.shape == (2, 1, TOKENS)
     given = pipe.unet.seen[0][0][:, :GIVEN]
     for tokens, time in pipe.unet.seen:
         assert torch.equal(tokens[:, :GIVEN], given)
