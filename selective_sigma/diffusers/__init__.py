@@ -20,7 +20,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..settings import Settings
+from ..settings import SETTING_NAMES, Settings
 from . import attach, caches, noise
 from .run import Run, components
 
@@ -72,6 +72,9 @@ def enable(
         ValueError: bad settings, a pipe without modules, one that is enabled already, a scheduler
             that does not say how it adds noise, a cache that counts model calls.
     """
+    unknown = sorted(settings.keys() - set(SETTING_NAMES))
+    if unknown:
+        raise TypeError(f"{', '.join(unknown)} is no setting: give limit, within, record, {', '.join(SETTING_NAMES)}")
     run = Run(pipe, Settings(**settings), _mask("limit", limit), _mask("within", within), record)
     if attach.listened(pipe):
         raise ValueError("Selective Sigma is already enabled on this pipe: call disable(pipe) first")

@@ -54,6 +54,8 @@ def evaluator(
                 new |= lie.written(view, arguments)
             new |= _heard_again(told, arguments, heard)
         said = answer(tree.rebuilt(arguments, new))
+        if not all(view.answer.fits(said) for view in views):
+            raise ValueError("Selective Sigma cannot go on: the model's answers change their shape on the way")
         denoised: list[Tensor] = []
         others: dict[str, list[Tensor]] = {}
         for k, (stream, view, x, n) in enumerate(zip(known, views, streams(call.x), parts, strict=True)):

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .layout import Layout
     from .noise import Noise
     from .seat import Seat
+    from .tree import Path
+
+
+Modes = tuple[tuple["Path", str], ...]
 
 
 class Heard(NamedTuple):
@@ -44,11 +48,13 @@ class Beside:
     """A ControlNet's kind of call: it has the sample and the time, and answers to the model."""
 
     kind: type
+    modes: Modes
+    """What it is told in words: to fill a cache, or to use it, are calls of two kinds."""
     shown: Seat
     clocks: list[clock.Clock]
 
     def fits(self, kind: type, arguments: Any) -> bool:
-        return self.kind is kind and self.shown.fits(arguments)
+        return self.kind is kind and self.shown.fits(arguments) and self.modes == modes_of(arguments)
 
 
 @dataclass
@@ -61,7 +67,7 @@ class View(Beside):
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return self.kind, self.shown.path, self.shown.row
+        return self.kind, self.modes, self.shown.path, self.shown.row
 
     def conditional(self, parts: int) -> int:
         return self.cond.get(parts, parts - 1)
@@ -123,13 +129,14 @@ def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | 
         clocks = clock.find(call.arguments, step.time, noise.count)
         # A ControlNet's answers may have the right shape too; they are not what the scheduler gets.
         if answer is None or not any(weights):
-            beside.append(Beside(kind_of(call.module), shown, clocks))
+            beside.append(Beside(kind_of(call.module), modes_of(call.arguments), shown, clocks))
             continue
         if not clocks:
             raise ValueError("no argument of the model tells the scheduler's time, as it is, as a share or reversed")
         signed = [w * (1 if fit.total > 0 else -1) for w in weights]
         cond = {len(signed): max(range(len(signed)), key=signed.__getitem__)}
-        views.append(View(kind_of(call.module), shown, clocks, answer.widened(made.axis), cond))
+        modes = modes_of(call.arguments)
+        views.append(View(kind_of(call.module), modes, shown, clocks, answer.widened(made.axis), cond))
     return Stream(step.scheduler, noise, made, 1 if fit.total > 0 else -1, views, beside)
 
 
@@ -137,6 +144,10 @@ def kind_of(module: Any) -> type:
     """A module's class, also while it is listened to or compiled."""
     kind = type(getattr(module, "_orig_mod", module))
     return kind.__mro__[1] if "_selective_sigma" in vars(kind) else kind
+
+
+def modes_of(arguments: Any) -> Modes:
+    return tuple((path, leaf) for path, leaf in tree.leaves(arguments) if isinstance(leaf, str))
 
 
 def _shown(step: Step, noise: Noise) -> Tensor:

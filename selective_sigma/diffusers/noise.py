@@ -136,6 +136,10 @@ def check(scheduler: Any) -> None:
         raise ValueError(f"{type(scheduler).__name__} is not supported: the pipe needs a scheduler with step()")
     if _adder(scheduler) is None:
         raise ValueError(f"{type(scheduler).__name__} is not supported: it does not say how noise is added (add_noise)")
+    if not any(hasattr(scheduler, name) for name in ("scale_noise", "alphas_cumprod", "precondition_noise")):
+        raise ValueError(
+            f"{type(scheduler).__name__} is not supported: it has no training noise levels (alphas_cumprod)"
+        )
 
 
 def _adder(scheduler: Any) -> Any:

@@ -183,6 +183,26 @@ HUNYUAN = {
     "pooled_projection_dim": 8,
     "rope_axes_dim": (2, 4, 4),
 }
+Z_IMAGE = (
+    "ZImageTransformer2DModel",
+    {
+        "in_channels": 16,
+        "dim": 32,
+        "n_layers": 1,
+        "n_refiner_layers": 1,
+        "n_heads": 2,
+        "n_kv_heads": 2,
+        "cap_feat_dim": 16,
+        "axes_dims": [8, 4, 4],
+        "axes_lens": [256, 32, 32],
+    },
+)
+Z_IMAGE_TEXT = {
+    **SIZE,
+    "prompt_embeds": [random(5, 16)],
+    "negative_prompt_embeds": [random(5, 16, seed=8)],
+    "guidance_scale": 3.0,
+}
 
 FLOW = FLOW_SCHEDULERS["flow_euler"]
 EULER, DDIM = UNET_SCHEDULERS["euler"], UNET_SCHEDULERS["ddim"]

@@ -101,7 +101,11 @@ def test_bad_settings(settings, message):
 
 @pytest.mark.parametrize(
     ("scheduler", "message"),
-    [(None, "NoneType is not supported"), (IPNDMScheduler(), r"IPNDMScheduler.*does not say how noise is added")],
+    [
+        (None, "NoneType is not supported"),
+        (IPNDMScheduler(), r"IPNDMScheduler.*does not say how noise is added"),
+        (CMStochasticIterativeScheduler(), "no training noise levels"),
+    ],
 )
 def test_refused_at_once(scheduler, message):
     tiny = sdxl()
@@ -113,7 +117,6 @@ def test_refused_at_once(scheduler, message):
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        (CMStochasticIterativeScheduler, "no training noise levels"),
         (
             lambda: EulerDiscreteScheduler(use_karras_sigmas=True, sigma_min=20.0, sigma_max=700.0),
             "by a rule of its own",
@@ -143,6 +146,12 @@ def test_scheduler_changed_while_enabled():
         tiny.pipe.scheduler = CMStochasticIterativeScheduler()
         with pytest.raises(ValueError, match="CMStochasticIterativeScheduler is not supported"):
             tiny()
+
+
+def test_unknown_setting():
+    with pytest.raises(TypeError, match=r"foo is no setting: give limit, .*strength, coverage") as caught:
+        enable(sdxl().pipe, foo=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_no_denoiser():

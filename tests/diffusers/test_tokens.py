@@ -16,7 +16,7 @@ from diffusers import (
 )
 from torch import nn
 
-from selective_sigma.diffusers import detail
+from selective_sigma.diffusers import detail, enable
 from selective_sigma.diffusers.layout import learn
 
 GIVEN, TOKENS, CHANNELS = 4, 20, 3
@@ -105,3 +105,32 @@ def test_unpacked_as_the_pipe_does(kind):
     tokens = patches.reshape(2, 24, 16)
     assert torch.equal(layout.core(tokens), latents)
     assert torch.equal(layout.back(latents), tokens)
+
+
+class Cached(Net):
+    """Answers for text and picture where it fills a cache, for the picture alone where it uses one (Qwen-Image 2.1)."""
+
+    def forward(self, tokens, timestep, mode="fill"):
+        answer = super().forward(tokens, timestep)[0]
+        return (torch.cat([answer[:, :3], answer], 1) if mode == "fill" else answer,)
+
+
+def test_a_model_in_another_mode_is_learned_anew():
+    pipe = Loop()
+    pipe.unet = Cached()
+
+    @torch.no_grad()
+    def call():
+        x = torch.randn(2, TOKENS, CHANNELS, generator=torch.Generator().manual_seed(0))
+        pipe.scheduler.set_timesteps(8)
+        for i, t in enumerate(pipe.scheduler.timesteps):
+            answer = pipe.unet(x, t.expand(2, TOKENS), "use" if i else "fill")[0]
+            x = pipe.scheduler.step(answer[:, -TOKENS:], t, x, return_dict=False)[0]
+        return x
+
+    holder = SimpleNamespace(unet=pipe.unet, scheduler=pipe.scheduler)
+    plain = call()
+    run = enable(holder, mask_override="zeros", every=1, start=0.0)
+    with run.attached():
+        assert torch.equal(call(), plain)
+    assert run.report.lied == 6
