@@ -126,7 +126,7 @@ def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | 
     views: list[View] = []
     beside: list[Beside] = []
     for (call, shown), answer, weights in zip(found, fit.answers, fit.weights, strict=True):
-        clocks = clock.find(call.arguments, step.time, noise.count)
+        clocks = clock.find(call.arguments, step.time, noise.count, float(noise.rounded))
         # A ControlNet's answers may have the right shape too; they are not what the scheduler gets.
         if answer is None or not any(weights):
             beside.append(Beside(kind_of(call.module), modes_of(call.arguments), shown, clocks))

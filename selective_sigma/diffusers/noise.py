@@ -39,13 +39,19 @@ class Noise:
         self.count = float(config.get("num_train_timesteps") or 1000) if max(self.times) > 1 else 1.0
         """Time at full noise."""
         self.sign, self._data = 1, 1.0
+        self.rounded = False
+        """Whether times are whole numbers, and the noise levels lie less than one beside them."""
         if _near(self.signal + noise):
             self.family, self.prediction = "flow", "flow_prediction"
             if noise[0] < noise[-1]:
                 # Mochi's scheduler counts signal where others count noise.
                 self.sign, self.signal, noise = -1, noise, self.signal
             self.sigmas: list[float] = noise.tolist()
-            self._curve = curves.log_odds(self.sigmas, [t / self.count for t in self.times])
+            shares = [t / self.count for t in self.times]
+            near = all(abs(s - t) * self.count <= 1 for s, t in zip(self.sigmas, shares, strict=True))
+            self.rounded = near and not scheduler.timesteps.is_floating_point()
+            shares = self.sigmas if self.rounded else shares
+            self._curve = curves.log_odds(self.sigmas, shares)
         else:
             if not (_near(self.signal) or _near(self.signal**2 + noise**2)):
                 raise ValueError(

@@ -13,6 +13,7 @@ from diffusers import (
     Flux2Pipeline,
     FluxPipeline,
     Krea2Pipeline,
+    UniPCMultistepScheduler,
 )
 from torch import nn
 
@@ -134,3 +135,24 @@ def test_a_model_in_another_mode_is_learned_anew():
     with run.attached():
         assert torch.equal(call(), plain)
     assert run.report.lied == 6
+
+
+def test_told_the_noise_level_where_timesteps_are_rounded():
+    """Cosmos 2.5 tells its model sigma; UniPC's whole timesteps lie up to one beside it."""
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0)
+    net = Net()
+
+    @torch.no_grad()
+    def call():
+        x = torch.randn(2, TOKENS, CHANNELS, generator=torch.Generator().manual_seed(0))
+        scheduler.set_timesteps(8)
+        for t, sigma in zip(scheduler.timesteps, scheduler.sigmas.tolist(), strict=False):
+            x = scheduler.step(net(x, torch.full((2, 1), sigma))[0], t, x, return_dict=False)[0]
+
+    run = enable(SimpleNamespace(unet=net, scheduler=scheduler), strength=0.1, every=1, start=0.0)
+    with run.attached():
+        call()
+    told = [float(time[0]) for _, time in net.seen[1:]]
+    assert run.report.lied == 7
+    for true, lied in list(zip(told[::2], told[1::2], strict=True))[:-1]:
+        assert lied / (1 - lied) == pytest.approx(0.9 * true / (1 - true), rel=1e-4)
