@@ -130,7 +130,9 @@ def _grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[S
 
 
 def _from_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
-    """Rows and columns of position ids, (..., tokens, axes) or (..., axes, tokens)."""
+    """Rows and columns of position ids, (..., tokens, axes) or (..., axes, tokens), or with an end beside each."""
+    if ids.ndim == 4 and ids.shape[-1] == 2:
+        yield from _from_ids(ids[..., 0], tokens, start)
     while ids.ndim > 2:
         ids = ids[0] if ids.shape[0] == 1 or ids.ndim > 3 or ids.shape[-1] <= 4 or ids.shape[-2] <= 4 else ids[..., 0]
     ids = ids if ids.shape[1] <= 4 else ids.T
@@ -138,11 +140,9 @@ def _from_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
         return
     for first in dict.fromkeys((start, 0, len(ids) - tokens)):
         own = ids[first : first + tokens]
-        if 2 * len(own.unique(dim=0)) <= tokens:
-            # Not places: a time for each token, or text without any.
-            continue
-        sizes = [len(column.unique()) for column in own.T]
-        yield tuple(sizes)
+        # Else no places: a time for each token, or text without any.
+        if 2 * len(own.unique(dim=0)) > tokens:
+            yield tuple(len(column.unique()) for column in own.T)
 
 
 def _unpacked(pipe: Any, grid: Shape, shape: Shape, channels: set[int]) -> Tensor | None:
