@@ -73,9 +73,9 @@ def enable(
         ValueError: bad settings, a pipe without modules, one that is enabled already, a scheduler
             that does not say how it adds noise, a cache that counts model calls.
     """
-    if unknown := [name for name in settings if name not in SETTING_NAMES]:
-        known = ", ".join((*SETTING_NAMES, "limit", "within", "record"))
-        raise TypeError(f"{', '.join(unknown)}: no such setting; there are {known}")
+    unknown = sorted(settings.keys() - set(SETTING_NAMES))
+    if unknown:
+        raise TypeError(f"{', '.join(unknown)} is no setting: give limit, within, record, {', '.join(SETTING_NAMES)}")
     run = Run(pipe, Settings(**settings), _mask("limit", limit), _mask("within", within), record)
     if attach.listened(pipe):
         raise ValueError("Selective Sigma is already enabled on this pipe: call disable(pipe) first")

@@ -10,6 +10,7 @@ from torch import Tensor
 from .tree import leaves
 
 if TYPE_CHECKING:
+    from .place import Shape
     from .tree import Path
 
 
@@ -19,8 +20,9 @@ class Clock:
     A first call leaves several units possible; every later one must agree with one of them.
     """
 
-    def __init__(self, path: Path, units: list[tuple[float, float]]):
+    def __init__(self, path: Path, units: list[tuple[float, float]], slack: float = 0.0):
         self.path = path
+        self.slack = slack
         self.units = units
         self.seen: set[float] = set()
         """The times at which the argument was right."""
@@ -34,11 +36,11 @@ class Clock:
 
     def tells(self, value: Any, time: float) -> bool:
         """Whether the argument tells ``time`` in one of its units."""
-        return any(_tells(value, time, unit) for unit in self.units)
+        return any(_tells(value, time, unit, self.slack) for unit in self.units)
 
     def agrees(self, value: Any, time: float) -> bool:
         """Whether the argument tells ``time``; forgets the units by which it does not."""
-        self.units = [unit for unit in self.units if _tells(value, time, unit)]
+        self.units = [unit for unit in self.units if _tells(value, time, unit, self.slack)]
         self.seen.add(time)
         return bool(self.units)
 
@@ -48,11 +50,25 @@ class Clock:
         moved = tensor.double() + self.units[0][0] * (other - time)
         # Not whole numbers: at low noise a tenth of sigma is less than one timestep.
         kind = tensor.dtype if tensor.is_floating_point() else torch.float32
-        return torch.where(_own(tensor, time, self.units[0]), moved, tensor.double()).to(kind)
+        return torch.where(_own(tensor, time, self.units[0], self.slack), moved, tensor.double()).to(kind)
+
+    def noisy(self, value: Any, time: float, shape: Shape) -> Tensor | None:
+        """Which places of rows of this shape are at ``time``, where each token is told its own; None where all are."""
+        tensor = torch.as_tensor(value)
+        if tensor.ndim < 2:
+            return None
+        own = _own(tensor, time, self.units[0], self.slack).flatten(1)
+        axis = next((i for i, size in enumerate(shape) if size == own.shape[1] > 1), None)
+        if axis is None or bool(own.all()):
+            return None
+        return own.reshape(len(own), *(own.shape[1] if i == axis else 1 for i in range(len(shape))))
 
 
-def find(arguments: Any, time: float, count: float) -> list[Clock]:
-    """Arguments that may tell the time: as it is or as a share of ``count`` or 1000, or what is left of it."""
+def find(arguments: Any, time: float, count: float, slack: float = 0.0) -> list[Clock]:
+    """Arguments that may tell the time: as it is or as a share of ``count`` or 1000, or what is left of it.
+
+    ``slack``: how far the scheduler's timesteps are rounded, where a model may be told its sigmas (Cosmos 2.5).
+    """
     units = [(1.0, 0.0), (1 / count, 0.0), (1000 / count, 0.0), (-1 / count, 1.0), (-1.0, count), (1.0, -1.0)]
     found = []
     for path, leaf in leaves(arguments):
@@ -60,24 +76,24 @@ def find(arguments: Any, time: float, count: float) -> list[Clock]:
             continue
         if isinstance(leaf, Tensor) and (leaf.dtype == torch.bool or leaf.is_complex() or leaf.numel() == 0):
             continue
-        clock = Clock(path, list(dict.fromkeys(units)))
+        clock = Clock(path, list(dict.fromkeys(units)), slack)
         if clock.agrees(leaf, time):
             found.append(clock)
     return found
 
 
-def _tells(value: Any, time: float, unit: tuple[float, float]) -> bool:
+def _tells(value: Any, time: float, unit: tuple[float, float], slack: float) -> bool:
     tensor = torch.as_tensor(value)
-    own = _own(tensor, time, unit)
+    own = _own(tensor, time, unit, slack)
     rest = tensor[~own]
     return bool(own.any()) and bool((rest == rest[:1]).all())
 
 
-def _own(value: Tensor, time: float, unit: tuple[float, float]) -> Tensor:
+def _own(value: Tensor, time: float, unit: tuple[float, float], slack: float) -> Tensor:
     """The elements that tell this time; those of tokens that are given do not."""
     slope, offset = unit
     wanted = slope * time + offset
     step = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
     # Half precision keeps two or three digits of a share, and of what it is taken from.
-    near = 2 * step * max(abs(wanted), abs(offset)) + 1e-5 * abs(slope) * max(abs(time), 1.0)
+    near = 2 * step * max(abs(wanted), abs(offset)) + abs(slope) * max(1e-5 * max(abs(time), 1.0), slack)
     return (value.double() - wanted).abs() <= near

@@ -9,19 +9,22 @@ from torch import Tensor
 
 from ..prediction import Call, Output, Prediction, streams
 from . import tree
+from .learn import kind_of
 from .predictions import from_input, to_denoised, to_input, to_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .learn import Stream, View
+    from .learn import Beside, Heard, Stream, View
+    from .tree import Path
 
 
 def evaluator(
     known: list[Stream],
     views: list[View],
     arguments: Any,
-    answer: Callable[[Any, bool], Any],
+    heard: list[Heard],
+    answer: Callable[[Any], Any],
     time: float,
     sigma: Tensor,
 ) -> tuple[Callable[[Call], Prediction], Any]:
@@ -30,7 +33,8 @@ def evaluator(
     Args:
         known, views: each stream, and how this call is read for it.
         arguments: the call's (args, kwargs).
-        answer: calls the model with such arguments; the flag says that they lie.
+        heard: calls of other parts in this step, whose answers may be among the arguments.
+        answer: calls the model with such arguments.
         time, sigma: the scheduler's time and the noise level of this step, 0-d.
     """
     latents, parts = [], []
@@ -44,15 +48,14 @@ def evaluator(
     def evaluate(call: Call) -> Prediction:
         lied = call.kind == "lied"
         new: dict[Any, Any] = {}
-        for stream, view, x, n in zip(known, views, streams(call.x), parts, strict=True) if lied else ():
-            shown = stream.layout.back(to_input(x, call.sigma, stream.noise.family))
-            new[view.shown.path] = view.shown.write(arguments, [shown] * n)
-            told = stream.noise.time(float(call.sigma))
-            # From the time at the true level by the same curve, which rounding has moved.
-            moved = time + told - stream.noise.time(float(sigma))
-            for clock in view.clocks:
-                new[clock.path] = clock.told(tree.at(arguments, clock.path), time, moved)
-        said = answer(tree.rebuilt(arguments, new), lied)
+        if lied:
+            told = [_Lie(stream, x, sigma, call.sigma, time) for stream, x in zip(known, streams(call.x), strict=True)]
+            for lie, view in zip(told, views, strict=True):
+                new |= lie.written(view, arguments)
+            new |= _heard_again(told, arguments, heard)
+        said = answer(tree.rebuilt(arguments, new))
+        if not all(view.answer.fits(said) for view in views):
+            raise ValueError("Selective Sigma cannot go on: the model's answers change their shape on the way")
         denoised: list[Tensor] = []
         others: dict[str, list[Tensor]] = {}
         for k, (stream, view, x, n) in enumerate(zip(known, views, streams(call.x), parts, strict=True)):
@@ -73,6 +76,53 @@ def evaluator(
         return Prediction(denoised if several else denoised[0], named)
 
     return evaluate, latents if several else latents[0]
+
+
+class _Lie:
+    """What one stream's calls are shown and told in the lied pass."""
+
+    def __init__(self, stream: Stream, x: Tensor, sigma: Tensor, lied: Tensor, time: float):
+        self.stream, self.time = stream, time
+        self.shown = stream.layout.back(to_input(x, lied, stream.noise.family))
+        # From the time at the true level by the same curve, which rounding has moved.
+        self.moved = time + stream.noise.time(float(lied)) - stream.noise.time(float(sigma))
+
+    def written(self, view: Beside, arguments: Any) -> dict[Path, Any]:
+        """The sample and the times of a call, by their paths."""
+        copies = view.shown.read(arguments)
+        shown = [self.shown] * len(copies)
+        new: dict[Path, Any] = {}
+        for clock in view.clocks:
+            value = tree.at(arguments, clock.path)
+            new[clock.path] = clock.told(value, self.time, self.moved)
+            noisy = clock.noisy(value, self.time, tuple(self.shown.shape[1:]))
+            if noisy is not None:
+                # Tokens that are given are clean already.
+                own = [noisy[[view.shown.index(k, b, len(copies)) for b in range(len(x))]] for k, x in enumerate(shown)]
+                shown = [torch.where(o, s.to(c.dtype), c) for o, s, c in zip(own, shown, copies, strict=True)]
+        return {**new, view.shown.path: view.shown.write(arguments, shown)}
+
+
+def _heard_again(lies: list[_Lie], arguments: Any, heard: list[Heard]) -> dict[Path, Any]:
+    """What the model is given by ControlNets, at the lied noise level: they are called once more.
+
+    Only what arrives as the very tensors they returned; what a pipeline made of them stays as it is.
+    """
+    there = {id(leaf): path for path, leaf in tree.leaves(arguments) if isinstance(leaf, Tensor)}
+    new: dict[Path, Any] = {}
+    for call in heard:
+        given = [(path, there[id(leaf)]) for path, leaf in tree.leaves(call.answer) if id(leaf) in there]
+        if not given:
+            continue
+        changes: dict[Path, Any] = {}
+        for lie in lies:
+            view = lie.stream.besides(kind_of(call.module), call.arguments, lie.time)
+            changes |= lie.written(view, call.arguments) if view is not None else {}
+        if changes:
+            args, kwargs = tree.rebuilt(call.arguments, changes)
+            said = call.module(*args, **kwargs)
+            new |= {to: tree.at(said, path) for path, to in given}
+    return new
 
 
 def results(known: list[Stream], views: list[View], answer: Any, output: Output) -> Any:

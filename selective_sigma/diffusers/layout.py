@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .place import Shape
 
 
-LATENT = ("latent_channels", "z_dim", "vq_embed_dim")
-PREDICTED = ("out_channels", "out_visual_dim")
+LATENT = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
+PREDICTED = ("out_channels", "out_visual_dim", "latent_dim")
 """What configs of autoencoders and models call the size of the axis that is neither space nor time."""
 
 
@@ -34,6 +34,9 @@ class Layout:
         order: for tokens that hold several pixels each: (1, channels, *space) of indices into them.
         """
         self.shape = shape
+        # A batch axis of the pipeline's own, before those of a clip.
+        self._lead = next((i for i, size in enumerate(shape) if size > 1 or len(shape) - i <= 4), 0)
+        shape = shape[self._lead :]
         self._grid = grid
         self._order = order
         # Channels come first unless another axis, and that alone, has their size.
@@ -41,7 +44,7 @@ class Layout:
         self._axis = axes[0] if len(axes) == 1 else 0
         if grid is not None:
             self._axis = 1
-        self.axis = None if grid is not None else self._axis
+        self.axis = None if grid is not None else self._lead + self._axis
         """Where a sample that is no tokens has its channels."""
 
     def core(self, sample: Tensor) -> Tensor:
@@ -50,7 +53,7 @@ class Layout:
             return sample.flatten(1)[:, self._order.flatten().to(sample.device)].reshape(
                 len(sample), *self._order.shape
             )
-        moved = sample.movedim(1 + self._axis, 1)
+        moved = sample.flatten(0, self._lead).movedim(1 + self._axis, 1)
         return moved if self._grid is None else moved.reshape(*moved.shape[:2], *self._grid)
 
     def back(self, latent: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ class Layout:
             flat[:, self._order.flatten().to(latent.device)] = latent.reshape(len(latent), -1)
             return flat.reshape(len(latent), *self.shape)
         latent = latent if self._grid is None else latent.flatten(2)
-        return latent.movedim(1, 1 + self._axis)
+        return latent.movedim(1, 1 + self._axis)[(slice(None), *(None,) * self._lead)]
 
 
 def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> Layout:
@@ -72,47 +75,64 @@ def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> L
         arguments: of the model's call, whose position ids or sizes lay out the tokens.
         start: where the sample begins among the model's tokens.
     """
-    channels = _channels(pipe, module)
+    latent = _latent(pipe)
+    channels = latent or _predicted(module)
     if len(shape) == 2:
         tokens, width = shape
-        found = (tuple(size for size in grid if size > 1) for grid in _grids(arguments, tokens, start))
+        placed, counted = _grids(arguments, tokens, start)
+        found = (tuple(size for size in grid if size > 1) for grid in (*placed, *counted))
         grid = next((grid for grid in found if len(grid) > 1 and math.prod(grid) == tokens), None)
         if grid is not None:
-            return Layout(shape, channels, grid, _unpacked(pipe, grid, tokens, width))
-    if not 2 <= len(shape) <= 4:
+            # Several pixels of the latent to a token, unless it has the channels of one.
+            packed = len(grid) == 2 and width not in latent
+            return Layout(shape, channels, grid, _unpacked(pipe, grid, shape, latent) if packed else None)
+        if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < tokens for sizes in placed):
+            raise ValueError("its tokens fill no grid: some of them are not the picture's own")
+    if not len(shape) >= 2 or sum(size > 1 for size in shape[:-4]):
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
-    return Layout(shape, channels, None)
+    packed = len(shape) == 3 and bool(latent) and latent.isdisjoint(shape)
+    return Layout(shape, channels, None, _unpacked(pipe, shape[1:], shape, latent) if packed else None)
 
 
-def _channels(pipe: Any, module: Any) -> set[int]:
-    """How many channels a latent has, by the autoencoder; by the model where there is none."""
+def _latent(pipe: Any) -> set[int]:
+    """How many channels a latent has, by the autoencoder; empty where there is none."""
     parts = getattr(pipe, "components", None)
-    autoencoders = [part for part in (parts or {}).values() if hasattr(part, "decode")]
-    for found, names in ((autoencoders, LATENT), ([module], PREDICTED)):
-        configs = [getattr(part, "config", None) or {} for part in found]
-        sizes = {size for config in configs for name in names if isinstance(size := config.get(name), int)}
-        if sizes:
-            # A learned variance doubles what a model predicts.
-            return sizes if found is autoencoders else sizes | {size // 2 for size in sizes}
-    return set()
+    return _sizes([part for part in (parts or {}).values() if hasattr(part, "decode")], LATENT)
 
 
-def _grids(arguments: Any, tokens: int, start: int) -> Iterator[Shape]:
-    """Grids that the model may have been told of: sizes, shapes or position ids."""
+def _predicted(module: Any) -> set[int]:
+    """How many channels the model may say that a latent has."""
+    sizes = _sizes([module], PREDICTED)
+    if sizes:
+        # A learned variance doubles what a model predicts.
+        return sizes | {size // 2 for size in sizes}
+    # By its weights: a layer that mixes channels has as many of them, and space of any size.
+    return {size for weight in module.parameters() if weight.ndim > 1 for size in weight.shape[:2]}
+
+
+def _sizes(parts: list[Any], names: tuple[str, ...]) -> set[int]:
+    configs = [getattr(part, "config", None) or {} for part in parts]
+    return {size for config in configs for name in names if isinstance(size := config.get(name), int)}
+
+
+def _grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:
+    """Grids that the model may have been told of: by position ids, and by sizes or shapes."""
     numbers: dict[Any, list[int]] = {}
+    placed: list[Shape] = []
     for path, leaf in leaves(arguments):
         if isinstance(leaf, int) and not isinstance(leaf, bool):
             # A tuple (frames, height, width) of its own, or arguments side by side.
             numbers.setdefault(path[:-1], []).append(leaf)
         elif isinstance(leaf, Tensor) and leaf.ndim >= 2 and leaf.numel() < 16 * (tokens + start + 4096):
-            yield from _from_ids(leaf, tokens, start)
-    for sizes in numbers.values():
-        for count in (3, 2):
-            yield from combinations(sizes, count)
+            placed += _from_ids(leaf, tokens, start)
+    counted = [grid for sizes in numbers.values() for count in (3, 2) for grid in combinations(sizes, count)]
+    return placed, counted
 
 
 def _from_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
-    """Rows and columns of position ids, (..., tokens, axes) or (..., axes, tokens)."""
+    """Rows and columns of position ids, (..., tokens, axes) or (..., axes, tokens), or with an end beside each."""
+    if ids.ndim == 4 and ids.shape[-1] == 2:
+        yield from _from_ids(ids[..., 0], tokens, start)
     while ids.ndim > 2:
         ids = ids[0] if ids.shape[0] == 1 or ids.ndim > 3 or ids.shape[-1] <= 4 or ids.shape[-2] <= 4 else ids[..., 0]
     ids = ids if ids.shape[1] <= 4 else ids.T
@@ -120,29 +140,38 @@ def _from_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
         return
     for first in dict.fromkeys((start, 0, len(ids) - tokens)):
         own = ids[first : first + tokens]
-        sizes = [len(column.unique()) for column in own.T]
-        yield tuple(sizes)
+        # Else no places: a time for each token, or text without any.
+        if 2 * len(own.unique(dim=0)) > tokens:
+            yield tuple(len(column.unique()) for column in own.T)
 
 
-def _unpacked(pipe: Any, grid: Shape, tokens: int, width: int) -> Tensor | None:
-    """Where the pipe's own unpacking puts each value, (channels, *space), if it can be asked."""
+def _unpacked(pipe: Any, grid: Shape, shape: Shape, channels: set[int]) -> Tensor | None:
+    """Where the pipe's own unpacking puts each value of a sample, (channels, *space), if it can be asked."""
+    # In float64, exact up to any size; 1-based, so that nothing that is made up passes for an index.
+    index = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64).reshape(1, *shape)
+    for ask in _unpackings(pipe, grid, len(shape) == 2):
+        try:
+            order = ask(index)[0]
+        except (RuntimeError, ValueError):
+            continue
+        order = order.squeeze(1) if order.ndim == 4 else order
+        whole = torch.equal(order.flatten().sort().values, index.flatten())
+        if whole and order.ndim == 3 and (not channels or len(order) in channels):
+            return order.long() - 1
+    return None
+
+
+def _unpackings(pipe: Any, grid: Shape, tokens: bool) -> Iterator[Any]:
+    """What a pipe has to unpack (1, tokens, channels), or (1, channels, height, width), before it decodes."""
     unpack = getattr(pipe, "_unpack_latents", None)
     scale = getattr(pipe, "vae_scale_factor", None)
-    names = list(inspect.signature(unpack).parameters) if unpack is not None else []
-    if (
-        unpack is None
-        or names != ["latents", "height", "width", "vae_scale_factor"]
-        or not isinstance(scale, int)
-        or len(grid) != 2
-    ):
-        return None
-    # In float64, exact up to any size; 1-based, so that nothing that is made up passes for an index.
-    index = torch.arange(1, tokens * width + 1, dtype=torch.float64).reshape(1, tokens, width)
-    try:
-        order = unpack(index, 2 * scale * grid[0], 2 * scale * grid[1], scale)[0]
-    except (RuntimeError, ValueError):
-        return None
-    if not torch.equal(order.flatten().sort().values, index.flatten()):
-        return None
-    order = order.long() - 1
-    return order.squeeze(1) if order.ndim == 4 else order
+    if tokens and callable(unpack) and isinstance(scale, int):
+        names = list(inspect.signature(unpack).parameters)
+        more = {"vae_scale_factor": scale, "patch_size": 2}
+        known = names[:3] == ["latents", "height", "width"] and more.keys() >= {*names[3:]}
+        # Sizes in pixels: a token is two pixels of the latent wide, or what the pipe calls one is.
+        for size in ([per * scale * side for side in grid] for per in (2, 1) if known):
+            yield lambda index, size=size: unpack(index, *size, *(more[name] for name in names[3:]))
+    unpatchify = getattr(pipe, "_unpatchify_latents", None)
+    if callable(unpatchify):
+        yield lambda index: unpatchify(index.movedim(2, 1).unflatten(2, grid) if tokens else index)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from . import clock, layout, seat
+from . import clock, layout, seat, tree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .layout import Layout
     from .noise import Noise
     from .seat import Seat
+    from .tree import Path
+
+
+Modes = tuple[tuple["Path", str], ...]
 
 
 class Heard(NamedTuple):
@@ -40,19 +44,30 @@ class Step(NamedTuple):
 
 
 @dataclass
-class View:
-    """One kind of call of one kind of model: where it has the sample and where it answers."""
+class Beside:
+    """A ControlNet's kind of call: it has the sample and the time, and answers to the model."""
 
     kind: type
+    modes: Modes
+    """What it is told in words: to fill a cache, or to use it, are calls of two kinds."""
     shown: Seat
-    answer: Seat
     clocks: list[clock.Clock]
+
+    def fits(self, kind: type, arguments: Any) -> bool:
+        return self.kind is kind and self.shown.fits(arguments) and self.modes == modes_of(arguments)
+
+
+@dataclass
+class View(Beside):
+    """One kind of call of one kind of model: where it has the sample and where it answers."""
+
+    answer: Seat
     cond: dict[int, int]
     """Which copy of the sample has the condition, by how many there are."""
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return self.kind, self.shown.path, self.shown.row
+        return self.kind, self.modes, self.shown.path, self.shown.row
 
     def conditional(self, parts: int) -> int:
         return self.cond.get(parts, parts - 1)
@@ -68,10 +83,18 @@ class Stream:
     sign: int
     """-1 where the pipeline negates the model's answer."""
     views: list[View]
+    beside: list[Beside]
 
     def view(self, kind: type, arguments: Any) -> View | None:
         """How a call is read; None for a call of another kind than those learned."""
-        return next((v for v in self.views if v.kind is kind and v.shown.fits(arguments)), None)
+        return next((v for v in self.views if v.fits(kind, arguments)), None)
+
+    def besides(self, kind: type, arguments: Any, time: float) -> Beside | None:
+        """How a ControlNet's call is read; None where it does not tell this time."""
+        found = next((b for b in self.beside if b.fits(kind, arguments)), None)
+        if found is not None:
+            found.clocks = [c for c in found.clocks if c.agrees(tree.at(arguments, c.path), time)]
+        return found if found is not None and found.clocks else None
 
 
 def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | None:
@@ -79,7 +102,7 @@ def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | 
 
     ``ValueError`` says in one line what does not fit.
     """
-    scaled = _shown(step)
+    scaled = _shown(step, noise)
     found: list[tuple[Heard, Seat]] = []
     for call in calls:
         where = seat.find(scaled, call.arguments)
@@ -100,18 +123,21 @@ def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | 
     first, shown = next(row for row, weights in rows if any(weights))
     start = max(shown.place.start, default=0)
     made = layout.learn(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start)
-    views = []
+    views: list[View] = []
+    beside: list[Beside] = []
     for (call, shown), answer, weights in zip(found, fit.answers, fit.weights, strict=True):
+        clocks = clock.find(call.arguments, step.time, noise.count, float(noise.rounded))
         # A ControlNet's answers may have the right shape too; they are not what the scheduler gets.
         if answer is None or not any(weights):
+            beside.append(Beside(kind_of(call.module), modes_of(call.arguments), shown, clocks))
             continue
-        clocks = clock.find(call.arguments, step.time, noise.count)
         if not clocks:
             raise ValueError("no argument of the model tells the scheduler's time, as it is, as a share or reversed")
         signed = [w * (1 if fit.total > 0 else -1) for w in weights]
         cond = {len(signed): max(range(len(signed)), key=signed.__getitem__)}
-        views.append(View(kind_of(call.module), shown, answer.widened(made.axis), clocks, cond))
-    return Stream(step.scheduler, noise, made, 1 if fit.total > 0 else -1, views)
+        modes = modes_of(call.arguments)
+        views.append(View(kind_of(call.module), modes, shown, clocks, answer.widened(made.axis), cond))
+    return Stream(step.scheduler, noise, made, 1 if fit.total > 0 else -1, views, beside)
 
 
 def kind_of(module: Any) -> type:
@@ -120,10 +146,21 @@ def kind_of(module: Any) -> type:
     return kind.__mro__[1] if "_selective_sigma" in vars(kind) else kind
 
 
-def _shown(step: Step) -> Tensor:
-    """The sample as a model is shown it."""
+def modes_of(arguments: Any) -> Modes:
+    return tuple((path, leaf) for path, leaf in tree.leaves(arguments) if isinstance(leaf, str))
+
+
+def _shown(step: Step, noise: Noise) -> Tensor:
+    """The sample as a model is shown it: as it is, or at the variance that ``predictions`` counts on."""
     scale = getattr(step.scheduler, "scale_model_input", None)
-    return step.sample if scale is None else scale(step.sample, _nearest(step))
+    if scale is None:
+        return step.sample
+    scaled = scale(step.sample, _nearest(step))
+    factor = float(scaled.double().norm() / step.sample.double().norm().clamp(min=1e-12))
+    wanted = 1 / noise.unit(noise.nearest(step.time))
+    if abs(factor - 1) > 0.02 and abs(factor / wanted - 1) > 0.02:
+        raise ValueError(f"{noise.name} scales what the model is shown by a rule of its own")
+    return scaled
 
 
 def _nearest(step: Step) -> Tensor:
@@ -153,7 +190,11 @@ def _fit(step: Step, found: list[tuple[Heard, Seat]], choice: int) -> _Fit | Non
     if not any(basis):
         return None
     thin = slice(None, None, max(1, step.sample.numel() // 100_000))
-    wanted = step.prediction.detach().double().cpu().flatten()[thin]
+    wanted = step.prediction
+    if wanted.ndim > 1 and wanted.shape[1] > step.sample.shape[1]:
+        # A learned variance behind it, which is the scheduler's affair (DeepFloyd IF).
+        wanted = wanted[:, : step.sample.shape[1]]
+    wanted = wanted.detach().double().cpu().flatten()[thin]
     columns = [part.detach().double().cpu().flatten()[thin] for parts in basis for part in parts]
     weights, residual = _least_squares(columns, wanted)
     split, at = [], 0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from bisect import bisect_left
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from . import tree
+from . import curves, tree
+from .curves import interpolate, logit, sigmoid
 
 if TYPE_CHECKING:
     from ..settings import Family
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 """What a model off the flow path may predict."""
-
-# diffusers' own stand-in for a signal of exactly zero (rescale_betas_zero_snr).
-_LEAST_ALPHA = 2.0**-24
 
 
 class Noise:
@@ -43,14 +40,20 @@ class Noise:
         self.signal, noise = _probe(scheduler)
         self.count = float(config.get("num_train_timesteps") or 1000) if max(self.times) > 1 else 1.0
         """Time at full noise."""
-        self.sign = 1
+        self.sign, self._data = 1, 1.0
+        self.rounded = False
+        """Whether times are whole numbers, and the noise levels lie less than one beside them."""
         if _near(self.signal + noise):
             self.family, self.prediction = "flow", "flow_prediction"
             if noise[0] < noise[-1]:
                 # Mochi's scheduler counts signal where others count noise.
                 self.sign, self.signal, noise = -1, noise, self.signal
             self.sigmas: list[float] = noise.tolist()
-            self._curve = _logit_curve(self.sigmas, [t / self.count for t in self.times])
+            shares = [t / self.count for t in self.times]
+            near = all(abs(s - t) * self.count <= 1 for s, t in zip(self.sigmas, shares, strict=True))
+            self.rounded = near and not scheduler.timesteps.is_floating_point()
+            shares = self.sigmas if self.rounded else shares
+            self._curve = curves.log_odds(self.sigmas, shares)
         else:
             if not (_near(self.signal) or _near(self.signal**2 + noise**2)):
                 raise ValueError(
@@ -59,9 +62,18 @@ class Noise:
             self.family, self.prediction = "ve", str(config.get("prediction_type", "epsilon"))
             if self.prediction not in PREDICTIONS:
                 raise ValueError(f"{self.name} has prediction_type {self.prediction!r}: give {', '.join(PREDICTIONS)}")
-            self.sigmas = (noise / self.signal.clamp(min=_LEAST_ALPHA**0.5)).tolist()
-            self._curve = _table(scheduler)
-            self._agree()
+            self.sigmas = (noise / self.signal.clamp(min=curves.LEAST_ALPHA**0.5)).tolist()
+            if hasattr(scheduler, "precondition_noise"):
+                # Karras et al. 2022, table 1: in units of sigma_data its scalings are those of v_prediction,
+                # and what diffusers calls epsilon there has the other sign.
+                self.sign = -1 if self.prediction == "epsilon" else 1
+                self.prediction = "v_prediction"
+                self._data = config.sigma_data
+                self.sigmas = [sigma / self._data for sigma in self.sigmas]
+                self._curve = curves.preconditioned(scheduler)
+            else:
+                self._curve = curves.straight(config, self.sigmas, self.times) or curves.table(scheduler)
+                self._agree()
         # As the core reads a list of them, so that a step's own level is found in it.
         self.sigmas = torch.tensor(self.sigmas).tolist()
         if any(after > before * 1.001 for before, after in pairwise(self.sigmas)):
@@ -70,12 +82,15 @@ class Noise:
     def time(self, sigma: float) -> float:
         """The scheduler's time at a noise level, between its own."""
         if self.family == "ve":
-            logs, _ = self._curve
-            return _interpolate(math.log(sigma), logs, self._curve[1])
-        return self.count * _sigmoid(_interpolate(_logit(sigma), *self._curve))
+            return interpolate(math.log(sigma), *self._curve)
+        return self.count * sigmoid(interpolate(logit(sigma), *self._curve))
 
     last = 0.0
     """Noise level that a whole run ends at."""
+
+    def unit(self, index: int) -> float:
+        """Standard deviation of a step's sample, by which a model off the flow path is shown it."""
+        return 1.0 if self.family == "flow" else self._data * math.hypot(self.sigmas[index], 1.0)
 
     def nearest(self, time: float) -> int:
         """The step whose time is nearest."""
@@ -98,10 +113,12 @@ class Noise:
             levels = [*self.sigmas, 0.0]
             last = len(levels) - 1
             shares = [i / last for i in range(len(levels))]
-            high, low = (_interpolate(share, shares, levels) for share in (start, end))
+            high, low = (interpolate(share, shares, levels) for share in (start, end))
         else:
-            logs, times = self._curve
-            high, low = (math.exp(_interpolate((1 - share) * times[-1], times, logs)) for share in (start, end))
+            # The model's levels, one for each share of its range, as it was trained on them.
+            logs, _ = self._curve
+            ranks = [float(rank) for rank in range(len(logs))]
+            high, low = (math.exp(interpolate((1 - share) * ranks[-1], ranks, logs)) for share in (start, end))
         return (math.inf if start == 0 else high), (0.0 if end == 1 else low)
 
     def _agree(self) -> None:
@@ -112,7 +129,7 @@ class Noise:
         logs, times = self._curve
         known = []
         for i, time in enumerate(self.times):
-            low, here, high = (_interpolate(t, times, logs) for t in (time - 1, time, time + 1))
+            low, here, high = (interpolate(t, times, logs) for t in (time - 1, time, time + 1))
             known.append(low - 1e-3 <= math.log(max(self.sigmas[i], 1e-12)) <= high + 1e-3)
             if not known[-1]:
                 # A time between two levels (DPM-Solver SDE) is not in the scheduler's list.
@@ -127,6 +144,10 @@ def check(scheduler: Any) -> None:
         raise ValueError(f"{type(scheduler).__name__} is not supported: the pipe needs a scheduler with step()")
     if _adder(scheduler) is None:
         raise ValueError(f"{type(scheduler).__name__} is not supported: it does not say how noise is added (add_noise)")
+    if not any(hasattr(scheduler, name) for name in ("scale_noise", "alphas_cumprod", "precondition_noise")):
+        raise ValueError(
+            f"{type(scheduler).__name__} is not supported: it has no training noise levels (alphas_cumprod)"
+        )
 
 
 def _adder(scheduler: Any) -> Any:
@@ -160,40 +181,3 @@ def _probe(scheduler: Any) -> tuple[Tensor, Tensor]:
 
 def _near(values: Tensor) -> bool:
     return bool(((values - 1).abs() < 1e-3).all())
-
-
-def _table(scheduler: Any) -> tuple[list[float], list[float]]:
-    """(log sigma, time) of the noise levels that the model was trained on."""
-    alphas = getattr(scheduler, "alphas_cumprod", None)
-    if alphas is None:
-        raise ValueError(
-            f"{type(scheduler).__name__} is not supported: it has no training noise levels (alphas_cumprod)"
-        )
-    alphas = alphas.double().cpu().clamp(min=_LEAST_ALPHA, max=1 - 1e-12)
-    return (((1 - alphas) / alphas).log() / 2).tolist(), [float(t) for t in range(len(alphas))]
-
-
-def _logit_curve(sigmas: list[float], times: list[float]) -> tuple[list[float], list[float]]:
-    """Time over noise level, both as log odds: there every shift of a flow schedule is a straight line."""
-    pairs = sorted(
-        {_logit(s): _logit(t) for s, t in zip(sigmas, times, strict=True) if 0 < s < 1 and 0 < t < 1}.items()
-    )
-    if len(pairs) < 2:
-        pairs = [(-1.0, -1.0), (1.0, 1.0)] if not pairs else [(x + d, y + d) for x, y in pairs for d in (-1.0, 1.0)]
-    return [x for x, _ in pairs], [y for _, y in pairs]
-
-
-def _logit(share: float) -> float:
-    share = min(max(share, 1e-9), 1 - 1e-9)
-    return math.log(share / (1 - share))
-
-
-def _sigmoid(odds: float) -> float:
-    return 1 / (1 + math.exp(-odds))
-
-
-def _interpolate(x: float, xs: list[float], ys: list[float]) -> float:
-    """Linear between ascending ``xs``, and beyond their ends."""
-    right = min(max(bisect_left(xs, x), 1), len(xs) - 1)
-    share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])
-    return ys[right - 1] + share * (ys[right] - ys[right - 1])

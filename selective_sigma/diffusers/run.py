@@ -19,6 +19,7 @@ from .noise import Noise
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ..prediction import Call, Prediction
     from ..settings import Settings
     from .learn import Stream, View
 
@@ -51,10 +52,10 @@ class Run:
 
         A call of an enabled pipe does this by itself; loops of one's own are written within it.
         """
-        scheduler = self._pipe.scheduler
+        scheduler = self._scheduler = self._pipe.scheduler
         self._reset()
         found = components(self._pipe)
-        self._caches = {id(module): caches.find(module) for module in found}
+        self._caches = [manager for module in found for manager in caches.find(module)]
         with ExitStack() as stack:
             stack.enter_context(attach.modules(found, self._called))
             stack.enter_context(attach.steps(scheduler, self._stepped))
@@ -92,7 +93,7 @@ class Run:
         try:
             views: list[Any] = [stream.view(learn.kind_of(module), arguments) for stream in self._streams]
             if views and None not in views and self._on_time(views, arguments):
-                return self._detailed(module, call, arguments, views)
+                return self._detailed(call, arguments, views)
             shown = tree.rebuilt(arguments, {})
             answer = call(*shown[0], **shown[1])
             self._heard.append(learn.Heard(module, arguments, answer))
@@ -124,7 +125,7 @@ class Run:
         self._index, self._stepped_on = index, False
         return all(len(clock.seen) > 1 for view in views for clock in view.clocks)
 
-    def _detailed(self, module: nn.Module, call: Callable[..., Any], arguments: Any, views: Any) -> Any:
+    def _detailed(self, call: Callable[..., Any], arguments: Any, views: Any) -> Any:
         """A model's call as one step of the core."""
         lead = self._streams[0].noise
         if self._turn == len(self._detailers):
@@ -138,13 +139,17 @@ class Run:
         time = lead.times[self._index]
         answers: list[Any] = []
 
-        def answer(shown: Any, lied: bool) -> Any:
-            with caches.lied(self._caches[id(module)] if lied else []):
-                answers.append(call(*shown[0], **shown[1]))
+        def answer(shown: Any) -> Any:
+            answers.append(call(*shown[0], **shown[1]))
             return answers[-1]
 
-        evaluate, x = evaluator(self._streams, views, arguments, answer, time, sigma)
-        output = detailer.step(evaluate, x, sigma, self._shared if self._turn else None)
+        evaluate, x = evaluator(self._streams, views, arguments, self._heard, answer, time, sigma)
+
+        def apart(call: Call) -> Prediction:
+            with caches.lied(self._caches if call.kind == "lied" else []):
+                return evaluate(call)
+
+        output = detailer.step(apart, x, sigma, self._shared if self._turn else None)
         if not self._turn:
             self._shared = output.mask
         self._turn += 1
@@ -165,7 +170,8 @@ class Run:
         try:
             noise = Noise(scheduler)
             time = torch.as_tensor(given["timestep"]).detach().double()
-            if time.numel() != 1:
+            if time.numel() != 1 or (scheduler is not self._scheduler and not self._learned):
+                # Diffusion forcing: each frame has a scheduler, and a time, of its own.
                 raise ValueError("its scheduler steps several noise levels at once")
             step = learn.Step(scheduler, given["model_output"], float(time), given["sample"])
             stream = learn.stream(self._pipe, noise, step, self._heard)

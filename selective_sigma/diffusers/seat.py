@@ -42,7 +42,7 @@ class Seat:
         """The copies, each (batch, ...)."""
         rows = [self.place.read(row) for row in _rows(tree.at(arguments, self.path))]
         parts = len(rows) // self.batch
-        chosen = [[self._index(part, b, parts) for b in range(self.batch)] for part in range(parts)]
+        chosen = [[self.index(part, b, parts) for b in range(self.batch)] for part in range(parts)]
         return [torch.stack([rows[i] for i in part]) for part in chosen]
 
     def write(self, arguments: Any, samples: list[Tensor]) -> Any:
@@ -52,7 +52,7 @@ class Seat:
         new = list(rows)
         for part, sample in enumerate(samples):
             for b in range(self.batch):
-                i = self._index(part, b, len(samples))
+                i = self.index(part, b, len(samples))
                 value = sample[b].to(rows[i].dtype)
                 if self.own is not None:
                     value = torch.where(self.own.to(value.device), value, self.place.read(rows[i]))
@@ -72,7 +72,8 @@ class Seat:
         whole = Place(shape, axes, tuple(int(n > 1) for n in shape), (0,) * len(shape))
         return replace(self, place=whole)
 
-    def _index(self, part: int, b: int, parts: int) -> int:
+    def index(self, part: int, b: int, parts: int) -> int:
+        """The row of a sample's copy."""
         return b * parts + part if self.woven else part * self.batch + b
 
 

@@ -6,7 +6,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from torch import nn
 
 from selective_sigma import Detailer, Prediction, Settings
@@ -57,12 +62,30 @@ class Exact(nn.Module):
         return (to_output(exact(x, sigma, self.family), x, sigma, self.prediction),)
 
 
+class Preconditioned(nn.Module):
+    """``exact`` with the scalings of EDM (Karras et al. 2022, table 1), told a quarter of ln sigma."""
+
+    def __init__(self, data: float, sign: int):
+        super().__init__()
+        self.data, self.sign = data, sign
+
+    def forward(self, sample, timestep):
+        sigma = (4 * timestep.double().reshape(-1)).exp()
+        total = (sigma**2 + self.data**2).sqrt()
+        x = sample.double() * total
+        skipped = (self.data / total) ** 2 * x
+        return ((exact(x, sigma, "ve") - skipped) * total / (self.sign * sigma * self.data),)
+
+
 class Loop:
     """The least a pipeline can be."""
 
     def __init__(self, scheduler, prediction: str):
         self.scheduler = scheduler
-        self.unet = Exact(scheduler, prediction)
+        data = scheduler.config.get("sigma_data", 1.0)
+        edm = data != 1.0 or scheduler.config.get("timestep_type") == "continuous"
+        sign = 1 if prediction == "epsilon" else -1
+        self.unet = Preconditioned(data, sign) if edm else Exact(scheduler, prediction)
 
     def __call__(self, x):
         self.scheduler.set_timesteps(STEPS)
@@ -89,16 +112,22 @@ def core(settings: Settings, sigmas: list[float], noise: torch.Tensor, family: s
 def scheduler_of(name: str, prediction: str):
     if name == "flow":
         return FlowMatchEulerDiscreteScheduler(shift=3.0)
+    if name == "edm":
+        return EDMEulerScheduler(prediction_type=prediction)
+    if name == "svd":
+        noise = {"sigma_min": 0.002, "sigma_max": 700.0, "use_karras_sigmas": True}
+        return EulerDiscreteScheduler(prediction_type=prediction, timestep_type="continuous", **noise)
     if name == "euler":
         return EulerDiscreteScheduler(**SD, prediction_type=prediction, timestep_spacing="trailing")
     return DDIMScheduler(**SD, prediction_type=prediction, timestep_spacing="trailing", clip_sample=False)
 
 
 VE = [(name, prediction) for name in ("euler", "ddim") for prediction in ("epsilon", "v_prediction", "sample")]
+EDM = [("edm", "epsilon"), ("edm", "v_prediction"), ("svd", "v_prediction")]
 
 
 @pytest.mark.parametrize("coverage", [0.5, 1.0])
-@pytest.mark.parametrize(("name", "prediction"), [*VE, ("flow", "flow_prediction")])
+@pytest.mark.parametrize(("name", "prediction"), [*VE, *EDM, ("flow", "flow_prediction")])
 def test_equals_the_core(name, prediction, coverage):
     settings = Settings(strength=0.2, coverage=coverage, start=0.0)
     scheduler = scheduler_of(name, prediction)
@@ -122,7 +151,9 @@ def test_equals_the_core(name, prediction, coverage):
     assert (found - wanted).norm() < 1e-3 * effect
     assert (found - wanted).abs().max() < 1e-4
     assert run.report.lied == detailer.report.lied
-    torch.testing.assert_close(run.mask, detailer.mask, atol=2e-3, rtol=0)
+    # A last step at .002 leaves single precision little to compare.
+    near = 2e-2 if (name, prediction) in EDM else 2e-3
+    torch.testing.assert_close(run.mask, detailer.mask, atol=near, rtol=0)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample", "flow_prediction"])

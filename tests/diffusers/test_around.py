@@ -7,111 +7,16 @@ import types
 
 import pytest
 import torch
-from accelerate import cpu_offload
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
-from diffusers.modular_pipelines import ZImageAutoBlocks
-from torch import nn
 
-from selective_sigma.diffusers import detail, disable, enable
+from selective_sigma.diffusers import detail, enable
 
-from .pipes import build, flux, sdxl, sdxl_img2img
+from .pipes import build, sdxl, sdxl_img2img
 from .schedulers import SD
-from .zoo import build as build_zoo
 
 
 def lied(run):
     return run.report.lied
-
-
-def test_model_offload_survives_any_number_of_calls():
-    """diffusers takes its hooks off and puts them on again at the end of every call."""
-    tiny = sdxl()
-    plain = tiny()
-    with detail(tiny.pipe) as run:
-        wanted = tiny()
-    assert not torch.equal(wanted, plain)
-    # A device index is all that tells this device from the one that things are offloaded to.
-    tiny.pipe.enable_model_cpu_offload(device="cpu")
-    run = enable(tiny.pipe)
-    for _ in range(3):
-        assert torch.equal(tiny(), wanted)
-        assert lied(run) > 0
-    disable(tiny.pipe)
-    for _ in range(2):
-        assert torch.equal(tiny(), plain)
-    assert hasattr(tiny.pipe.unet, "_hf_hook")
-    # Switched on while detail is.
-    with detail(tiny.pipe) as run:
-        tiny.pipe.remove_all_hooks()
-        assert torch.equal(tiny(), wanted)
-        tiny.pipe.enable_model_cpu_offload(device="cpu")
-        assert torch.equal(tiny(), wanted)
-    assert torch.equal(tiny(), plain)
-    tiny.pipe.remove_all_hooks()
-    assert torch.equal(tiny(), plain)
-
-
-def test_sequential_offload():
-    """Weights are on the meta device but for the time of a layer's call."""
-    tiny = sdxl()
-    plain = tiny()
-    with detail(tiny.pipe):
-        wanted = tiny()
-        cpu_offload(tiny.pipe.unet, execution_device="cpu")
-        assert next(tiny.pipe.unet.parameters()).device.type == "meta"
-        for _ in range(2):
-            assert torch.equal(tiny(), wanted)
-    assert torch.equal(tiny(), plain)
-    assert next(tiny.pipe.unet.parameters()).device.type == "meta"
-
-
-def test_group_offload():
-    tiny = flux()
-    plain = tiny()
-    with detail(tiny.pipe) as run:
-        wanted = tiny()
-        tiny.module.enable_group_offload(
-            onload_device=torch.device("cpu"), offload_device=torch.device("cpu"), offload_type="leaf_level"
-        )
-        for _ in range(2):
-            assert torch.equal(tiny(), wanted)
-            assert lied(run) > 0
-    assert torch.equal(tiny(), plain)
-
-
-@pytest.mark.parametrize("when", ["before", "within"])
-@pytest.mark.parametrize("how", ["method", "function"])
-def test_compiled(how, when):
-    """One graph for one shape, whole, whether it is compiled before or while detail is enabled."""
-    torch.compiler.reset()
-    tiny = sdxl()
-    plain, seen = tiny(), []
-
-    def backend(graph, _):
-        seen.append(graph)
-        return graph.forward
-
-    def compiled():
-        if how == "method":
-            tiny.pipe.unet.compile(backend=backend, fullgraph=True, dynamic=False)
-        else:
-            tiny.pipe.unet = torch.compile(tiny.pipe.unet, backend=backend, fullgraph=True, dynamic=False)
-
-    if when == "before":
-        compiled()
-    with detail(tiny.pipe, mask_override="zeros") as run:
-        if when == "within":
-            compiled()
-        torch.testing.assert_close(tiny(), plain, rtol=1e-4, atol=1e-4)
-        assert lied(run) > 0
-        # Whole timesteps of the pipeline's, fractions in the lie: a graph for each type at most.
-        graphs = len(seen)
-        assert graphs <= 2
-        tiny()
-    torch.testing.assert_close(tiny(), plain, rtol=1e-4, atol=1e-4)
-    with detail(tiny.pipe, mask_override="zeros"):
-        tiny()
-    assert len(seen) <= graphs + 1
 
 
 def test_between_calls_nothing_is_left():
@@ -235,31 +140,6 @@ def test_three_pictures_of_one_latent():
     torch.testing.assert_close(three[2:], alone, atol=1e-4, rtol=1e-4)
 
 
-def test_adapters_come_and_go():
-    """What a LoRA does to the denoiser: layers replaced by others, in place."""
-    tiny = sdxl()
-    plain = tiny()
-
-    class Added(nn.Module):
-        def __init__(self, layer):
-            super().__init__()
-            self.layer = layer
-
-        def forward(self, x):
-            return self.layer(x) * 1.1
-
-    with detail(tiny.pipe) as run:
-        first = tiny()
-        layer = tiny.pipe.unet.conv_in
-        tiny.pipe.unet.conv_in = Added(layer)
-        changed = tiny()
-        assert lied(run) > 0
-        assert not torch.equal(changed, first)
-        tiny.pipe.unet.conv_in = layer
-        assert torch.equal(tiny(), first)
-    assert torch.equal(tiny(), plain)
-
-
 def test_loop_of_ones_own():
     tiny = sdxl()
     holder = types.SimpleNamespace(unet=tiny.pipe.unet, scheduler=tiny.pipe.scheduler)
@@ -271,30 +151,3 @@ def test_loop_of_ones_own():
     assert lied(run) > 0
     with pytest.warns(UserWarning, match="added nothing: the scheduler's step was not called"), run.attached():
         pass
-
-
-def test_modular():
-    """Modular pipelines call the same parts: guidance is theirs, a call for each side."""
-    tiny = build_zoo("Z-Image")
-    blocks = ZImageAutoBlocks()
-    for name in ("text_encoder", "vae_encoder", "decode"):
-        blocks.sub_blocks.pop(name)
-    pipe = blocks.init_pipeline()
-    pipe.update_components(transformer=tiny.pipe.transformer, scheduler=tiny.pipe.scheduler)
-    pipe.set_progress_bar_config(disable=True)
-    names = ("prompt_embeds", "negative_prompt_embeds", "height", "width", "num_inference_steps")
-
-    def call():
-        arguments = {name: tiny.arguments[name] for name in names}
-        return pipe(generator=torch.Generator().manual_seed(0), output="latents", **arguments)
-
-    plain = call()
-    with detail(pipe, mask_override="zeros") as run:
-        assert torch.equal(call(), plain)
-        assert lied(run) > 0
-    with detail(pipe, coverage=1.0):
-        everywhere = call()
-    with detail(pipe, mask_override="ones"):
-        assert torch.equal(call(), everywhere)
-    assert not torch.equal(everywhere, plain)
-    assert torch.equal(call(), plain)

@@ -13,182 +13,44 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from PIL import Image
 
+from .parts import (
+    COGVIDEO,
+    DDIM,
+    EULER,
+    FLOW,
+    FLUX,
+    FLUX2,
+    HUNYUAN,
+    KANDINSKY,
+    KANDINSKY_TEXT,
+    LTX,
+    MASKS,
+    PAIR_MASKS,
+    PIXART,
+    POOLED,
+    QWEN,
+    SD3,
+    SIZE,
+    UNET,
+    VAE,
+    VIDEO,
+    WAN,
+    XL,
+    XL_CONTROL,
+    Z_IMAGE,
+    Z_IMAGE_TEXT,
+    Parts,
+    both,
+    ones,
+    pndm,
+    svd,
+    vae,
+)
 from .pipes import Tiny, random
-from .schedulers import FLOW_SCHEDULERS, SD, UNET_SCHEDULERS
-
-Parts = dict[str, tuple[str, dict[str, Any]]]
-
-
-def both(width: int, tokens: int = 5, name: str = "prompt_embeds") -> dict[str, torch.Tensor]:
-    """A prompt and a negative one, (1, tokens, width)."""
-    return {name: random(1, tokens, width), f"negative_{name}": random(1, tokens, width, seed=8)}
-
-
-def ones(*names: str, tokens: int = 5, dtype: torch.dtype = torch.long) -> dict[str, torch.Tensor]:
-    """Attention masks that hide nothing."""
-    return {name: torch.ones(1, tokens, dtype=dtype) for name in names}
-
-
-MASKS = ones("prompt_attention_mask", "negative_prompt_attention_mask")
-PAIR_MASKS = ones("prompt_embeds_mask", "negative_prompt_embeds_mask")
-SIZE = {"height": 64, "width": 96}
-VIDEO = {**SIZE, "num_frames": 9}
-def vae(kind: str = "AutoencoderKL", channels: int = 4, **more: Any) -> tuple[str, dict[str, Any]]:
-    """An autoencoder of four levels, so that a latent is an eighth of its picture's size."""
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    return kind, {"block_out_channels": (4,) * 4, "norm_num_groups": 2, "latent_channels": channels, **blocks, **more}
-
-
-VAE = vae()
-UNET = {
-    "sample_size": 16,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": (16, 32),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "attention_head_dim": (2, 4),
-    "cross_attention_dim": 32,
-}
-XL = {
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 6 * 8 + 32,
-}
-POOLED = {"pooled_prompt_embeds": random(1, 32, seed=9), "negative_pooled_prompt_embeds": random(1, 32, seed=10)}
-FLUX = {
-    "patch_size": 1,
-    "in_channels": 16,
-    "num_layers": 1,
-    "num_single_layers": 1,
-    "attention_head_dim": 16,
-    "num_attention_heads": 2,
-    "joint_attention_dim": 32,
-    "axes_dims_rope": (4, 4, 8),
-}
-WAN = {
-    "patch_size": (1, 2, 2),
-    "num_attention_heads": 2,
-    "attention_head_dim": 12,
-    "out_channels": 4,
-    "text_dim": 32,
-    "freq_dim": 32,
-    "ffn_dim": 32,
-    "num_layers": 1,
-    "rope_max_seq_len": 32,
-}
-FLUX2 = {**FLUX, "attention_head_dim": 16, "timestep_guidance_channels": 32, "axes_dims_rope": (4, 4, 4, 4)}
-QWEN = {
-    "patch_size": 2,
-    "in_channels": 16,
-    "out_channels": 4,
-    "num_layers": 1,
-    "attention_head_dim": 16,
-    "num_attention_heads": 3,
-    "joint_attention_dim": 16,
-    "axes_dims_rope": (8, 4, 4),
-}
-KANDINSKY = {
-    "in_visual_dim": 16,
-    "in_text_dim": 16,
-    "in_text_dim2": 32,
-    "time_dim": 16,
-    "out_visual_dim": 16,
-    "patch_size": (1, 2, 2),
-    "model_dim": 16,
-    "ff_dim": 32,
-    "num_text_blocks": 1,
-    "num_visual_blocks": 1,
-    "axes_dims": (1, 1, 2),
-    "attention_type": "regular",
-}
-KANDINSKY_TEXT = {
-    **both(16, name="prompt_embeds_qwen"),
-    "prompt_embeds_clip": random(1, 32),
-    "negative_prompt_embeds_clip": random(1, 32, seed=8),
-    "prompt_cu_seqlens": torch.tensor([0, 5]),
-    "negative_prompt_cu_seqlens": torch.tensor([0, 5]),
-}
-LTX = {
-    "in_channels": 8,
-    "out_channels": 8,
-    "patch_size": 1,
-    "patch_size_t": 1,
-    "num_attention_heads": 4,
-    "attention_head_dim": 8,
-    "cross_attention_dim": 32,
-    "num_layers": 1,
-    "caption_channels": 32,
-}
-COGVIDEO = {
-    "num_attention_heads": 4,
-    "attention_head_dim": 8,
-    "in_channels": 4,
-    "out_channels": 4,
-    "time_embed_dim": 4,
-    "text_embed_dim": 32,
-    "num_layers": 1,
-    "sample_width": 12,
-    "sample_height": 8,
-    "sample_frames": 9,
-    "patch_size": 2,
-    "max_text_seq_length": 5,
-}
-PIXART = {
-    "sample_size": 16,
-    "num_layers": 1,
-    "attention_head_dim": 8,
-    "num_attention_heads": 3,
-    "caption_channels": 32,
-    "in_channels": 4,
-    "cross_attention_dim": 24,
-    "out_channels": 8,
-    "norm_type": "ada_norm_single",
-    "num_embeds_ada_norm": 1000,
-    "norm_elementwise_affine": False,
-    "activation_fn": "gelu-approximate",
-    "attention_bias": True,
-}
-SD3 = {
-    "sample_size": 16,
-    "patch_size": 2,
-    "in_channels": 4,
-    "out_channels": 4,
-    "num_layers": 1,
-    "attention_head_dim": 8,
-    "num_attention_heads": 4,
-    "caption_projection_dim": 32,
-    "joint_attention_dim": 32,
-    "pooled_projection_dim": 32,
-    "pos_embed_max_size": 16,
-}
-HUNYUAN = {
-    "in_channels": 4,
-    "out_channels": 4,
-    "num_attention_heads": 2,
-    "attention_head_dim": 10,
-    "num_layers": 1,
-    "num_single_layers": 1,
-    "num_refiner_layers": 1,
-    "patch_size": 1,
-    "patch_size_t": 1,
-    "text_embed_dim": 16,
-    "pooled_projection_dim": 8,
-    "rope_axes_dim": (2, 4, 4),
-}
-
-FLOW = FLOW_SCHEDULERS["flow_euler"]
-EULER, DDIM = UNET_SCHEDULERS["euler"], UNET_SCHEDULERS["ddim"]
-
-
-def pndm() -> Any:
-    return diffusers.PNDMScheduler(**SD, skip_prk_steps=True, steps_offset=1)
-
+from .schedulers import FLOW_SCHEDULERS, UNET_SCHEDULERS
 
 ZOO: dict[str, tuple[str, Any, Parts, dict[str, Any]]] = {
     "Stable Diffusion 1.5": ("StableDiffusionPipeline", pndm, {"unet": ("UNet2DConditionModel", UNET), "vae": VAE}, {**SIZE, **both(32)}),
@@ -199,7 +61,7 @@ ZOO: dict[str, tuple[str, Any, Parts, dict[str, Any]]] = {
     "Flux.2 klein": ("Flux2KleinPipeline", FLOW, {"transformer": ("Flux2Transformer2DModel", FLUX2 | {"guidance_embeds": False}), "vae": vae("AutoencoderKLFlux2")}, {**SIZE, **both(32)}),
     "Chroma": ("ChromaPipeline", FLOW, {"transformer": ("ChromaTransformer2DModel", FLUX | {"approximator_hidden_dim": 32, "approximator_layers": 1, "approximator_num_channels": 16})}, {**SIZE, **both(32), **ones("prompt_attention_mask", "negative_prompt_attention_mask", dtype=torch.bool)}),
     "Qwen-Image": ("QwenImagePipeline", FLOW, {"transformer": ("QwenImageTransformer2DModel", QWEN)}, {**SIZE, **both(16), **PAIR_MASKS, "true_cfg_scale": 3.0}),
-    "Z-Image": ("ZImagePipeline", FLOW, {"transformer": ("ZImageTransformer2DModel", {"in_channels": 16, "dim": 32, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 16, "axes_dims": [8, 4, 4], "axes_lens": [256, 32, 32]})}, {**SIZE, "prompt_embeds": [random(5, 16)], "negative_prompt_embeds": [random(5, 16, seed=8)], "guidance_scale": 3.0}),
+    "Z-Image": ("ZImagePipeline", FLOW, {"transformer": Z_IMAGE}, Z_IMAGE_TEXT),
     "HiDream": ("HiDreamImagePipeline", FLOW, {"transformer": ("HiDreamImageTransformer2DModel", {"patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 8, "num_attention_heads": 4, "caption_channels": [32, 16], "text_emb_dim": 64, "num_routed_experts": 2, "num_activated_experts": 1, "axes_dims_rope": (4, 2, 2), "max_resolution": (128, 128), "llama_layers": (0, 0)}), "vae": VAE}, {**SIZE, **both(32, name="prompt_embeds_t5"), "prompt_embeds_llama3": random(1, 1, 5, 16), "negative_prompt_embeds_llama3": random(1, 1, 5, 16, seed=8), "pooled_prompt_embeds": random(1, 64), "negative_pooled_prompt_embeds": random(1, 64, seed=8)}),
     "Lumina-Next": ("LuminaPipeline", FLOW, {"transformer": ("LuminaNextDiT2DModel", {"sample_size": 4, "patch_size": 2, "in_channels": 4, "hidden_size": 24, "num_layers": 1, "num_attention_heads": 3, "num_kv_heads": 1, "multiple_of": 16, "cross_attention_dim": 32})}, {**SIZE, **both(32), **MASKS}),
     "Lumina 2": ("Lumina2Pipeline", FLOW, {"transformer": ("Lumina2Transformer2DModel", {"sample_size": 4, "patch_size": 2, "in_channels": 4, "hidden_size": 8, "num_layers": 1, "num_attention_heads": 1, "num_kv_heads": 1, "multiple_of": 16, "axes_dim_rope": [4, 2, 2], "cap_feat_dim": 8})}, {**SIZE, **both(8), **MASKS}),
@@ -216,7 +78,7 @@ ZOO: dict[str, tuple[str, Any, Parts, dict[str, Any]]] = {
     "HunyuanDiT": ("HunyuanDiTPipeline", UNET_SCHEDULERS["ddpm"], {"transformer": ("HunyuanDiT2DModel", {"sample_size": 16, "num_layers": 2, "patch_size": 2, "attention_head_dim": 8, "num_attention_heads": 3, "in_channels": 4, "cross_attention_dim": 32, "cross_attention_dim_t5": 32, "pooled_projection_dim": 16, "hidden_size": 24, "text_len": 5, "text_len_t5": 5, "activation_fn": "gelu-approximate"})}, {"height": 128, "width": 128, "use_resolution_binning": False, **both(32), **both(32, name="prompt_embeds_2"), **MASKS, **ones("prompt_attention_mask_2", "negative_prompt_attention_mask_2")}),
     "Kandinsky 5 image": ("Kandinsky5T2IPipeline", FLOW, {"transformer": ("Kandinsky5Transformer3DModel", KANDINSKY), "vae": vae(channels=16)}, {**SIZE, **KANDINSKY_TEXT}),
     "Kandinsky 5 video": ("Kandinsky5T2VPipeline", FLOW, {"transformer": ("Kandinsky5Transformer3DModel", KANDINSKY | {"visual_cond": True})}, {**VIDEO, **KANDINSKY_TEXT}),
-    "Wan 2.1": ("WanPipeline", FLOW_SCHEDULERS["flow_unipc"], {"transformer": ("WanTransformer3DModel", WAN | {"in_channels": 4})}, {**VIDEO, **both(32)}),
+    "Wan 2.1": ("WanPipeline", FLOW_SCHEDULERS["flow_unipc"], {"transformer": ("WanTransformer3DModel", WAN | {"in_channels": 16, "out_channels": 16})}, {**VIDEO, **both(32)}),
     "LTX": ("LTXPipeline", FLOW, {"transformer": ("LTXVideoTransformer3DModel", LTX)}, {**VIDEO, **both(32), **MASKS}),
     "CogVideoX": ("CogVideoXPipeline", lambda: diffusers.CogVideoXDDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True), {"transformer": ("CogVideoXTransformer3DModel", COGVIDEO)}, {**VIDEO, **both(32)}),
     "CogVideoX DPM": ("CogVideoXPipeline", lambda: diffusers.CogVideoXDPMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True), {"transformer": ("CogVideoXTransformer3DModel", COGVIDEO)}, {**VIDEO, **both(32)}),
@@ -227,19 +89,23 @@ ZOO: dict[str, tuple[str, Any, Parts, dict[str, Any]]] = {
     "Latte": ("LattePipeline", DDIM, {"transformer": ("LatteTransformer3DModel", PIXART | {"patch_size": 2})}, {**SIZE, "height": 128, "width": 128, "video_length": 16, "negative_prompt": None, **both(32, 120)}),
     "SDXL image to image": ("StableDiffusionXLImg2ImgPipeline", EULER, {"unet": ("UNet2DConditionModel", UNET | XL), "vae": VAE}, {**both(32), **POOLED, "image": random(1, 4, 8, 12), "strength": 0.6}),
     "SDXL inpainting": ("StableDiffusionXLInpaintPipeline", EULER, {"unet": ("UNet2DConditionModel", UNET | XL | {"in_channels": 9}), "vae": VAE}, {**SIZE, **both(32), **POOLED, "image": random(1, 3, 64, 96).clamp(-1, 1), "mask_image": torch.ones(1, 1, 64, 96), "strength": 1.0}),
-    "SDXL ControlNet": ("StableDiffusionXLControlNetPipeline", EULER, {"unet": ("UNet2DConditionModel", UNET | XL), "vae": VAE, "controlnet": ("ControlNetModel", {k: v for k, v in UNET.items() if k not in ("sample_size", "out_channels", "up_block_types")} | XL | {"conditioning_embedding_out_channels": (4, 8, 8, 8)})}, {**SIZE, **both(32), **POOLED, "image": torch.ones(1, 3, 64, 96)}),
+    "SDXL ControlNet": ("StableDiffusionXLControlNetPipeline", EULER, {"unet": ("UNet2DConditionModel", UNET | XL), "vae": VAE, "controlnet": XL_CONTROL}, {**SIZE, **both(32), **POOLED, "image": torch.ones(1, 3, 64, 96)}),
+    "SDXL two ControlNets": ("StableDiffusionXLControlNetPipeline", EULER, {"unet": ("UNet2DConditionModel", UNET | XL), "vae": VAE, "controlnet": [XL_CONTROL, XL_CONTROL]}, {**SIZE, **both(32), **POOLED, "image": [torch.ones(1, 3, 64, 96)] * 2}),
+    "Flux ControlNet": ("FluxControlNetPipeline", FLOW, {"transformer": ("FluxTransformer2DModel", FLUX | {"pooled_projection_dim": 32}), "vae": vae(shift_factor=0.1), "controlnet": ("FluxControlNetModel", FLUX | {"pooled_projection_dim": 32})}, {**SIZE, "prompt_embeds": random(1, 5, 32), "pooled_prompt_embeds": random(1, 32), "control_image": torch.ones(1, 3, 64, 96)}),
     "SD T2I adapter": ("StableDiffusionAdapterPipeline", EULER, {"unet": ("UNet2DConditionModel", UNET | {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}), "vae": VAE, "adapter": ("T2IAdapter", {"channels": [16, 32], "num_res_blocks": 1, "downscale_factor": 8})}, {**SIZE, **both(32), "image": torch.ones(1, 3, 64, 96)}),
     "Flux image to image": ("FluxImg2ImgPipeline", FLOW, {"transformer": ("FluxTransformer2DModel", FLUX | {"pooled_projection_dim": 32}), "vae": vae(shift_factor=0.1)}, {**SIZE, "prompt_embeds": random(1, 5, 32), "pooled_prompt_embeds": random(1, 32), "image": random(1, 3, 64, 96).clamp(-1, 1), "strength": 0.7}),
     "Flux Kontext": ("FluxKontextPipeline", FLOW, {"transformer": ("FluxTransformer2DModel", FLUX | {"pooled_projection_dim": 32}), "vae": VAE}, {**SIZE, "prompt_embeds": random(1, 5, 32), "pooled_prompt_embeds": random(1, 32), "image": random(1, 4, 8, 12), "max_area": 64 * 96}),
     "Flux.2 klein KV": ("Flux2KleinKVPipeline", FLOW, {"transformer": ("Flux2Transformer2DModel", FLUX2 | {"guidance_embeds": False}), "vae": vae("AutoencoderKLFlux2")}, {**SIZE, "prompt_embeds": random(1, 5, 32), "image": "picture"}),
     "LTX image to video": ("LTXImageToVideoPipeline", FLOW, {"transformer": ("LTXVideoTransformer3DModel", LTX), "vae": ("AutoencoderKLLTXVideo", {"latent_channels": 8, "block_out_channels": (8, 8, 8, 8), "decoder_block_out_channels": (8, 8, 8, 8), "layers_per_block": (1, 1, 1, 1, 1), "decoder_layers_per_block": (1, 1, 1, 1, 1)})}, {**VIDEO, **both(32), **MASKS, "image": torch.ones(1, 3, 64, 96)}),
     "Wan 2.2 5B (a time for each token)": ("WanPipeline", FLOW_SCHEDULERS["flow_unipc"], {"transformer": ("WanTransformer3DModel", WAN | {"in_channels": 4})}, {**VIDEO, **both(32)}),
+    "Z-Image ControlNet": ("ZImageControlNetPipeline", FLOW, {"transformer": Z_IMAGE, "vae": vae(channels=16, shift_factor=0.1), "controlnet": ("ZImageControlNetModel", {"dim": 32, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "control_layers_places": [0], "control_in_dim": 16})}, {**Z_IMAGE_TEXT, "control_image": "picture"}),
+    "Z-Image image to image": ("ZImageImg2ImgPipeline", FLOW, {"transformer": Z_IMAGE, "vae": vae(channels=16, shift_factor=0.1)}, {**Z_IMAGE_TEXT, "image": "picture", "strength": 0.8}),
+    "GLM-Image": ("GlmImagePipeline", lambda: diffusers.FlowMatchEulerDiscreteScheduler(base_shift=0.25, max_shift=0.75, base_image_seq_len=256, use_dynamic_shifting=True, time_shift_type="linear"), {"transformer": ("GlmImageTransformer2DModel", {"patch_size": 2, "in_channels": 4, "num_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2, "out_channels": 4, "text_embed_dim": 32, "time_embed_dim": 16, "condition_dim": 8, "prior_vq_quantizer_codebook_size": 64}), "vae": VAE}, {**SIZE, "prompt_embeds": random(1, 5, 32), "prior_token_ids": torch.arange(24)[None], "guidance_scale": 1.0}),
+    "Stable Video Diffusion": ("StableVideoDiffusionPipeline", svd, {"unet": ("UNetSpatioTemporalConditionModel", {"sample_size": 16, "in_channels": 8, "out_channels": 4, "block_out_channels": (32, 64), "layers_per_block": 1, "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"), "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"), "cross_attention_dim": 32, "num_attention_heads": 8, "projection_class_embeddings_input_dim": 96, "addition_time_embed_dim": 32}), "vae": ("AutoencoderKLTemporalDecoder", {"block_out_channels": (32, 32, 32, 32), "down_block_types": ("DownEncoderBlock2D",) * 4, "latent_channels": 4}), "image_encoder": ("CLIPVisionModelWithProjection", {"hidden_size": 32, "projection_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 224, "intermediate_size": 37, "patch_size": 56}), "feature_extractor": ("CLIPImageProcessor", {})}, {**SIZE, "num_frames": 3, "image": "picture"}),
+    "Stable Audio": ("StableAudioPipeline", lambda: diffusers.CosineDPMSolverMultistepScheduler(sigma_schedule="exponential"), {"transformer": ("StableAudioDiTModel", {"sample_size": 16, "in_channels": 3, "num_layers": 1, "attention_head_dim": 4, "num_key_value_attention_heads": 2, "out_channels": 3, "cross_attention_dim": 4, "time_proj_dim": 8, "global_states_input_dim": 8, "cross_attention_input_dim": 4}), "projection_model": ("StableAudioProjectionModel", {"text_encoder_dim": 32, "conditioning_dim": 4, "min_value": 0, "max_value": 32}), "vae": ("AutoencoderOobleck", {"encoder_hidden_size": 6, "downsampling_ratios": [1, 2], "decoder_channels": 3, "decoder_input_channels": 3, "audio_channels": 2, "channel_multiples": [2, 4], "sampling_rate": 4})}, {**both(32), "attention_mask": torch.ones(1, 5, dtype=torch.long), "negative_attention_mask": torch.ones(1, 5, dtype=torch.long), "audio_end_in_s": 6.0}),
+    "SDXL with an EDM scheduler (Playground 2.5)": ("StableDiffusionXLPipeline", diffusers.EDMDPMSolverMultistepScheduler, {"unet": ("UNet2DConditionModel", UNET | XL)}, {**SIZE, **both(32), **POOLED}),
 }
 REFUSED: dict[str, tuple[Any, str]] = {
-    "Stable Audio (CosineDPMSolverMultistep)": (diffusers.CosineDPMSolverMultistepScheduler, "no training noise levels"),
-    "Stable Video Diffusion (continuous Euler)": (lambda: diffusers.EulerDiscreteScheduler(prediction_type="v_prediction", timestep_type="continuous", sigma_min=0.002, sigma_max=700.0, use_karras_sigmas=True), "timesteps are not those of its training noise levels"),
-    "Cosmos (EDMEuler)": (diffusers.EDMEulerScheduler, "no training noise levels"),
-    "EDM DPM-Solver": (diffusers.EDMDPMSolverMultistepScheduler, "no training noise levels"),
     "Sana Sprint (SCM)": (diffusers.SCMScheduler, "does not say how noise is added"),
     "IPNDM": (diffusers.IPNDMScheduler, "does not say how noise is added"),
     "Stable Cascade (Wuerstchen)": (diffusers.DDPMWuerstchenScheduler, "no training noise levels"),
@@ -247,17 +113,26 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 
 
+def _made(model: str, config: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    kind = getattr(diffusers, model, None) or getattr(transformers, model)
+    module = kind(kind.config_class(**config)) if hasattr(kind, "config_class") else kind(**config)
+    if not isinstance(module, torch.nn.Module):
+        return module
+    module.eval()
+    for parameter in module.parameters():
+        # Layers that begin at zero would have the model say nothing.
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return module
+
+
 def build(name: str) -> Tiny:
     """A tiny pipeline of the zoo."""
     kind, scheduler, parts, arguments = ZOO[name]
     made: dict[str, Any] = {"scheduler": scheduler()}
-    for part, (model, config) in parts.items():
-        torch.manual_seed(0)
-        made[part] = getattr(diffusers, model)(**config).eval()
-        for parameter in made[part].parameters():
-            # Layers that begin at zero would have the model say nothing.
-            if not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.1)
+    for part, found in parts.items():
+        made[part] = [_made(*each) for each in found] if isinstance(found, list) else _made(*found)
     cls = getattr(diffusers, kind)
     needed = [p.name for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.default is p.empty]
     if kind == "WanPipeline" and "5B" in name:

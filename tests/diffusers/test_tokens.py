@@ -1,0 +1,158 @@
+"""Samples that are tokens: where they lie, which of them are given, how the pipe unpacks them."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import (
+    BriaPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2Pipeline,
+    FluxPipeline,
+    Krea2Pipeline,
+    UniPCMultistepScheduler,
+)
+from torch import nn
+
+from selective_sigma.diffusers import detail, enable
+from selective_sigma.diffusers.layout import learn
+
+GIVEN, TOKENS, CHANNELS = 4, 20, 3
+
+
+class Net(nn.Module):
+    """Told a time for each token, as models with given frames are."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.mix = nn.Linear(CHANNELS, CHANNELS)
+        self.seen = []
+
+    def forward(self, tokens, timestep, ids=None):  # noqa: ARG002
+        self.seen.append((tokens, timestep))
+        return (torch.tanh(self.mix(tokens)) * (1 + timestep[..., None] / 1000),)
+
+
+class Loop:
+    def __init__(self, ids=None, copies=False):
+        self.unet, self.scheduler = Net(), FlowMatchEulerDiscreteScheduler(shift=3.0)
+        self.ids, self.copies = ids, copies
+
+    @torch.no_grad()
+    def __call__(self):
+        x = torch.randn(2, TOKENS, CHANNELS, generator=torch.Generator().manual_seed(0))
+        given = x[:, :GIVEN].clone()
+        self.scheduler.set_timesteps(8)
+        scheduler = copy.deepcopy(self.scheduler) if self.copies else self.scheduler
+        for t in scheduler.timesteps:
+            time = t.expand(2, TOKENS).clone()
+            time[:, :GIVEN] = 0
+            x = scheduler.step(self.unet(x, time, self.ids)[0], t, x, return_dict=False)[0]
+            x[:, :GIVEN] = given
+        return x
+
+
+def test_given_tokens_are_left_alone():
+    """They are clean: a lie that made all tokens less noisy would make these too bright."""
+    pipe = Loop()
+    plain = pipe()
+    with detail(pipe, mask_override="zeros"):
+        assert torch.equal(pipe(), plain)
+    pipe.unet.seen.clear()
+    with detail(pipe, every=1) as run:
+        assert not torch.equal(pipe(), plain)
+    assert run.report.lied > 3
+    assert run.mask.shape == (2, 1, TOKENS)
+    given = pipe.unet.seen[0][0][:, :GIVEN]
+    for tokens, time in pipe.unet.seen:
+        assert torch.equal(tokens[:, :GIVEN], given)
+        assert not time[:, :GIVEN].any()
+    levels = {float(time[0, -1]) for _, time in pipe.unet.seen}
+    assert len(levels) == 8 + run.report.lied
+
+
+def test_a_scheduler_for_each_frame_is_refused():
+    pipe = Loop(copies=True)
+    with pytest.raises(ValueError, match="several noise levels at once"), detail(pipe):
+        pipe()
+
+
+def test_tokens_that_fill_no_grid_are_refused():
+    """Reference pictures that are stepped with the picture: a mask over them would lie across both."""
+    ids = torch.cartesian_prod(torch.arange(4), torch.arange(4)).float()
+    pipe = Loop(ids=torch.cat([ids, ids[:4]]))
+    with pytest.raises(ValueError, match="tokens fill no grid"), detail(pipe):
+        pipe()
+
+
+@pytest.mark.parametrize("kind", [FluxPipeline, BriaPipeline, Krea2Pipeline, Flux2Pipeline])
+def test_unpacked_as_the_pipe_does(kind):
+    """Tokens of 2x2 pixels, whatever the pipe's unpacking takes for its arguments."""
+    latents = torch.arange(2 * 4 * 12 * 8.0).reshape(2, 4, 12, 8)
+    pipe = SimpleNamespace(vae_scale_factor=8, patch_size=2)
+    for name in ("_unpack_latents", "_unpatchify_latents"):
+        if hasattr(kind, name):
+            own = vars(kind)[name]
+            setattr(pipe, name, own.__get__(pipe, kind))
+    patches = latents.unflatten(3, (4, 2)).unflatten(2, (6, 2)).permute(0, 2, 4, 1, 3, 5)
+    ids = torch.cartesian_prod(torch.arange(1), torch.arange(6), torch.arange(4))
+    module = SimpleNamespace(config={"out_channels": 16})
+    pipe.components = {"vae": SimpleNamespace(decode=None, config={"latent_channels": 4})}
+    layout = learn(pipe, module, (24, 16), ((), {"img_ids": ids}), 0)
+    tokens = patches.reshape(2, 24, 16)
+    assert torch.equal(layout.core(tokens), latents)
+    assert torch.equal(layout.back(latents), tokens)
+
+
+class Cached(Net):
+    """Answers for text and picture where it fills a cache, for the picture alone where it uses one (Qwen-Image 2.1)."""
+
+    def forward(self, tokens, timestep, mode="fill"):
+        answer = super().forward(tokens, timestep)[0]
+        return (torch.cat([answer[:, :3], answer], 1) if mode == "fill" else answer,)
+
+
+def test_a_model_in_another_mode_is_learned_anew():
+    pipe = Loop()
+    pipe.unet = Cached()
+
+    @torch.no_grad()
+    def call():
+        x = torch.randn(2, TOKENS, CHANNELS, generator=torch.Generator().manual_seed(0))
+        pipe.scheduler.set_timesteps(8)
+        for i, t in enumerate(pipe.scheduler.timesteps):
+            answer = pipe.unet(x, t.expand(2, TOKENS), "use" if i else "fill")[0]
+            x = pipe.scheduler.step(answer[:, -TOKENS:], t, x, return_dict=False)[0]
+        return x
+
+    holder = SimpleNamespace(unet=pipe.unet, scheduler=pipe.scheduler)
+    plain = call()
+    run = enable(holder, mask_override="zeros", every=1, start=0.0)
+    with run.attached():
+        assert torch.equal(call(), plain)
+    assert run.report.lied == 6
+
+
+def test_told_the_noise_level_where_timesteps_are_rounded():
+    """Cosmos 2.5 tells its model sigma; UniPC's whole timesteps lie up to one beside it."""
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0)
+    net = Net()
+
+    @torch.no_grad()
+    def call():
+        x = torch.randn(2, TOKENS, CHANNELS, generator=torch.Generator().manual_seed(0))
+        scheduler.set_timesteps(8)
+        for t, sigma in zip(scheduler.timesteps, scheduler.sigmas.tolist(), strict=False):
+            x = scheduler.step(net(x, torch.full((2, 1), sigma))[0], t, x, return_dict=False)[0]
+
+    run = enable(SimpleNamespace(unet=net, scheduler=scheduler), strength=0.1, every=1, start=0.0)
+    with run.attached():
+        call()
+    told = [float(time[0]) for _, time in net.seen[1:]]
+    assert run.report.lied == 7
+    for true, lied in list(zip(told[::2], told[1::2], strict=True))[:-1]:
+        assert lied / (1 - lied) == pytest.approx(0.9 * true / (1 - true), rel=1e-4)
