@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ FLOOR = 0.1
 Linear theory has 1/4 where a picture holds nothing finer than its noise; a network that would draw
 texture into a smooth picture lies far below.
 """
+CHUNK = 2**20
+"""Values that detail is sought in at once, whole channels: on a clip a third of the time, and far less memory."""
 TINY = 1e-12
 """Energy of fine detail that counts as none."""
 
@@ -57,19 +60,30 @@ def response(plain: Tensor, lied: Tensor, coverage: float, e_folds: float, withi
     Returns:
         (batch, 1, *space), float32; NaN in a sample whose predictions are not finite.
     """
-    plain = plain.float()
-    held, added = detail(plain).clamp_(min=TINY), detail(lied.float() - plain).clamp_(min=TINY)
+    held, added = detail(plain).clamp_(min=TINY), detail(lied, plain).clamp_(min=TINY)
     held0, added0 = (mean(energy, within).clamp_(min=TINY) for energy in (held, added))
     # k / q = k G / E^(1 + TRUST) * E0^(1 + TRUST) / G0 * max(1, FLOOR / R0): one factor a sample for the means.
     floor = (FLOOR / e_folds**2) * added0 / held0
     scale = odds(coverage) * held0.pow(1.0 + TRUST) / added0 * floor.clamp_(min=1.0)
     ratio = added.mul_(scale).div_(held.pow_(1.0 + TRUST))
-    return ratio.pow_(POWER).add_(1.0).reciprocal_()
+    return ratio.pow_(POWER).add_(1.0).reciprocal_().float()
 
 
-def detail(values: Tensor) -> Tensor:
-    """Energy of fine detail, smoothed: mean over channels of (z - blur(z))^2; float32 to (batch, 1, *space)."""
-    energy = blur(values).sub_(values).square_().mean(1, keepdim=True)
+def detail(values: Tensor, beside: Tensor | None = None) -> Tensor:
+    """Energy of fine detail, smoothed: mean over channels of (z - blur(z))^2; (batch, 1, *space), at least float32.
+
+    z is ``values``, or how they differ from those ``beside`` them.
+    """
+    kind = torch.promote_types(values.dtype, torch.float32)
+    batch, channels, *space = values.shape
+    energy = values.new_zeros((batch, 1, *space), dtype=kind)
+    size = max(1, CHUNK // max(1, energy.numel()))
+    for first in range(0, channels, size):
+        z = values[:, first : first + size].to(kind)
+        if beside is not None:
+            z = z - beside[:, first : first + size]
+        energy.add_(blur(z).sub_(z).square_().sum(1, keepdim=True))
+    energy.div_(channels)
     for _ in range(ROUNDS):
         energy = blur(energy)
     return energy

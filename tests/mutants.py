@@ -47,7 +47,7 @@ MUTANTS = [
     Mutant("mask", 'mode="replicate"', 'mode="constant"', "mask"),
     Mutant("mask", "for energy in (held, added)", "for energy in (held, held)", "mask"),
     Mutant("mask", "div_(held.pow_(1.0 + TRUST))", "div_(held)", "mask"),
-    Mutant("mask", "- plain).clamp_(min=TINY)", "- plain)", "mask"),
+    Mutant("mask", "detail(lied, plain).clamp_(min=TINY)", "detail(lied, plain)", "mask"),
     Mutant("mask", "floor.clamp_(min=1.0)", "1.0", "mask"),
     Mutant("mask", "FLOOR / e_folds**2", "FLOOR / e_folds", "mask"),
     Mutant("detailer", ".nan_to_num_(0.0, 0.0, 0.0)", "", "nonfinite"),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selective_sigma import mask
 from selective_sigma.mask import FLOOR, POWER, TRUST, blur, check_map, detail, mean, odds, resample, response
 
 from .runs import DTYPES, start
@@ -54,6 +55,18 @@ def test_detail_is_the_energy_of_what_blur_takes_away(space):
     assert (detail(inside) > 0).sum() > 3
     torch.testing.assert_close(detail(values * 3 + 5), detail(values) * 9, rtol=1e-4, atol=1e-6)
     assert detail(torch.full((1, 2, *space), 7.0, dtype=torch.float64)).max() < 1e-25
+
+
+def test_detail_of_a_difference_and_in_chunks_is_the_same(monkeypatch):
+    values, beside = start((2, 5, 3, 6, 7)), start((2, 5, 3, 6, 7), seed=1)
+    whole = detail(values - beside)
+    torch.testing.assert_close(detail(values, beside), whole)
+    for size in (1, 2 * 3 * 6 * 7 * 2, 10**9):
+        monkeypatch.setattr(mask, "CHUNK", size)
+        torch.testing.assert_close(detail(values, beside), whole)
+    half = values.half()
+    assert detail(half).dtype == torch.float32
+    torch.testing.assert_close(detail(half), detail(half.float()))
 
 
 def test_mean_is_by_sample_and_over_within():
