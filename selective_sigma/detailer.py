@@ -13,7 +13,7 @@ from .mask import check_map, resample, response
 from .prediction import Call, Evaluate, Latent, Output, Prediction, each, finite, streams
 from .published import PublishedMask, PublishedSchedule
 from .report import Report
-from .schedule import Schedule, Step
+from .schedule import SLACK, Schedule, Step
 from .settings import Family, Settings, check_sigmas
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Detailer:
         check_sigmas(levels)
         if family not in ("ve", "flow"):
             raise ValueError(f"family is {family!r}: choose ve or flow")
+        if window is not None and not window[0] >= window[1] >= 0:
+            raise ValueError(f"window is {window!r}: give two noise levels, the higher one first")
         for name, values in (("limit", limit), ("within", within)):
             if values is not None:
                 check_map(name, values)
@@ -105,13 +107,15 @@ class Detailer:
                 a model of several streams.
             sigma: its noise level, one for the whole batch: 0-d, or (batch,) of equal values.
             mask: a mask to blend under in place of one made here, as where a host calls its model
-                several times for one prediction (cond, then uncond): hand on ``Output.mask``.
+                several times for one prediction (cond, then uncond): hand on ``Output.mask``. Where
+                the mask is one everywhere by the settings, it is that one.
 
         Raises:
             TypeError, ValueError: before any model call, for latents or a sigma that cannot be.
         """
-        level = self._check(x, sigma)
-        now = self._schedule.at(level)
+        level = self._check(x, sigma, mask)
+        # A level that was rounded is still its own step's.
+        now = self._schedule.at(level, 1.0 + max(SLACK - 1.0, torch.finfo(sigma.dtype).eps))
         self.report.steps += 1
         if self.settings.idle or not now.strength:
             self.report.skip("idle" if self.settings.idle else now.reason)
@@ -119,6 +123,7 @@ class Detailer:
         call = self._lied(x, sigma, level, now)
         if self._one_pass:
             lied = self._call(evaluate, call)
+            self.report.count_finite(finite(lied))
             mask = each(_ones, x)
             self._show(mask, level, now)
             return Output(lied.denoised, lied.others, "lied", now.index, mask)
@@ -126,7 +131,7 @@ class Detailer:
         remembered = self._remembered(plain.denoised, x) if mask is None else []
         if remembered is None:
             self.report.skip("first")
-            return Output(plain.denoised, plain.others, "plain", now.index)
+            return Output(plain.denoised, plain.others, "plain", now.index, each(torch.zeros_like, each(_ones, x)))
         lied = self._call(evaluate, call)
         made = self._mask(plain, lied, now, remembered) if mask is None else mask
         usable = finite(plain) & finite(lied)
@@ -193,7 +198,7 @@ class Detailer:
         if self._record:
             self.masks.append(MaskRecord(now.index, level, now.strength, mask))
 
-    def _check(self, x: Latent, sigma: Tensor) -> float:
+    def _check(self, x: Latent, sigma: Tensor, mask: Latent | None) -> float:
         """The noise level, after checking what a host handed over; the one wait for the device."""
         for stream in streams(x):
             if not stream.is_floating_point():
@@ -203,6 +208,13 @@ class Detailer:
                     f"x has shape {tuple(stream.shape)}: give (batch, channels, *space) with one to three space axes"
                 )
         lead = streams(x)[0]
+        if self._stream_sigma is not None and len(self._stream_sigma) != len(streams(x)):
+            raise ValueError(f"stream_sigma has {len(self._stream_sigma)} functions for {len(streams(x))} streams")
+        wanted = [(len(stream), 1, *stream.shape[2:]) for stream in streams(x)]
+        if mask is not None and [tuple(m.shape) for m in streams(mask)] != wanted:
+            raise ValueError(f"mask has shape {[tuple(m.shape) for m in streams(mask)]}: hand on Output.mask, {wanted}")
+        if not isinstance(sigma, Tensor) or not sigma.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"sigma is {sigma!r}: give a floating-point tensor, 0-d or one value per sample")
         levels = _floats(sigma)
         if len(levels) not in (1, len(lead)):
             raise ValueError(f"sigma has {len(levels)} values for a batch of {len(lead)}: give one, or one per sample")

@@ -36,8 +36,8 @@ _MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
 def odds(coverage: float) -> float:
     """k: what the response is weighed with; 0 at coverage 1, 1 at one half, infinite at 0.
 
-    The power spreads the mask's mean over the whole slider, at either end without a jump: 1 leaves .45 of
-    the photographs' to the last tenth, 2 gives them next to none below 0.3 (evidence.md, coverage).
+    The power spreads the mask's mean over the slider, at either end without a jump: of photographs 1 would
+    leave nearly half to the last tenth, 2 next to nothing to the first three.
     """
     # Smaller coverages would overflow; they are none.
     return ((1.0 - coverage) / coverage) ** 1.5 if coverage > 1e-100 else math.inf
@@ -95,6 +95,8 @@ def mean(values: Tensor, within: Tensor | None = None) -> Tensor:
     if within is None:
         return values.mean(axes, keepdim=True)
     weights = resample(within.to(values), values.shape[2:])
+    # Where nothing is left of the part, the whole stands for it.
+    weights = torch.where(weights.sum(axes, keepdim=True) > 0, weights, 1.0)
     return (values * weights).sum(axes, keepdim=True) / weights.sum(axes, keepdim=True).clamp(min=TINY)
 
 
@@ -120,7 +122,7 @@ def resample(values: Tensor, space: Sequence[int]) -> Tensor:
 
 def check_map(name: str, values: Tensor) -> None:
     """Raise ``ValueError`` unless ``values`` is a (batch or 1, 1, *space) map in [0, 1]."""
-    if not 3 <= values.ndim <= 5 or values.shape[1] != 1:
+    if not 3 <= values.ndim <= 5 or values.shape[1] != 1 or not values.numel():
         raise ValueError(f"{name} has shape {tuple(values.shape)}: give (batch or 1, 1, *space)")
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):

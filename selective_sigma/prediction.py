@@ -49,7 +49,7 @@ class Output(Prediction):
     index: int = -1
     """The step's index in the run, or -1."""
     mask: Latent | None = None
-    """(batch, 1, *space), float32, per stream; None in a plain step."""
+    """(batch, 1, *space), float32, per stream; None in a step that no lie is told in."""
 
 
 Evaluate: TypeAlias = Callable[[Call], Prediction]

@@ -36,10 +36,10 @@ class PublishedSchedule(Schedule):
         del window
         return places(len(levels) - 1, settings.start, settings.end)
 
-    def at(self, sigma: float) -> Step:
+    def at(self, sigma: float, slack: float = SLACK) -> Step:
         """As ``Schedule.at``, with the strength linear between two levels."""
-        step = super().at(sigma)
-        if not self._between or step.index < 0 or step is self.steps[-1] or sigma >= step.high / SLACK:
+        step = super().at(sigma, slack)
+        if not self._between or step.index < 0 or step is self.steps[-1] or sigma >= step.high / slack:
             return step
         following = self.steps[step.index + 1 - self.steps[0].index]
         share = (step.high - sigma) / (step.high - step.low)
@@ -52,8 +52,9 @@ def places(steps: int, start: float, end: float) -> list[float]:
     first, stop = max(1, round(start * last)), min(last - 1, round(end * last))
     fade = min(max(first + 1, round((end - TAPER) * last)), stop)
     told = [0.0] * steps
-    for i in range(first, stop + 1):
-        told[i] = (stop - i) / (stop - fade) if i >= fade and stop > fade else float(i < fade or i == first)
+    if stop > first:
+        for i in range(first, stop + 1):
+            told[i] = 1.0 if i < fade else (stop - i) / max(stop - fade, 1)
     return told
 
 

@@ -80,24 +80,26 @@ class Schedule:
     def _shares(self, levels: Sequence[float], settings: Settings, window: tuple[float, float] | None) -> list[float]:
         """Share of the strength that each step is told."""
         high, low = window or shares(levels, settings.start, settings.end)
-        told = [float(low <= level * SLACK and level <= high * SLACK) for level in levels[:-1]]
-        if levels[-1] == 0:
-            told[-1] *= LAST
-        return told
+        # A level that is repeated, as zeros at the end may be, makes a step that does nothing.
+        return [
+            float(low <= a * SLACK and a <= high * SLACK and a > b) * (LAST if b == 0 else 1.0)
+            for a, b in pairwise(levels)
+        ]
 
-    def at(self, sigma: float) -> Step:
+    def at(self, sigma: float, slack: float = SLACK) -> Step:
         """The step that a call at ``sigma`` belongs to; ``OUTSIDE`` (or ``ASCENDING``) for what is in none.
 
         By value and never by call count: samplers call several times a step, or in between.
+        ``slack``: by how much ``sigma`` may be rounded, as a factor.
         """
         for step in self.steps:
-            if step.low * SLACK < sigma <= step.high * SLACK:
+            if step.low * slack < sigma <= step.high * slack:
                 return step
         if self.steps:
             # Added noise lifts a step's call above its level; a last look lies on a part run's lowest level.
-            if self.steps[0].high < sigma <= self.steps[0].high * CHURN * SLACK:
+            if self.steps[0].high < sigma <= self.steps[0].high * CHURN * slack:
                 return self.steps[0]
-            if 0 < self.steps[-1].low / SLACK <= sigma <= self.steps[-1].low * SLACK:
+            if 0 < self.steps[-1].low / slack <= sigma <= self.steps[-1].low * slack:
                 return self.steps[-1]
         return self._outside
 

@@ -33,13 +33,16 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
-    Mutant("schedule", "step.low * SLACK < sigma <= step.high", "step.low / SLACK <= sigma < step.high", "schedule"),
-    Mutant("schedule", "self.steps[0].high * CHURN * SLACK", "self.steps[0].high", "schedule"),
-    Mutant("schedule", "0 < self.steps[-1].low / SLACK <= sigma", "0 < self.steps[-1].low / SLACK < 0", "schedule"),
+    Mutant("schedule", "step.low * slack < sigma <= step.high", "step.low / slack <= sigma < step.high", "schedule"),
+    Mutant("schedule", "self.steps[0].high * CHURN * slack", "self.steps[0].high", "schedule"),
+    Mutant("schedule", "0 < self.steps[-1].low / slack <= sigma", "0 < self.steps[-1].low / slack < 0", "schedule"),
     Mutant("schedule", "-math.expm1(-dose)", "dose", "schedule"),
     Mutant("schedule", "doses[first] += efold", "doses[first] = efold", "schedule"),
-    Mutant("schedule", "low <= level * SLACK and", "low < level and", "schedule"),
+    Mutant("schedule", "low <= a * SLACK and", "low < a and", "schedule"),
     Mutant("published", "share * (following.strength", "0 * (following.strength", "identities"),
+    Mutant("schedule", " and a > b", "", "schedule"),
+    Mutant("schedule", "if b == 0 else", "if b == levels[-1] == 0 and a == levels[-2] else", "schedule"),
+    Mutant("detailer", "torch.finfo(sigma.dtype).eps", "0.0", "detailer"),
     Mutant("lie", "signal = 1.0 - (1.0 - keep) * sigma", "signal = 1.0", "lie"),
     Mutant("lie", "return (1.0 - lied) / max(1.0 - sigma, SMALLEST)", "return 1.0", "lie"),
     Mutant("mask", "axes = tuple(range(1, values.ndim))", "axes = tuple(range(values.ndim))", "mask"),

@@ -60,6 +60,8 @@ class Scene:
 
     def everywhere(self, selective: float) -> float:
         """The strength at which the lie told everywhere gives as much detail inside as ``selective`` under the mask."""
+        if not selective:
+            return 0.0
         wanted = self.detail(self.draw(selective).picture).inside.item()
         before = (0.0, self.detail(self.draw(0.0).picture).inside.item())
         guess = 0.5 * selective

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+SMALLEST = 32
+"""Pixels a side that a photograph must have at least."""
+
+
 def photograph(source: str | Path, size: int | tuple[int, int] = 256, zoom: float | None = None) -> Tensor:
     """The photograph as (1, 3, height, width), cropped to the shape of ``size`` and scaled to it.
 
@@ -65,10 +69,16 @@ def open_photo(source: str | Path) -> Image:
     path = _shipped(DRAWN[str(source)]["file"]) if str(source) in DRAWN else Path(source)
     try:
         with Image.open(path) as photo:
+            # Of more than 8 bits a value, conversion would keep the lowest.
+            if photo.mode[0] in "IF":
+                raise ValueError(f"{str(source)!r} has more than 8 bits a value: save it with 8")
+            if not 1 / 4 <= photo.width / photo.height <= 4 or min(photo.size) < SMALLEST:
+                size = f"{photo.width} by {photo.height}"
+                raise ValueError(f"{str(source)!r} is {size}: give one of at least {SMALLEST} a side, at most 4 to 1")
             return ImageOps.exif_transpose(photo).convert("RGB")
     except FileNotFoundError:
         raise ValueError(f"no photograph {str(source)!r}: give a file, or one of {', '.join(NAMES)}") from None
-    except (UnidentifiedImageError, OSError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError):
         raise ValueError(f"{str(source)!r} is no picture: give a JPEG, PNG or WebP file") from None
 
 

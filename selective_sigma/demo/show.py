@@ -90,7 +90,9 @@ def _drawn(scenes: list[Scene], out: Path, strength: float) -> Shown:
     for scene in scenes:
         name = Path(scene.source).stem
         figure, rows, wipe = compared(scene, name, strength)
-        shown.pictures.append(_save(figure, out / f"{name}.png"))
+        # Under a name that no photograph of the user's has, should it lie in that very folder.
+        file = f"{name}.png" if str(scene.source) in NAMES else f"{name}_compared.png"
+        shown.pictures.append(_save(figure, out / file))
         shown.rows += rows
         wipes.append(wipe)
     first = scenes[0]

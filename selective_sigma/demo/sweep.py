@@ -118,7 +118,7 @@ class Folder:
         record = _read(self.path / f"{cell.name}.json")
         if record is None or record.get("job") != self.job.facts:
             return None
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # None there, or none that is a picture: made again.
             files = (self.path / f"{cell.name}{kind}.png" for kind in ("", "_mask"))
             picture, mask = (Image.open(file).copy() for file in files)
             return Done(picture, mask, record["report"])

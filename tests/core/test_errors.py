@@ -25,6 +25,8 @@ def refuse(call):
         (torch.ones(2, 4, 8), torch.tensor([1.0, math.inf]), ValueError, "sigma holds inf"),
         (torch.ones(2, 4, 8), torch.tensor([1.0, -1.0]), ValueError, "sigma holds -1.0"),
         (torch.ones(2, 4, 8), torch.ones(3), ValueError, "sigma has 3 values for a batch of 2"),
+        (torch.ones(2, 4, 8), 1.0, TypeError, "sigma is 1.0: give a floating-point tensor"),
+        (torch.ones(2, 4, 8), torch.tensor(1), TypeError, r"sigma is tensor\(1\): give a floating-point tensor"),
         (
             torch.ones(2, 4, 8),
             torch.tensor([1.0, 2.0]),
@@ -49,9 +51,21 @@ def test_maps_that_do_not_fit_raise_before_the_model_is_called(name):
             Detailer(Settings(), karras(10), **{name: bad})
 
 
+def test_a_mask_and_streams_that_do_not_fit_raise_before_the_model_is_called():
+    x, sigma = torch.ones(2, 4, 8, 8), torch.tensor(1.0)
+    for mask in (torch.ones(1, 1, 8, 8), torch.ones(2, 1, 4, 4), [torch.ones(2, 1, 8, 8)] * 2):
+        with pytest.raises(ValueError, match=r"mask has shape .*: hand on Output\.mask"):
+            Detailer(Settings(), karras(10)).step(refuse, x, sigma, mask)
+    with pytest.raises(ValueError, match="stream_sigma has 1 functions for 2 streams"):
+        Detailer(Settings(), karras(10), stream_sigma=[float]).step(refuse, [x, x], sigma)
+
+
 def test_bad_runs_raise_when_made():
     for bad in ([2.0, math.nan, 0.0], [math.inf, 1.0], [1.0, -1.0]):
         with pytest.raises(ValueError, match="sigmas holds"):
             Detailer(Settings(), bad)
     with pytest.raises(ValueError, match="family is 'vp': choose ve or flow"):
         Detailer(Settings(), [1.0, 0.0], "vp")
+    for window in ((0.0, 4.0), (math.nan, 0.0), (1.0, math.nan), (1.0, -1.0)):
+        with pytest.raises(ValueError, match=r"window is .*: give two noise levels, the higher one first"):
+            Detailer(Settings(), [1.0, 0.0], window=window)

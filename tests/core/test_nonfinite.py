@@ -27,6 +27,20 @@ def run(source, poison):
     return outs, said, detailer
 
 
+@pytest.mark.parametrize("bad", BAD)
+def test_without_a_mask_it_is_passed_through_and_counted(bad):
+    levels, sane = karras(12), Denoiser(IMAGE)
+    detailer = Detailer(Settings(coverage=1.0), levels)
+
+    def model(call):
+        said = sane(call)
+        said.denoised[0, 0, 0, 0] = bad if call.kind == "lied" else 0.0
+        return said
+
+    lied = [detailer.step(model, start(IMAGE), sigma).kind for sigma in levels[:-1]].count("lied")
+    assert detailer.report.nonfinite == lied > 0
+
+
 @pytest.mark.parametrize("source", CHOICES["mask_source"])
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", ["denoised", "half"])

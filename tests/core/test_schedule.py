@@ -202,6 +202,17 @@ def test_published_shares_are_clean_at_both_ends(steps, start, end):
     assert not steps or made[0] == made[-1] == 0
 
 
+@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("repeated", [0, 3, 7, 9])
+def test_a_repeated_level_takes_no_dose_and_gives_none(every, repeated):
+    levels = [float(v) for v in karras(9)]
+    runs = levels, [*levels[: repeated + 1], *levels[repeated:]]
+    plain, twice = (Schedule(run, Settings(every=every), window=(20.0, 0.0)) for run in runs)
+    assert sum(efolds(twice)) == pytest.approx(sum(efolds(plain)))
+    assert twice.steps[repeated].strength == 0
+    assert twice.steps[-1 if repeated < 9 else -2].strength == pytest.approx(plain.steps[-1].strength)
+
+
 @given(st.integers(4, 60), st.floats(-1e-7, 1e-7))
 def test_a_level_rounded_by_the_host_is_still_its_own_step(steps, off):
     """Hosts hand levels back in single precision."""
