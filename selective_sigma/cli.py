@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import zlib
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import product
@@ -183,6 +184,7 @@ def sweep(
             seed=seed,
             guidance=guidance,
             subject=prompt or "" if model else photo or "chelsea",
+            content=f"{zlib.crc32(Path(photo).read_bytes()):08x}" if photo and Path(photo).is_file() else "",
             settings=tuple(extra.items()),
         )
         folder = sweeping.Folder(out, job)

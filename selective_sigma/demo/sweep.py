@@ -41,6 +41,8 @@ class Job:
     guidance: float
     subject: str
     """Photograph for the embedded network, prompt for a checkpoint."""
+    content: str = ""
+    """Checksum of a photograph of the user's, which may change under its name."""
     settings: tuple[tuple[str, Any], ...] = ()
     """Further fields of ``Settings``."""
 

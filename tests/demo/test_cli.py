@@ -189,12 +189,12 @@ def test_two_processes_share_the_cells_and_equal_one(tmp_path: Path):
 
 def test_demo_draws_a_photograph_of_ones_own_and_says_what_it_cost(tmp_path: Path):
     photos.open_photo("chelsea").crop((100, 0, 300, 120)).save(tmp_path / "my cat.png")
-    done = call(
-        "demo", "--photo", str(tmp_path / "my cat.png"), "--out", str(tmp_path / "out"), "--steps", "6", "--json"
-    )
+    before = (tmp_path / "my cat.png").read_bytes()
+    done = call("demo", "--photo", str(tmp_path / "my cat.png"), "--out", str(tmp_path), "--steps", "6", "--json")
     assert done.exit_code == 0, done.output
+    assert (tmp_path / "my cat.png").read_bytes() == before
     shown = json.loads(done.stdout)
-    assert [Path(p).stem for p in shown["pictures"]] == ["my cat", "coverage_sweep", "strength_sweep"]
+    assert [Path(p).stem for p in shown["pictures"]] == ["my cat_compared", "coverage_sweep", "strength_sweep"]
     assert all(Path(path).stat().st_size > 10_000 for path in shown["pictures"])
     page = Path(shown["page"]).read_text(encoding="utf-8")
     assert page.count("<option") == 8

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from PIL import Image
 
 from selective_sigma.demo import NAMES, photos, truth
 from selective_sigma.demo.measure import detail
@@ -40,6 +41,33 @@ def test_a_file_of_ones_own(tmp_path: Path):
         photos.photograph(tmp_path / "words.txt")
     with pytest.raises(ValueError, match="one of astronaut"):
         photos.photograph("dog")
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "said"),
+    [
+        ("I;16", (64, 64), "more than 8 bits"),
+        ("F", (64, 64), "more than 8 bits"),
+        ("RGB", (600, 30), "600 by 30: give one of at least 32 a side"),
+        ("RGB", (1000, 100), "at most 4 to 1"),
+    ],
+)
+def test_photographs_that_cannot_be_drawn(mode: str, size: tuple[int, int], said: str, tmp_path: Path):
+    Image.new(mode, size).save(tmp_path / "odd.tiff")
+    with pytest.raises(ValueError, match=said):
+        photos.photograph(tmp_path / "odd.tiff")
+
+
+def test_the_narrowest_that_is_taken(tmp_path: Path):
+    Image.new("RGB", (399, 100)).save(tmp_path / "wide.png")
+    assert min(photos.photograph(tmp_path / "wide.png", photos.shape_of(tmp_path / "wide.png")).shape[2:]) > 100
+
+
+def test_a_bomb_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.new("RGB", (64, 64)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match="is no picture"):
+        photos.photograph(tmp_path / "large.png")
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "hubble"])
