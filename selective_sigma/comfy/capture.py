@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from .latent import first
 
@@ -83,11 +84,11 @@ class Capture:
 
 
 def fingerprint(samples: Tensor) -> Tensor:
-    """Numbers by which a latent is known again: its size and a sample of its values; streams one after another."""
+    """Numbers by which a latent is known again: its size and means of all its values; streams one after another."""
     streams = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
     flat = torch.cat([stream.detach().flatten() for stream in streams])
-    picked = flat[torch.linspace(0, flat.numel() - 1, min(SAMPLES, flat.numel()), device=flat.device).long()]
-    return torch.cat([torch.tensor([float(flat.numel())]), picked.float().cpu()])
+    means = F.adaptive_avg_pool1d(flat.float().unsqueeze(0), min(SAMPLES, flat.numel()))[0]
+    return torch.cat([torch.tensor([float(flat.numel())]), means.cpu()])
 
 
 def difference(a: Tensor, b: Tensor) -> float:

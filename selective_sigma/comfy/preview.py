@@ -50,6 +50,8 @@ def render(records: Sequence[MaskRecord], show: str = SHOW[0], image: Tensor | N
         raise ValueError(f"show is {show!r}: choose one of {', '.join(SHOW)}")
     if not records:
         raise ValueError("no masks to show: give at least one")
+    # A sampler may ask several times a step; what stood at last counts.
+    records = list({record.step: record for record in records}.values())
     masks = _of_one_size(records)
     total = max(steps, records[-1].step + 1)
     texts = [f"step {record.step + 1} of {total}   sigma {record.sigma:.3g}" for record in records]
@@ -57,9 +59,10 @@ def render(records: Sequence[MaskRecord], show: str = SHOW[0], image: Tensor | N
         masks, texts = [torch.stack(masks).mean(0)], [f"average of {len(masks)} steps"]
     elif show == "last step":
         masks, texts = masks[-1:], texts[-1:]
-    share = (SHEET if show == "timeline" else PIXELS) // len(masks)
+    most = min(PIXELS, SHEET * len(masks[0])) if show == "timeline" else PIXELS
+    share = most // len(masks)
     pictures = [_grey(mask, share) if image is None else _laid_over(mask, image, share) for mask in masks]
-    pictures = [caption(picture, text) for picture, text in zip(pictures, texts, strict=True)]
+    pictures = [caption(picture, text, texts) for picture, text in zip(pictures, texts, strict=True)]
     if show != "timeline":
         return torch.cat(pictures)
     plots = _plots(records, total, len(pictures[0]))

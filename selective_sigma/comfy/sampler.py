@@ -166,6 +166,7 @@ class Run:
         self._live = live
         self._x0: Tensor | None = None
         self._means: list[Tensor] = []
+        self._detailed: set[int] = set()
         self._guidance = Guidance(options)
         self._passes = Passes(family or "ve", settings, guider)
         # All streams of a pack are carried on the schedule of the first (ModelSamplingAV): the share of
@@ -235,8 +236,9 @@ class Run:
             out = self._detailer.step(evaluate, latent.unpack(x, shapes), sigma)
         finally:
             self._passes.end_step()
-        if out.mask is not None:
+        if out.mask is not None and out.kind != "plain":
             self._means.append(latent.first(out.mask).mean())
+            self._detailed.add(out.index)
         denoised = latent.pack(out.denoised) if out.kind == "blended" else plain
         if guidance is None:
             return denoised
@@ -251,7 +253,8 @@ class Run:
         elif report.lied and not self._passes.reached:
             logger.warning(UNHEARD, self.name)
         else:
-            logger.info("Selective Sigma on %s: %s", self.name, words.summary(report, self._means))
+            said = words.summary(report, self._means, len(self._detailed), len(sigmas) - 1)
+            logger.info("Selective Sigma on %s: %s", self.name, said)
         if self._capture is not None:
             sampling = self._base.model_sampling
             latents = [self._base.process_latent_out(sampling.inverse_noise_scaling(sigmas[-1], result).float())]

@@ -37,12 +37,12 @@ def written(text: str, width: int, height: int, size: int, margin: int = 0) -> T
     return drawn(image)
 
 
-def caption(pictures: Tensor, text: str) -> Tensor:
-    """``pictures`` (count, height, width, 3) with a line of words below each."""
+def caption(pictures: Tensor, text: str, beside: Sequence[str] = ()) -> Tensor:
+    """``pictures`` (count, height, width, 3) with a line of words below each, as small as those ``beside`` it need."""
     count, _, width, _ = pictures.shape
     # As large as the line fits in.
     size = min(28, max(12, width // 20))
-    while size > 8 and font(size).getlength(text) > width - 4:
+    while size > 8 and max(map(font(size).getlength, (text, *beside))) > width - 4:
         size -= 1
     bar = written(text, width, round(1.6 * size), size, margin=max(2, size // 5))
     return torch.cat([pictures, bar.expand(count, -1, -1, -1)], 1)

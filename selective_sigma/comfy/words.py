@@ -136,15 +136,16 @@ ALIASES = {
 }  # fmt: skip
 
 
-def summary(report: Report, means: Sequence[Tensor] = ()) -> str:
+def summary(report: Report, means: Sequence[Tensor], detailed: int, steps: int) -> str:
     """One run in one line.
 
     Args:
         means: the mean of each mask that detail was blended under, 0-d.
+        detailed: steps of the run that it was told in, of ``steps``; a step may be several calls.
     """
     if not report.lied:
         return f"no detail ({why(report)})"
-    said = f"{report.calls / report.steps:.2f}x the model calls; detail on {report.lied} of {report.steps} steps"
+    said = f"{report.calls / report.steps:.2f}x the model calls; detail on {detailed} of {steps} steps"
     alone = round(100 * (1 - float(torch.stack(list(means)).mean()))) if means else 0
     if alone:
         said += f"; sky and other flat parts left alone: {alone} % of the picture"

@@ -145,15 +145,15 @@ def test_a_run_without_detail_says_why(
 def test_a_line_for_the_console():
     report = Report(steps=24, plain=24, lied=8)
     means = [torch.tensor(0.25), torch.tensor(0.51)]
-    assert words.summary(report, means) == (
+    assert words.summary(report, means, 8, 24) == (
         "1.33x the model calls; detail on 8 of 24 steps; sky and other flat parts left alone: 62 % of the picture"
     )
-    assert words.summary(Report(steps=8, lied=8), [torch.tensor(1.0)]) == (
+    assert words.summary(Report(steps=15, lied=15), [torch.tensor(1.0)], 8, 8) == (
         "1.00x the model calls; detail on 8 of 8 steps"
     )
     nothing = Report(steps=8, plain=8)
     nothing.skip("window")
-    assert words.summary(nothing) == "no detail (all its steps lie outside start and end)"
+    assert words.summary(nothing, [], 0, 8) == "no detail (all its steps lie outside start and end)"
 
 
 @pytest.mark.parametrize(("family", "scheduler"), [("ve", "karras"), ("flow", "simple")])

@@ -174,3 +174,20 @@ def test_a_caption_fits_under_a_small_picture():
     shown = sheet.caption(torch.zeros(1, 32, 60, 3), "step 12 of 24   sigma 0.0123")
     assert shown.shape[2] == 60
     assert shown[0, 32:].max() > 0.5
+
+
+@pytest.mark.parametrize("side", [16, 64, 128])
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("count", [8, 20, 50])
+def test_captions_of_any_length_are_of_one_height(side: int, batch: int, count: int):
+    made = [MaskRecord(i, 14.6 * 0.83**i, 0.1, torch.rand(batch, 1, side, side)) for i in range(count)]
+    for show in ("timeline", "every step"):
+        assert len(preview.render(made, show)) == (batch if show == "timeline" else batch * count)
+
+
+def test_a_step_of_several_calls_is_shown_once():
+    dark, bright = torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 16, 16)
+    calls = [MaskRecord(0, 2.0, 0.1, dark), MaskRecord(0, 1.5, 0.1, bright), MaskRecord(1, 1.0, 0.1, dark)]
+    shown = preview.render(calls, "every step")
+    assert len(shown) == 2
+    assert shown[0, :16].min() == 1

@@ -19,7 +19,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from selective_sigma import Settings
+from selective_sigma import Report, Settings
 from selective_sigma.comfy import capture as capture_module
 from selective_sigma.comfy import latent
 from selective_sigma.comfy.capture import Capture
@@ -46,6 +46,18 @@ def test_one_log_line_a_run(caplog: pytest.LogCaptureFixture):
     assert len(lines) == 1
     assert re.fullmatch(re.escape(start) + r": \d+ % of the picture", lines[0])
     assert caplog.records[-1].levelno == logging.INFO
+
+
+@pytest.mark.parametrize("side", [3, 16, 64])
+def test_runs_that_differ_in_a_small_region_are_told_apart(side: int):
+    """As inpaintings of two seeds do."""
+    one = torch.randn(1, 4, 128, 128, generator=torch.Generator().manual_seed(1))
+    for top in range(5, 120 - side, 23):
+        other, capture = one.clone(), Capture()
+        other[..., top : top + side, 40 : 40 + side] = torch.randn(1, 4, side, side)
+        capture.store([], Report(steps=101), [one])
+        capture.store([], Report(steps=202), [other])
+        assert [capture.of(latent).report.steps for latent in (one, other)] == [101, 202]
 
 
 def test_capture_keeps_runs_by_the_latent_that_came_out():
