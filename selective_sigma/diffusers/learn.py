@@ -119,10 +119,11 @@ def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | 
     if fit.total == 0:
         return None
     _check(fit, step)
-    rows = zip(found, fit.weights, strict=True)
-    first, shown = next(row for row, weights in rows if any(weights))
+    rows = zip(found, fit.answers, fit.weights, strict=True)
+    (first, shown), answer = next((row, answer) for row, answer, weights in rows if answer and any(weights))
     start = max(shown.place.start, default=0)
-    made = layout.learn(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start)
+    wide = [seat.place.along(seat.row) for seat in (shown, answer)]
+    made = layout.learn(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start, *wide)
     views: list[View] = []
     beside: list[Beside] = []
     for (call, shown), answer, weights in zip(found, fit.answers, fit.weights, strict=True):
