@@ -191,6 +191,18 @@ def test_three_pictures_of_one_latent():
     torch.testing.assert_close(three[2:], alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [(sdxl, {"num_inference_steps": 1}), (sdxl_img2img, {"num_inference_steps": 5, "strength": 0.2})],
+)
+def test_one_step_stays_plain(make, changes):
+    tiny = make()
+    plain = tiny(**changes)
+    message = "added nothing: the run was over after its first step, which stays plain"
+    with detail(tiny.pipe), pytest.warns(UserWarning, match=message):
+        assert torch.equal(tiny(**changes), plain)
+
+
 def test_loop_of_ones_own():
     tiny = sdxl()
     holder = types.SimpleNamespace(unet=tiny.pipe.unet, scheduler=tiny.pipe.scheduler)
