@@ -8,7 +8,6 @@ copying and offloading them meets nothing of ours.
 
 from __future__ import annotations
 
-import copyreg
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -98,7 +97,7 @@ def _heard(kind: Any) -> Any:
     def reduce(self: Any, protocol: Any) -> Any:
         # A copy, and a file, is one of the original class, without a listener.
         function, arguments, *rest = kind.__reduce_ex__(self, protocol)
-        if function is copyreg.__newobj__:
+        if getattr(function, "__name__", "") == "__newobj__":
             # Of which pickle wants the class that is there now.
             function = kind.__new__
         if rest and isinstance(rest[0], dict):

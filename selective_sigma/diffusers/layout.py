@@ -124,7 +124,7 @@ def _channels(pipe: Any, module: Any, shape: Shape, latent: set[int], shown: Sha
     # Several of that size: as the pipe makes a latent, or where a condition or a variance lies beside it.
     made = _made(pipe, len(shape))
     wider = [axis for axis in axes if shown[axis] > shape[axis] or said[axis] > shape[axis]]
-    if made in (axes or own):
+    if made is not None and made in (axes or own):
         return made
     if len(wider) == 1:
         return wider[0]
