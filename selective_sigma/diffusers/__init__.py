@@ -20,14 +20,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
+from ..mask import check_map
 from ..settings import SETTING_NAMES, Settings
 from . import attach, caches, noise
 from .run import Run, components
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from torch import Tensor
 
 __all__ = ["Run", "detail", "disable", "enable"]
 
@@ -69,7 +70,7 @@ def enable(
             ``coverage``. With strength or coverage 0 nothing is changed.
 
     Raises:
-        TypeError: a keyword that is no setting.
+        TypeError: a keyword that is no setting, a limit or within that is no tensor.
         ValueError: bad settings, a pipe without modules, one that is enabled already, a scheduler
             that does not say how it adds noise, a cache that counts model calls.
     """
@@ -100,7 +101,9 @@ def disable(pipe: Any) -> None:
     attach.leave(pipe)
 
 
-def _mask(name: str, mask: Tensor | None) -> Tensor | None:
-    if mask is not None and (mask.ndim < 3 or mask.shape[1] != 1):
-        raise ValueError(f"{name} has shape {tuple(mask.shape)}: give (batch or 1, 1, *space)")
+def _mask(name: str, mask: Any) -> Tensor | None:
+    if mask is not None:
+        if not isinstance(mask, Tensor):
+            raise TypeError(f"{name} is a {type(mask).__name__}: give a tensor (batch or 1, 1, *space)")
+        check_map(name, mask)
     return mask

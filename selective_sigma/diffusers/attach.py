@@ -9,6 +9,7 @@ copying and offloading them meets nothing of ours.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,43 +20,69 @@ if TYPE_CHECKING:
 Listener = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """``listener(object, call, args, kwargs)`` answers for ``call(*args, **kwargs)``."""
 
-_listeners: dict[int, Listener] = {}
+_KEPT = "_selective_sigma_listener"
+"""Attribute of what is listened to until further notice: the listener lives as long as it does."""
+
+
+class _Here(threading.local):
+    """Listeners of this thread, by the ids of modules: another's may sample with the same model."""
+
+    def __init__(self) -> None:
+        self.listeners: dict[int, Listener] = {}
+
+
+_here = _Here()
+_lock = threading.Lock()
+_held: dict[int, int] = {}
+"""How many runs, of all threads, listen to a module."""
 
 
 @contextmanager
 def modules(found: list[nn.Module], listener: Listener) -> Iterator[None]:
-    """Within, ``listener`` answers every call of these modules."""
-    before = [(module, _listeners.get(id(module))) for module in found]
+    """Within, ``listener`` answers every call of these modules that this thread makes."""
+    before = [(module, _here.listeners.get(id(module))) for module in found]
     try:
         for module in found:
-            listen(module, listener)
+            _here.listeners[id(module)] = listener
+            _hold(module, 1)
         yield
     finally:
         for module, other in before:
             if other is None:
-                leave(module)
+                _here.listeners.pop(id(module), None)
             else:
-                _listeners[id(module)] = other
+                _here.listeners[id(module)] = other
+            _hold(module, -1)
 
 
 def listen(target: Any, listener: Listener) -> None:
     """Have ``listener`` answer ``target(...)`` until ``leave``."""
-    _listeners[id(target)] = listener
-    if not listened(target):
-        # Not setattr(): a compiled module hands that on to the one within.
-        object.__setattr__(target, "__class__", _heard(type(target)))
+    vars(target)[_KEPT] = listener
+    _hold(target, 0)
 
 
 def leave(target: Any) -> None:
     """Give ``target`` its own class back; nothing where nobody listens."""
-    _listeners.pop(id(target), None)
-    if listened(target):
-        object.__setattr__(target, "__class__", type(target).__mro__[1])
+    if vars(target).pop(_KEPT, None) is not None:
+        _hold(target, 0)
 
 
 def listened(target: Any) -> bool:
     """Whether ``listen`` is in force on ``target``."""
-    return "_selective_sigma" in vars(type(target))
+    return _KEPT in vars(target)
+
+
+def _hold(target: Any, more: int) -> None:
+    """Count who listens to ``target``, and have its class be what that wants."""
+    with _lock:
+        count = _held.pop(id(target), 0) + more
+        if count > 0:
+            _held[id(target)] = count
+        kind = type(target)
+        heard = "_selective_sigma" in vars(kind)
+        if heard != (count > 0 or listened(target)):
+            # Not setattr(): a compiled module hands that on to the one within.
+            object.__setattr__(target, "__class__", kind.__mro__[1] if heard else _heard(kind))
 
 
 @functools.cache
@@ -63,13 +90,18 @@ def _heard(kind: Any) -> Any:
     """``kind`` with a call that can be answered for; one class each, so that torch.compile sees one."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        listener = _listeners.get(id(self))
+        listener = _here.listeners.get(id(self)) or vars(self).get(_KEPT)
         own = functools.partial(kind.__call__, self)
         return own(*args, **kwargs) if listener is None else listener(self, own, args, kwargs)
 
     def reduce(self: Any, protocol: Any) -> Any:
-        # A copy, and a file, is one of the original class.
+        # A copy, and a file, is one of the original class, without a listener.
         function, arguments, *rest = kind.__reduce_ex__(self, protocol)
+        if getattr(function, "__name__", "") == "__newobj__":
+            # Of which pickle wants the class that is there now.
+            function = kind.__new__
+        if rest and isinstance(rest[0], dict):
+            rest[0] = {name: value for name, value in rest[0].items() if name != _KEPT}
         return (function, tuple(kind if a is type(self) else a for a in arguments), *rest)
 
     return type(
@@ -88,9 +120,17 @@ def _heard(kind: Any) -> Any:
 
 @contextmanager
 def steps(scheduler: Any, listener: Listener) -> Iterator[None]:
-    """Within, ``listener`` answers for ``scheduler.step``, and for that of copies made within."""
+    """Within, ``listener`` answers for ``scheduler.step``, and for that of copies made within.
+
+    ``ValueError`` where another thread is at it.
+    """
     before = vars(scheduler).get("step")
-    scheduler.step = _Step(scheduler, listener)
+    if isinstance(before, _Step) and before.elsewhere:
+        raise ValueError(
+            "Selective Sigma is sampling with this scheduler in another thread: give each pipe a scheduler of its own"
+        )
+    copies: list[Any] = []
+    scheduler.step = _Step(scheduler, listener, copies)
     try:
         yield
     finally:
@@ -98,17 +138,29 @@ def steps(scheduler: Any, listener: Listener) -> Iterator[None]:
             del scheduler.step
         else:
             scheduler.step = before
+        for other in copies:
+            if isinstance(vars(other).get("step"), _Step):
+                del other.step
 
 
 class _Step:
     """Stands for a scheduler's ``step``: an attribute, since pipelines compare schedulers' classes."""
 
-    def __init__(self, scheduler: Any, listener: Listener):
+    def __init__(self, scheduler: Any, listener: Listener, copies: list[Any]):
         self._scheduler = scheduler
         self._listener = listener
+        self._copies = copies
+        self._thread = threading.get_ident()
         self.__wrapped__ = scheduler.step
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this thread is another than the one that listens."""
+        return threading.get_ident() != self._thread
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.elsewhere:
+            return self.__wrapped__(*args, **kwargs)
         return self._listener(self._scheduler, self.__wrapped__, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -117,4 +169,12 @@ class _Step:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         other = memo.get(id(self._scheduler))
-        return self if other is None else _Step(other, self._listener)
+        if other is None:
+            return self
+        # Sound's scheduler is a copy of the picture's; when the run is over, it is a plain one.
+        self._copies.append(other)
+        return _Step(other, self._listener, self._copies)
+
+    def __reduce__(self) -> Any:
+        # In a file, the scheduler's own.
+        return getattr, (self._scheduler, "step")

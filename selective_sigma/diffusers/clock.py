@@ -29,7 +29,7 @@ class Clock:
 
     def times(self, value: Any) -> list[float]:
         """What time the argument may tell, most likely first."""
-        tensor = torch.as_tensor(value).detach().double().flatten()
+        tensor = torch.as_tensor(value).detach().cpu().double().flatten()
         # Tokens that are given stand at no noise, 0 or the unit's end; the others tell the time.
         values = dict.fromkeys([float(tensor[0]), float(tensor[-1]), float(tensor.max()), float(tensor.min())])
         return [(v - offset) / slope for slope, offset in self.units for v in values]
@@ -46,15 +46,22 @@ class Clock:
 
     def told(self, value: Any, time: float, other: float) -> Tensor:
         """The argument for another time: moved by as much, as schedulers round what they give."""
-        tensor = torch.as_tensor(value)
+        there = torch.as_tensor(value)
+        # In float64, which some devices do not have.
+        tensor = there.cpu()
         moved = tensor.double() + self.units[0][0] * (other - time)
         # Not whole numbers: at low noise a tenth of sigma is less than one timestep.
         kind = tensor.dtype if tensor.is_floating_point() else torch.float32
-        return torch.where(_own(tensor, time, self.units[0], self.slack), moved, tensor.double()).to(kind)
+        return (
+            torch.where(_own(tensor, time, self.units[0], self.slack), moved, tensor.double()).to(kind).to(there.device)
+        )
 
     def noisy(self, value: Any, time: float, shape: Shape) -> Tensor | None:
-        """Which places of rows of this shape are at ``time``, where each token is told its own; None where all are."""
-        tensor = torch.as_tensor(value)
+        """Which places of rows of this shape are at ``time``, where each token is told its own; None where all are.
+
+        On the CPU.
+        """
+        tensor = torch.as_tensor(value).cpu()
         if tensor.ndim < 2:
             return None
         own = _own(tensor, time, self.units[0], self.slack).flatten(1)
@@ -83,7 +90,7 @@ def find(arguments: Any, time: float, count: float, slack: float = 0.0) -> list[
 
 
 def _tells(value: Any, time: float, unit: tuple[float, float], slack: float) -> bool:
-    tensor = torch.as_tensor(value)
+    tensor = torch.as_tensor(value).cpu()
     own = _own(tensor, time, unit, slack)
     rest = tensor[~own]
     return bool(own.any()) and bool((rest == rest[:1]).all())

@@ -16,7 +16,7 @@ LEAST_ALPHA = 2.0**-24
 
 def table(scheduler: Any) -> Curve:
     """(log sigma, time) of the noise levels that the model was trained on."""
-    alphas = scheduler.alphas_cumprod.double().cpu().clamp(min=LEAST_ALPHA, max=1 - 1e-12)
+    alphas = scheduler.alphas_cumprod.cpu().double().clamp(min=LEAST_ALPHA, max=1 - 1e-12)
     return (((1 - alphas) / alphas).log() / 2).tolist(), [float(t) for t in range(len(alphas))]
 
 

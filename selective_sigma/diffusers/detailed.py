@@ -99,7 +99,9 @@ class _Lie:
             if noisy is not None:
                 # Tokens that are given are clean already.
                 own = [noisy[[view.shown.index(k, b, len(copies)) for b in range(len(x))]] for k, x in enumerate(shown)]
-                shown = [torch.where(o, s.to(c.dtype), c) for o, s, c in zip(own, shown, copies, strict=True)]
+                shown = [
+                    torch.where(o.to(c.device), s.to(c.dtype), c) for o, s, c in zip(own, shown, copies, strict=True)
+                ]
         return {**new, view.shown.path: view.shown.write(arguments, shown)}
 
 

@@ -20,31 +20,26 @@ if TYPE_CHECKING:
 
 LATENT = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
 PREDICTED = ("out_channels", "out_visual_dim", "latent_dim")
+TAKEN = ("in_channels",)
 """What configs of autoencoders and models call the size of the axis that is neither space nor time."""
 
 
 class Layout:
     """Rearranges a sample (batch, *shape) for the core, whose masks are (batch, 1, *space)."""
 
-    def __init__(self, shape: Shape, channels: set[int], grid: Shape | None, order: Tensor | None = None):
+    def __init__(self, shape: Shape, axis: int, grid: Shape | None, order: Tensor | None = None):
         """Args:
         shape: of one sample as the scheduler has it.
-        channels: sizes that an axis of channels may have.
+        axis: which of its axes holds the channels.
         grid: rows and columns (and frames before them) of tokens, where shape is (tokens, channels).
         order: for tokens that hold several pixels each: (1, channels, *space) of indices into them.
         """
         self.shape = shape
-        # A batch axis of the pipeline's own, before those of a clip.
-        self._lead = next((i for i, size in enumerate(shape) if size > 1 or len(shape) - i <= 4), 0)
-        shape = shape[self._lead :]
+        self._lead = _lead(shape)
         self._grid = grid
         self._order = order
-        # Channels come first unless another axis, and that alone, has their size.
-        axes = [axis for axis, size in enumerate(shape) if size in channels]
-        self._axis = axes[0] if len(axes) == 1 else 0
-        if grid is not None:
-            self._axis = 1
-        self.axis = None if grid is not None else self._lead + self._axis
+        self._axis = axis - self._lead
+        self.axis = axis if grid is None else None
         """Where a sample that is no tokens has its channels."""
 
     def core(self, sample: Tensor) -> Tensor:
@@ -66,7 +61,15 @@ class Layout:
         return latent.movedim(1, 1 + self._axis)[(slice(None), *(None,) * self._lead)]
 
 
-def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> Layout:
+def learn(
+    pipe: Any,
+    module: Any,
+    shape: Shape,
+    arguments: Any,
+    start: int,
+    shown: Shape | None = None,
+    said: Shape | None = None,
+) -> Layout:
     """The layout of a sample, from its shape and what the model is told of its tokens.
 
     Args:
@@ -74,9 +77,11 @@ def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> L
         module: the model; knows channels where there is no autoencoder.
         arguments: of the model's call, whose position ids or sizes lay out the tokens.
         start: where the sample begins among the model's tokens.
+        shown, said: of what holds it in the model's arguments and in its answer, along the sample's axes.
+
+    ``ValueError`` where its axes cannot be told apart.
     """
     latent = _latent(pipe)
-    channels = latent or _predicted(module)
     if len(shape) == 2:
         tokens, width = shape
         placed, counted = _grids(arguments, tokens, start)
@@ -85,13 +90,14 @@ def learn(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> L
         if grid is not None:
             # Several pixels of the latent to a token, unless it has the channels of one.
             packed = len(grid) == 2 and width not in latent
-            return Layout(shape, channels, grid, _unpacked(pipe, grid, shape, latent) if packed else None)
+            return Layout(shape, 1, grid, _unpacked(pipe, grid, shape, latent) if packed else None)
         if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < tokens for sizes in placed):
             raise ValueError("its tokens fill no grid: some of them are not the picture's own")
     if not len(shape) >= 2 or sum(size > 1 for size in shape[:-4]):
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
     packed = len(shape) == 3 and bool(latent) and latent.isdisjoint(shape)
-    return Layout(shape, channels, None, _unpacked(pipe, shape[1:], shape, latent) if packed else None)
+    axis = _channels(pipe, module, shape, latent, shown or shape, said or shape)
+    return Layout(shape, axis, None, _unpacked(pipe, shape[1:], shape, latent) if packed else None)
 
 
 def _latent(pipe: Any) -> set[int]:
@@ -100,14 +106,60 @@ def _latent(pipe: Any) -> set[int]:
     return _sizes([part for part in (parts or {}).values() if hasattr(part, "decode")], LATENT)
 
 
-def _predicted(module: Any) -> set[int]:
-    """How many channels the model may say that a latent has."""
-    sizes = _sizes([module], PREDICTED)
-    if sizes:
-        # A learned variance doubles what a model predicts.
-        return sizes | {size // 2 for size in sizes}
-    # By its weights: a layer that mixes channels has as many of them, and space of any size.
-    return {size for weight in module.parameters() if weight.ndim > 1 for size in weight.shape[:2]}
+def _lead(shape: Shape) -> int:
+    """Batch axes of the pipeline's own, before those of a clip."""
+    return next((i for i, size in enumerate(shape) if size > 1 or len(shape) - i <= 4), 0)
+
+
+def _channels(pipe: Any, module: Any, shape: Shape, latent: set[int], shown: Shape, said: Shape) -> int:
+    """The axis of channels: the one of their number; the first where none has it."""
+    own = range(_lead(shape), len(shape))
+    known = [(latent, shape), (_sizes([module], PREDICTED), said), (_sizes([module], TAKEN), shown)]
+    if not any(sizes for sizes, _ in known):
+        # By its weights: a layer that mixes channels has as many of them, and space of any size.
+        known = [({n for weight in module.parameters() if weight.ndim > 1 for n in weight.shape[:2]}, shape)]
+    axes: list[int] = next((a for sizes, row in known if (a := [axis for axis in own if row[axis] in sizes])), [])
+    if len(axes) == 1:
+        return axes[0]
+    # Several of that size: as the pipe makes a latent, or where a condition or a variance lies beside it.
+    made = _made(pipe, len(shape))
+    wider = [axis for axis in axes if shown[axis] > shape[axis] or said[axis] > shape[axis]]
+    if made is not None and made in (axes or own):
+        return made
+    if len(wider) == 1:
+        return wider[0]
+    # Pictures have them first; clips have any order.
+    if not axes or (len(own) == 3 and own[0] in axes):
+        return own[0]
+    raise ValueError(
+        f"its latent {shape} has several axes of {shape[axes[0]]}, the number of channels: "
+        "change the size or the number of frames"
+    )
+
+
+def _made(pipe: Any, axes: int) -> int | None:
+    """The axis along which the pipe makes latents of more channels wider, if it can be asked."""
+    make = getattr(pipe, "prepare_latents", None)
+    if not callable(make):
+        return None
+    taken = inspect.signature(make).parameters
+    given = {"batch_size": 1, "num_frames": 9, "video_length": 9, "height": 64, "width": 64}
+    given |= {"dtype": torch.float32, "device": torch.device("cpu")}
+    shapes = []
+    for channels in (4, 8):
+        # A generator of its own, so that nothing else draws other numbers.
+        more = {"num_channels_latents": channels, "generator": torch.Generator().manual_seed(0)}
+        try:
+            latent = make(**{name: value for name, value in {**given, **more}.items() if name in taken})
+        except Exception:
+            return None
+        latent = latent[0] if isinstance(latent, tuple) else latent
+        if not isinstance(latent, Tensor):
+            return None
+        shapes.append(tuple(latent.shape[1:]))
+    one, two = shapes
+    differ = [i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b]
+    return differ[0] if len(one) == len(two) == axes and len(differ) == 1 else None
 
 
 def _sizes(parts: list[Any], names: tuple[str, ...]) -> set[int]:

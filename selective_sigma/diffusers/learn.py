@@ -119,10 +119,11 @@ def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | 
     if fit.total == 0:
         return None
     _check(fit, step)
-    rows = zip(found, fit.weights, strict=True)
-    first, shown = next(row for row, weights in rows if any(weights))
+    rows = zip(found, fit.answers, fit.weights, strict=True)
+    (first, shown), answer = next((row, answer) for row, answer, weights in rows if answer and any(weights))
     start = max(shown.place.start, default=0)
-    made = layout.learn(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start)
+    wide = [seat.place.along(seat.row) for seat in (shown, answer)]
+    made = layout.learn(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start, *wide)
     views: list[View] = []
     beside: list[Beside] = []
     for (call, shown), answer, weights in zip(found, fit.answers, fit.weights, strict=True):
@@ -156,16 +157,21 @@ def _shown(step: Step, noise: Noise) -> Tensor:
     if scale is None:
         return step.sample
     scaled = scale(step.sample, _nearest(step))
-    factor = float(scaled.double().norm() / step.sample.double().norm().clamp(min=1e-12))
+    factor = float(_norm(scaled) / _norm(step.sample).clamp(min=1e-12))
     wanted = 1 / noise.unit(noise.nearest(step.time))
     if abs(factor - 1) > 0.02 and abs(factor / wanted - 1) > 0.02:
         raise ValueError(f"{noise.name} scales what the model is shown by a rule of its own")
     return scaled
 
 
+def _norm(values: Tensor) -> Tensor:
+    # In float64, which some devices do not have.
+    return values.detach().cpu().double().norm()
+
+
 def _nearest(step: Step) -> Tensor:
     times = step.scheduler.timesteps
-    return times[int((times.double() - step.time).abs().argmin())]
+    return times[int((times.cpu().double() - step.time).abs().argmin())]
 
 
 class _Fit(NamedTuple):
@@ -194,8 +200,8 @@ def _fit(step: Step, found: list[tuple[Heard, Seat]], choice: int) -> _Fit | Non
     if wanted.ndim > 1 and wanted.shape[1] > step.sample.shape[1]:
         # A learned variance behind it, which is the scheduler's affair (DeepFloyd IF).
         wanted = wanted[:, : step.sample.shape[1]]
-    wanted = wanted.detach().double().cpu().flatten()[thin]
-    columns = [part.detach().double().cpu().flatten()[thin] for parts in basis for part in parts]
+    wanted = wanted.detach().flatten()[thin].cpu().double()
+    columns = [part.detach().flatten()[thin].cpu().double() for parts in basis for part in parts]
     weights, residual = _least_squares(columns, wanted)
     split, at = [], 0
     for parts in basis:

@@ -36,7 +36,7 @@ class Noise:
         self.name = type(scheduler).__name__
         check(scheduler)
         config = scheduler.config
-        self.times: list[float] = scheduler.timesteps.double().tolist()
+        self.times: list[float] = scheduler.timesteps.cpu().double().tolist()
         self.signal, noise = _probe(scheduler)
         self.count = float(config.get("num_train_timesteps") or 1000) if max(self.times) > 1 else 1.0
         """Time at full noise."""
@@ -171,7 +171,7 @@ def _probe(scheduler: Any) -> tuple[Tensor, Tensor]:
                 mixed.append(asked.scale_noise(signal, time, noise))
             else:
                 mixed.append(asked.add_noise(signal, noise, time))
-        return torch.cat(mixed).double().flatten().cpu()
+        return torch.cat(mixed).flatten().cpu().double()
 
     try:
         return add(one, zero), add(zero, one)

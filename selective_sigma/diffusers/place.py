@@ -39,6 +39,15 @@ class Place:
         """Shape of the block within the row."""
         return _sizes(self.shape, self.order, self.split)
 
+    def along(self, row: Shape) -> Shape:
+        """Size of a row along each of the sample's axes: its own where the row merges it with others."""
+        sizes, at = list(self.shape), 0
+        for count, size in zip(self.split, row, strict=True):
+            if count == 1:
+                sizes[self.order[at]] = size
+            at += count
+        return tuple(sizes)
+
     def read(self, row: Tensor) -> Tensor:
         """The sample, of ``shape``."""
         block = row[tuple(slice(s, s + n) for s, n in zip(self.start, self.sizes, strict=True))]

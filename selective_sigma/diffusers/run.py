@@ -169,7 +169,7 @@ class Run:
         name = type(self._pipe).__name__
         try:
             noise = Noise(scheduler)
-            time = torch.as_tensor(given["timestep"]).detach().double()
+            time = torch.as_tensor(given["timestep"]).detach().cpu().double()
             if time.numel() != 1 or (scheduler is not self._scheduler and not self._learned):
                 # Diffusion forcing: each frame has a scheduler, and a time, of its own.
                 raise ValueError("its scheduler steps several noise levels at once")
@@ -182,6 +182,7 @@ class Run:
         if stream is None:
             self._why, self._heard = "the model's answers were all zero", []
             return
+        self._why = "the run was over after its first step, which stays plain"
         if not self._learned:
             if scheduler.timesteps is not self._timesteps:
                 self._start_run(scheduler.timesteps)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import gc
+import io
+import pickle
+import threading
 import types
+import weakref
 
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 
-from selective_sigma.diffusers import detail, enable
+from selective_sigma.diffusers import attach, detail, enable
 
 from .pipes import build, sdxl, sdxl_img2img
 from .schedulers import SD
@@ -65,6 +70,52 @@ def test_copies_made_in_a_call_are_plain():
         assert torch.equal(
             kept[0](*call, added_cond_kwargs=added)[0], tiny.pipe.unet(*call, added_cond_kwargs=added)[0]
         )
+
+
+def test_files_made_of_an_enabled_pipe_are_plain():
+    tiny = sdxl()
+    with detail(tiny.pipe):
+        made = pickle.loads(pickle.dumps(tiny.pipe))
+    assert type(made) is type(tiny.pipe)
+    assert set(vars(made)) == set(vars(tiny.pipe))
+    plain = tiny()
+    tiny.pipe = made
+    assert torch.equal(tiny(), plain)
+
+
+def test_files_made_in_a_call_are_plain():
+    tiny = sdxl()
+    kept = []
+
+    def keep(pipe, step, _, kwargs):
+        if step == 4:
+            torch.save(pipe.unet, file := io.BytesIO())
+            size = len(pickle.dumps(pipe.scheduler))
+            kept.extend([file, size, pickle.loads(pickle.dumps(pipe.scheduler)), copy.deepcopy(pipe.scheduler)])
+            kept.append(pickle.loads(pickle.dumps(pipe)))
+        return kwargs
+
+    with detail(tiny.pipe):
+        tiny(callback_on_step_end=keep)
+    file, size, *schedulers, pipe = kept
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    assert type(loaded) is type(tiny.pipe.unet)
+    assert set(vars(loaded)) == set(vars(tiny.pipe.unet))
+    # The pipe, with all its weights, is not in it.
+    assert size < 100_000
+    for scheduler in (*schedulers, pipe.scheduler):
+        # Pickle has no way to leave it out; it is the copy's own.
+        step = vars(scheduler).get("step", scheduler.step)
+        assert type(step) is types.MethodType
+        assert step.__self__ is scheduler
+        assert step.__func__ is type(scheduler).step
+    assert "step" not in vars(schedulers[1])
+    plain = tiny()
+    for tiny.pipe.scheduler in schedulers:
+        assert torch.equal(tiny(), plain)
+    tiny.pipe = pipe
+    assert torch.equal(tiny(), plain)
 
 
 def test_pipes_that_share_parts():
@@ -140,6 +191,18 @@ def test_three_pictures_of_one_latent():
     torch.testing.assert_close(three[2:], alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [(sdxl, {"num_inference_steps": 1}), (sdxl_img2img, {"num_inference_steps": 5, "strength": 0.2})],
+)
+def test_one_step_stays_plain(make, changes):
+    tiny = make()
+    plain = tiny(**changes)
+    message = "added nothing: the run was over after its first step, which stays plain"
+    with detail(tiny.pipe), pytest.warns(UserWarning, match=message):
+        assert torch.equal(tiny(**changes), plain)
+
+
 def test_loop_of_ones_own():
     tiny = sdxl()
     holder = types.SimpleNamespace(unet=tiny.pipe.unet, scheduler=tiny.pipe.scheduler)
@@ -151,3 +214,74 @@ def test_loop_of_ones_own():
     assert lied(run) > 0
     with pytest.warns(UserWarning, match="added nothing: the scheduler's step was not called"), run.attached():
         pass
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_an_enabled_pipe_can_be_forgotten(called):
+    tiny = sdxl()
+    run = enable(tiny.pipe)
+    if called:
+        tiny()
+    parts = [weakref.ref(part) for part in (tiny.pipe, tiny.pipe.unet, run)]
+    del tiny, run
+    gc.collect()
+    assert [part() for part in parts] == [None] * 3
+
+
+def shared():
+    """Two pipes around one UNet, each with a scheduler of its own."""
+    one, two = sdxl(), sdxl(EulerDiscreteScheduler(**SD, use_karras_sigmas=True))
+    two.pipe.unet = one.pipe.unet
+    return one, two
+
+
+def at_once(*calls):
+    """What calls return that go on at the same time, step by step in turns."""
+    gate = threading.Barrier(len(calls), timeout=60)
+    answers = [None] * len(calls)
+
+    def turn(_, __, ___, kwargs):
+        gate.wait()
+        return kwargs
+
+    def work(i, call):
+        try:
+            # Nothing may be drawn from the generator that all threads share.
+            answers[i] = call.pipe(
+                generator=torch.Generator().manual_seed(0), callback_on_step_end=turn, **call.arguments
+            )[0]
+        except Exception as error:
+            answers[i] = error
+            gate.abort()
+
+    threads = [threading.Thread(target=work, args=each) for each in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+@pytest.mark.parametrize("enabled", [(0,), (1,), (0, 1)])
+def test_pipes_that_share_a_model_in_two_threads(enabled):
+    pair = shared()
+    kind = type(pair[0].pipe.unet)
+    for i in enabled:
+        enable(pair[i].pipe, strength=0.2)
+    alone = [tiny() for tiny in pair]
+    for _ in range(3):
+        for found, wanted in zip(at_once(*pair), alone, strict=True):
+            assert torch.equal(found, wanted)
+    assert type(pair[0].pipe.unet) is kind
+    assert not attach._held
+
+
+def test_one_scheduler_in_two_threads_is_refused():
+    one, two = shared()
+    two.pipe.scheduler = one.pipe.scheduler
+    enable(one.pipe)
+    enable(two.pipe)
+    answers = at_once(one, two)
+    assert any("give each pipe a scheduler of its own" in str(answer) for answer in answers)
+    assert "step" not in vars(one.pipe.scheduler)
+    assert not attach._held

@@ -88,14 +88,20 @@ def test_twice_is_refused():
         ({"coverage": 2}, "coverage"),
         ({"start": 0.9, "end": 0.1}, "start"),
         ({"mask_source": "no"}, "mask_source"),
-        ({"limit": torch.ones(4, 4)}, "limit"),
+        ({"limit": torch.ones(4, 4)}, "limit has shape"),
+        ({"limit": torch.ones(1, 1, 1, 2, 4, 4)}, "limit has shape"),
+        ({"limit": torch.full((1, 1, 4, 4), 2.0)}, "limit holds values from 2 to 2"),
+        ({"within": torch.full((1, 1, 4, 4), torch.nan)}, "within holds values"),
+        ({"limit": torch.ones(1, 1, 4, 0)}, "limit has shape"),
+        ({"limit": [[1.0]]}, "limit is a list: give a tensor"),
     ],
 )
 def test_bad_settings(settings, message):
     tiny = sdxl()
     kind = type(tiny.pipe)
-    with pytest.raises(ValueError, match=message), detail(tiny.pipe, **settings):
+    with pytest.raises((ValueError, TypeError), match=message) as caught, detail(tiny.pipe, **settings):
         pass
+    assert "\n" not in str(caught.value)
     assert type(tiny.pipe) is kind
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
 from torch import nn
 
 from selective_sigma.diffusers import detail
@@ -30,6 +30,20 @@ class Net(nn.Module):
     def forward(self, sample, timestep):
         self.seen.append((sample, timestep))
         return (torch.tanh(self.conv(sample)) * (1 + timestep.reshape(-1, 1, 1, 1) / 1000), "more")
+
+
+class Single(torch.Tensor):
+    """Values on a device without float64, as Apple's."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.double or any(given is torch.float64 for given in (*args, *(kwargs or {}).values())):
+            raise TypeError("this device has no float64")
+        made = super().__torch_function__(func, types, args, kwargs)
+        return made.as_subclass(torch.Tensor) if func is torch.Tensor.cpu else made
+
+    def __deepcopy__(self, memo):
+        return self.clone()
 
 
 class Loop:
@@ -74,6 +88,30 @@ def test_channels(behind, outputs, config):
     assert run.mask.shape == (2, 1, 8, 8)
     if behind:
         assert all(torch.equal(sample[:, 4:], extra) for sample, _ in net.seen)
+
+
+@pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler])
+def test_a_device_without_float64(kind):
+    net = Net(4, 4)
+    scheduler = kind() if kind is FlowMatchEulerDiscreteScheduler else kind(**SD)
+
+    @torch.no_grad()
+    def call(device):
+        x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).as_subclass(device)
+        scheduler.set_timesteps(8)
+        scheduler.timesteps = scheduler.timesteps.as_subclass(device)
+        for t in scheduler.timesteps:
+            shown = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            x = scheduler.step(net(shown, t.reshape(1))[0], t, x, return_dict=False)[0]
+        return x
+
+    pipe = Loop(net, scheduler)
+    with detail(pipe) as run, run.attached():
+        wanted = call(torch.Tensor)
+        found = call(Single)
+        assert run.report.lied > 0
+    assert type(found) is Single
+    assert torch.equal(found.cpu(), wanted)
 
 
 def test_what_the_lied_pass_is_told():

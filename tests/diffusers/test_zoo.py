@@ -10,8 +10,12 @@ import torch
 from selective_sigma.diffusers import detail
 from selective_sigma.diffusers.noise import Noise, check
 
-from .zoo import REFUSED, ZOO, build
+from .zoo import GRIDS, REFUSED, ZOO, build
 
+HUNYUAN_VAE = (
+    "AutoencoderKLHunyuanVideo",
+    {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "latent_channels": 16},
+)
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility-diffusers.md"
 
 
@@ -29,11 +33,41 @@ def test_identities(name):
         assert torch.equal(tiny(), everywhere)
     with detail(tiny.pipe) as run:
         chosen = tiny()
+    assert run.mask.shape == (1, 1, *GRIDS.get(name, (8, 12)))
     assert not torch.equal(everywhere, plain)
     assert not torch.equal(chosen, plain)
     assert chosen.isfinite().all()
     with detail(tiny.pipe, strength=0):
         assert torch.equal(tiny(), plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "changes", "grid"),
+    [
+        ("Kandinsky 5 video", {"vae": HUNYUAN_VAE}, {"num_frames": 61}, (16, 8, 12)),
+        ("Kandinsky 5 video", {"vae": HUNYUAN_VAE}, {"height": 128, "width": 128}, (3, 16, 16)),
+        ("CogVideoX", {}, {"height": 32, "width": 32}, (3, 4, 4)),
+        ("CogVideoX", {}, {"height": 32, "width": 64, "num_frames": 13}, (4, 4, 8)),
+        ("Wan 2.2 5B (a time for each token)", {}, {"num_frames": 13}, (4, 8, 12)),
+        ("Stable Video Diffusion", {}, {"num_frames": 4}, (4, 8, 12)),
+        ("Lumina 2", {}, {"height": 32, "width": 32}, (4, 4)),
+    ],
+)
+def test_as_many_channels_as_frames_or_rows(name, parts, changes, grid):
+    tiny = build(name, parts)
+    with detail(tiny.pipe) as run:
+        tiny(num_inference_steps=4, **changes)
+    assert run.mask.shape == (1, 1, *grid)
+
+
+def test_axes_that_nothing_tells_apart_are_refused():
+    tiny = build("CogVideoX")
+    own = tiny.pipe.prepare_latents
+    tiny.pipe.prepare_latents = lambda *args: own(*args)[...]
+    message = r"cannot work with CogVideoXPipeline: its latent \(3, 4, 4, 4\) has several axes of 4, the number of"
+    with pytest.raises(ValueError, match=message) as caught, detail(tiny.pipe):
+        tiny(height=32, width=32)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -105,6 +105,30 @@ ZOO: dict[str, tuple[str, Any, Parts, dict[str, Any]]] = {
     "Stable Audio": ("StableAudioPipeline", lambda: diffusers.CosineDPMSolverMultistepScheduler(sigma_schedule="exponential"), {"transformer": ("StableAudioDiTModel", {"sample_size": 16, "in_channels": 3, "num_layers": 1, "attention_head_dim": 4, "num_key_value_attention_heads": 2, "out_channels": 3, "cross_attention_dim": 4, "time_proj_dim": 8, "global_states_input_dim": 8, "cross_attention_input_dim": 4}), "projection_model": ("StableAudioProjectionModel", {"text_encoder_dim": 32, "conditioning_dim": 4, "min_value": 0, "max_value": 32}), "vae": ("AutoencoderOobleck", {"encoder_hidden_size": 6, "downsampling_ratios": [1, 2], "decoder_channels": 3, "decoder_input_channels": 3, "audio_channels": 2, "channel_multiples": [2, 4], "sampling_rate": 4})}, {**both(32), "attention_mask": torch.ones(1, 5, dtype=torch.long), "negative_attention_mask": torch.ones(1, 5, dtype=torch.long), "audio_end_in_s": 6.0}),
     "SDXL with an EDM scheduler (Playground 2.5)": ("StableDiffusionXLPipeline", diffusers.EDMDPMSolverMultistepScheduler, {"unet": ("UNet2DConditionModel", UNET | XL)}, {**SIZE, **both(32), **POOLED}),
 }
+GRIDS: dict[str, tuple[int, ...]] = {
+    # Sizes of their own: buckets of resolutions, square models, autoencoders of 32 pixels to one.
+    "HiDream": (104, 156),
+    "HunyuanDiT": (16, 16),
+    "Kandinsky 5 image": (1, 96, 160),
+    "Sana": (2, 3),
+    # Clips, in the autoencoder's frames; the given frame of a picture's clip is not stepped.
+    "Kandinsky 5 video": (3, 8, 12),
+    "Wan 2.1": (3, 8, 12),
+    "Wan 2.2 5B (a time for each token)": (3, 8, 12),
+    "LTX": (2, 2, 3),
+    "LTX image to video": (1, 2, 3),
+    "CogVideoX": (3, 8, 12),
+    "CogVideoX DPM": (3, 8, 12),
+    "Hunyuan Video": (3, 8, 12),
+    "Mochi": (2, 8, 12),
+    "Allegro": (2, 8, 12),
+    "AnimateDiff": (4, 8, 12),
+    "Latte": (16, 16, 16),
+    "Stable Video Diffusion": (3, 8, 12),
+    # Sound.
+    "Stable Audio": (16,),
+}
+"""The latent's grid, where it is not an eighth of 64 x 96 pixels. No mask is coarser than that."""
 REFUSED: dict[str, tuple[Any, str]] = {
     "Sana Sprint (SCM)": (diffusers.SCMScheduler, "does not say how noise is added"),
     "IPNDM": (diffusers.IPNDMScheduler, "does not say how noise is added"),
@@ -127,11 +151,11 @@ def _made(model: str, config: dict[str, Any]) -> Any:
     return module
 
 
-def build(name: str) -> Tiny:
-    """A tiny pipeline of the zoo."""
+def build(name: str, more: Parts | None = None) -> Tiny:
+    """A tiny pipeline of the zoo, with ``more`` parts."""
     kind, scheduler, parts, arguments = ZOO[name]
     made: dict[str, Any] = {"scheduler": scheduler()}
-    for part, found in parts.items():
+    for part, found in {**parts, **(more or {})}.items():
         made[part] = [_made(*each) for each in found] if isinstance(found, list) else _made(*found)
     cls = getattr(diffusers, kind)
     needed = [p.name for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.default is p.empty]
