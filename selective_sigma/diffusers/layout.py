@@ -128,8 +128,9 @@ def _channels(pipe: Any, module: Any, shape: Shape, latent: set[int], shown: Sha
         return made
     if len(wider) == 1:
         return wider[0]
-    # Pictures have them first; clips have any order.
-    if not axes or (len(own) == 3 and own[0] in axes):
+    # Pictures have them first; clips have any order, but first where they go through a convolution as they are.
+    whole = any(weight.ndim == 5 and weight.shape[1] == shown[own[0]] for weight in module.parameters())
+    if not axes or (own[0] in axes and (len(own) == 3 or whole)):
         return own[0]
     raise ValueError(
         f"its latent {shape} has several axes of {shape[axes[0]]}, the number of channels: "

@@ -60,10 +60,23 @@ def test_as_many_channels_as_frames_or_rows(name, parts, changes, grid):
     assert run.mask.shape == (1, 1, *grid)
 
 
-def test_axes_that_nothing_tells_apart_are_refused():
-    tiny = build("CogVideoX")
+def unasked(name):
+    """A pipeline that cannot be asked for a latent of other sizes, as those that begin with a clip."""
+    tiny = build(name)
     own = tiny.pipe.prepare_latents
     tiny.pipe.prepare_latents = lambda *args: own(*args)[...]
+    return tiny
+
+
+def test_clips_that_go_through_a_convolution_have_channels_first():
+    tiny = unasked("Wan 2.2 5B (a time for each token)")
+    with detail(tiny.pipe) as run:
+        tiny(num_frames=13, num_inference_steps=4)
+    assert run.mask.shape == (1, 1, 4, 8, 12)
+
+
+def test_axes_that_nothing_tells_apart_are_refused():
+    tiny = unasked("CogVideoX")
     message = r"cannot work with CogVideoXPipeline: its latent \(3, 4, 4, 4\) has several axes of 4, the number of"
     with pytest.raises(ValueError, match=message) as caught, detail(tiny.pipe):
         tiny(height=32, width=32)
