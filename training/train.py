@@ -2,6 +2,7 @@
 
     python -m training.train ../shared/photos --hours 2      # from the repository's root
     torchrun --nproc-per-node 2 -m training.train ../shared/photos     # one process for each of two cores
+    python -m training.train ../shared/photos --go-on-from selective_sigma/demo/weights.safetensors
 
 Loss: that of Karras et al. 2022 (eq. 8, with their weighting), log-sigma from a normal distribution.
 The learning rate follows the time spent, not the steps, so that a busy machine still ends on time.
@@ -23,6 +24,7 @@ import typer
 from safetensors.torch import save_file
 from torch import Tensor
 
+from selective_sigma.demo import network as networks
 from selective_sigma.demo.network import SIGMA_MAX, SIGMA_MIN, Network, data_scale
 
 from .data import Crops, read
@@ -91,7 +93,10 @@ def held_out_batch(photos: list[list[Tensor]], count: int = 96) -> tuple[Tensor,
 
 def main(  # noqa: PLR0915
     folder: Annotated[Path, typer.Argument(help="photographs to learn from", exists=True, file_okay=False)],
-    hours: Annotated[float, typer.Option(help="training time in all, over every resumption")] = 2.0,
+    hours: Annotated[float, typer.Option(help="training time of this run, over every resumption")] = 2.0,
+    go_on_from: Annotated[
+        Path | None, typer.Option(help="weights of an earlier run: a new run begins with them and adds to their time")
+    ] = None,
     batch: Annotated[int, typer.Option(help="crops a step and process")] = 12,
     peak_rate: Annotated[float, typer.Option(help="peak learning rate")] = 1e-3,
     leave_out: Annotated[str, typer.Option(help="do not read files whose names begin so")] = "gpl-",
@@ -106,7 +111,9 @@ def main(  # noqa: PLR0915
     photos = read(folder, leave_out)
     held = held_out_batch([photos.pop(name) for name in HELD_OUT if name in photos] or list(photos.values()))
     torch.manual_seed(seed)
-    network = Network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  as in network.load
+    network = networks.load(go_on_from).train().requires_grad_() if go_on_from else Network()
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  as in network.load
+    before = networks.facts(go_on_from) if go_on_from else {"steps": 0, "hours": 0.0}
     ema = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=peak_rate, betas=(0.9, 0.99))
     step, seconds, best, loss_mean = 0, 0.0, math.inf, math.nan
@@ -125,7 +132,8 @@ def main(  # noqa: PLR0915
         nonlocal best
         with torch.no_grad():
             held_loss = sum(loss_on(ema, *(t[i : i + 16] for t in held)).item() for i in range(0, 96, 16)) / 6
-        facts = {"steps": step, "batch": batch * world, "hours": round(seconds / 3600, 2)}
+        facts = {"steps": before["steps"] + step, "batch": batch * world}
+        facts["hours"] = round(before["hours"] + seconds / 3600, 2)
         facts |= {"loss": round(loss_mean, 4), "held_out_loss": round(held_loss, 4), "photographs": len(photos)}
         export(ema, facts, run / "latest.safetensors")
         if held_loss <= best:
@@ -153,7 +161,7 @@ def main(  # noqa: PLR0915
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         step += 1
-        decay = min(0.9995, (step + 1) / (step + 10))
+        decay = min(0.9995, (before["steps"] + step + 1) / (before["steps"] + step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
         loss_mean = loss.item() if math.isnan(loss_mean) else 0.99 * loss_mean + 0.01 * loss.item()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -143,7 +144,7 @@ def load(weights: Path = WEIGHTS) -> Network:
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def facts(weights: Path = WEIGHTS) -> dict[str, object]:
+def facts(weights: Path = WEIGHTS) -> dict[str, Any]:
     """How the weights were made: steps, batch, hours, loss."""
     with safe_open(weights, "pt") as file:
         return {name: json.loads(value) for name, value in (file.metadata() or {}).items() if name != "format"}
