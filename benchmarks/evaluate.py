@@ -201,7 +201,7 @@ def answer(asked: tuple[str, str], commit: str) -> list[Row]:
     began, found = time.perf_counter(), list[Row]()
     for row in QUESTIONS[question][0](model):
         found.append(row)
-        print(f"{time.perf_counter() - began:6.0f} s  {row.key}", flush=True)
+        print(f"{time.perf_counter() - began:6.0f} s  {row.key}\n", end="", flush=True)
     device = f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     if question == "comfyui":
         device = f"ComfyUI {import_module('comfyui_version').__version__}, {device}"
