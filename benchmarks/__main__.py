@@ -3,56 +3,61 @@
 from __future__ import annotations
 
 import argparse
-import platform
+import os
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
-from . import evaluate, rows
+from .evaluate import QUESTIONS, answer
+from .figures import ROWS, Row, read, write
 from .plots import draw
 from .report import PAGES, fill
+
+MODELS = tuple(dict.fromkeys(model for _, models in QUESTIONS.values() for model in models))
 
 
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", default="", help=f"comma-separated questions of {', '.join(evaluate.QUESTIONS)}")
-    parser.add_argument("--models", default="", help=f"semicolon-separated models of {'; '.join(evaluate.MODELS)}")
+    usual = [question for question in QUESTIONS if question != "comfyui"]
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=usual, help="questions; all but comfyui")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="asked about these; all")
+    parser.add_argument("--jobs", type=int, default=1, help="how many processes share the questions and the cores")
     parser.add_argument("--dirty", action="store_true", help="measure a tree with uncommitted changes (development)")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the page from the rows at hand")
     args = parser.parse_args()
-    names = [q for q in args.only.split(",") if q] or list(evaluate.QUESTIONS)
-    models = [m for m in args.models.split(";") if m] or list(evaluate.MODELS)
-    if unknown := {*names, *models} - {*evaluate.QUESTIONS, *evaluate.MODELS}:
-        parser.error(f"nothing is called {', '.join(sorted(unknown))}; --help lists what is")
     # What a measurement writes itself does not make the tree dirty.
-    changed = _git("status", "--porcelain", "--", ".", *(f":!{p}" for p in (*PAGES, rows.ROWS.parent)))
+    changed = _git("status", "--porcelain", "--", ".", *(f":!{p}" for p in (*PAGES, ROWS.parent)))
     if changed and not (args.dirty or args.report):
         print(f"uncommitted changes: commit them, or say --dirty\n{changed}", file=sys.stderr)
         return 1
-    commit = _git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-    device = f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    for model in [] if args.report else models:
-        for name in names:
-            question, asked_of = evaluate.QUESTIONS[name]
-            if model not in asked_of:
-                continue
-            began, found = time.perf_counter(), list[rows.Row]()
-            for row in question(model):
-                found.append(row)
-                print(f"{time.perf_counter() - began:6.0f} s  {row.key}", flush=True)
+    if not args.report:
+        commit = _git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+        asked = [(name, model) for model in args.models for name in args.only if model in QUESTIONS[name][1]]
+        for made, *found in _measured(asked, commit, args.jobs):
             # Rows that name something else than a model are all made anew.
-            made = rows.Made(name, model, commit, device, time.perf_counter() - began)
-            old = [r for r in rows.read() if r.question != name or r.model in {*evaluate.MODELS} - {model}]
-            rows.write([*old, made, *found])
-    kept = rows.read()
-    draw(kept, rows.ROWS.parent)
+            old = [r for r in read() if r.question != made.question or r.model in {*MODELS} - {made.model}]
+            write([*old, made, *found])
+    kept = read()
+    draw(kept, ROWS.parent)
     for page in map(Path, PAGES):
         page.write_text(fill(page.read_text(), kept))
     return 0
+
+
+def _measured(asked: list[tuple[str, str]], commit: str, jobs: int) -> Iterator[list[Row]]:
+    """Rows of each question, in the order asked; what times a step comes last and alone."""
+    ask = partial(answer, commit=commit)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        yield from pool.map(ask, [(name, model) for name, model in asked if name != "step_time"])
+    yield from map(ask, [(name, model) for name, model in asked if name == "step_time"])
 
 
 def _git(*args: str) -> str:

@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from itertools import product
 from statistics import fmean, stdev
 from unittest import mock
 
+import torch
 from torch import Tensor
 
+from selective_sigma import Settings
 from selective_sigma import mask as response_mask
 
-from . import figures, models, overhead
-from .methods import CHANGE, DEFAULT, EVERYWHERE, METHODS, PUBLISHED, PUBLISHED_CFG_PP, ours, plain
-from .rows import Effect, Row, Value
-from .samplers import SCHEDULES, Method, Result, sample
+from .figures import Effect, Made, Row, Value, compare
+from .methods import EVERYWHERE, METHODS, OURS, THEIRS, ours, plain, published_cfg_pp
+from .models import MODELS, mixture8
+from .overhead import step_time
+from .samplers import SCHEDULES, Method, Run, sample
 
 TARGET = 0.15
 """Every method is turned until it gains this share of fine-detail energy inside."""
-NEAR, MOST, RUNS = 0.06, 0.9, 7
-"""How near the gain must come, the most that a strength is turned up, and the runs that the search may take."""
+FIRST, NEAR, MOST, RUNS = 0.05, 0.06, 0.9, 7
+"""Where the search for it begins, how near the gain must come, the most that a strength is turned up, and the runs."""
 STRENGTH, STEPS, VE, FLOW = 0.1, 20, "VE Karras", "flow, shift 3"
-FIRST = 0.05
-"""Where a search begins."""
-MAIN = ("ours", "published 0.1.1", "the same lie everywhere")
 FOUR = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_sde")
 COUNTS = (4, 6, 8, 12, 20, 30, 50)
-PHOTOS, MIXTURES, GUIDED = "photographs", ("mixture 8x8", "mixture 4x4"), "mixture 8x8, guided"
+PHOTOS, DRAWN = "photographs", ("photographs", "mixture 8x8", "mixture 4x4")
 
 
 @cache
-def model(name: str) -> models.Model:
-    """A model by name; mixtures of three seed groups of four pictures."""
-    seeds = range(12)
-    return {
-        "mixture 8x8": lambda: models.mixture8(seeds, 3),
-        "mixture 4x4": lambda: models.mixture4(seeds, 3),
-        GUIDED: lambda: models.mixture8(seeds, 3, guidance=2.0),
-        PHOTOS: models.photographs,
-        "defocused": lambda: models.photographs(smooth=True),
-    }[name]()
-
-
-@cache
-def bare(name: str, schedule: str, sampler: str, steps: int) -> Result:
+def bare(model: str, schedule: str, sampler: str, steps: int) -> Run:
     """The bare sampler's run."""
-    return sample(model(name), plain, 0.0, sampler, schedule, steps)
+    return sample(MODELS[model](), plain, 0.0, sampler, schedule, steps)
 
 
 @dataclass(frozen=True)
@@ -60,23 +50,23 @@ class Place:
     sampler: str = "euler"
     steps: int = STEPS
 
-    def run(self, method: Method, strength: float = STRENGTH) -> Result:
-        return sample(model(self.model), method, strength, self.sampler, self.schedule, self.steps)
+    def run(self, method: Method, strength: float = STRENGTH) -> Run:
+        return sample(MODELS[self.model](), method, strength, self.sampler, self.schedule, self.steps)
 
     def effect(self, label: str, method: Method, strength: float = STRENGTH) -> Effect:
         """What a method does at one strength."""
-        usual, m = bare(self.model, self.schedule, self.sampler, self.steps), model(self.model)
-        result, size = self.run(method, strength), len(m.seeds) // m.groups
-        parts = [slice(i, i + size) for i in range(0, len(m.seeds), size)]
-        leaks = [figures.compare(result.picture, usual.picture, m, part).leak for part in parts]
-        return Effect(
-            **asdict(figures.compare(result.picture, usual.picture, m)),
-            **asdict(self),
-            label=label,
-            strength=strength,
-            leak_spread=stdev(leaks) if len(leaks) > 1 else 0.0,
-            calls=result.calls / usual.calls,
-        )
+        usual, run = bare(self.model, self.schedule, self.sampler, self.steps), self.run(method, strength)
+        return self.compared(run.picture, usual.picture, run.calls / usual.calls, label, strength)
+
+    def compared(self, detailed: Tensor, usual: Tensor, calls: float, label: str, strength: float = STRENGTH) -> Effect:
+        """Detailed pictures of the model beside the usual ones of the same seeds, (batch, channels, H, W)."""
+        model = MODELS[self.model]()
+        size = len(model.seeds) // model.groups
+        parts = [slice(i, i + size) for i in range(0, len(model.seeds), size)]
+        leaks = [compare(detailed, usual, model, part).leak for part in parts]
+        spread = stdev(leaks) if len(leaks) > 1 else 0.0
+        whole = asdict(compare(detailed, usual, model))
+        return Effect(**whole, **asdict(self), label=label, strength=strength, leak_spread=spread, calls=calls)
 
     def matched(self, label: str, method: Method, strength: float = FIRST, target: float = TARGET) -> Effect:
         """What a method does at the strength that gains ``target``, or nearest to it."""
@@ -88,126 +78,131 @@ class Place:
             found.append(self.effect(label, method, strength))
         return min(found, key=lambda effect: abs(effect.gain - target))
 
-    def lit(self, method: Method, after: int = 0) -> float:
+    def lit(self, label: str, method: Method, after: int = 0) -> Value:
         """Mean of the masks from step ``after`` on."""
         detailer = self.run(method).detailer
         assert detailer is not None
         masks = [record.mask for record in detailer.masks if record.step >= after]
-        return fmean(float(m.mean()) for m in masks if isinstance(m, Tensor))
+        mean = fmean(float(m.mean()) for m in masks if isinstance(m, Tensor))
+        return Value(self.question, self.model, label, mean, self.schedule)
 
 
-def leak(name: str) -> Iterator[Row]:
+def leak(model: str) -> Iterator[Row]:
     """How much detail comes where it does not belong, at equal detail where it does."""
-    places = list(product((VE, FLOW), FOUR))
-    for label, method in sorted(METHODS.items(), key=lambda item: item[0] not in MAIN):
-        if name == PHOTOS:
-            # The network takes its time.
-            places = [*product((VE,), FOUR), (FLOW, "euler")] if label in MAIN else [(VE, "euler")]
+    for label, method in METHODS.items():
+        places = list(product((VE, FLOW), FOUR))
+        if model == PHOTOS:  # The network takes its time.
+            places = [*places[: len(FOUR)], (FLOW, "euler")] if label in (OURS, THEIRS, EVERYWHERE) else [(VE, "euler")]
         strength = FIRST
         for schedule, sampler in places:
-            row = Place("leak", name, schedule, sampler).matched(label, method, strength)
+            row = Place("leak", model, schedule, sampler).matched(label, method, strength)
             strength = row.strength if row.gain > 0 else FIRST
             yield row
 
 
-def mask(name: str) -> Iterator[Row]:
+def mask(model: str) -> Iterator[Row]:
     """What the mask is made from; power, trust and floor of the response mask; at equal gain."""
-    place, strength = Place("mask", name), FIRST
-    default = {"POWER": response_mask.POWER, "TRUST": response_mask.TRUST, "FLOOR": response_mask.FLOOR}
-    for changed in ({}, {"POWER": 3.0}, {"TRUST": 0.25}, {"TRUST": 1.0}, {"FLOOR": 0.0}, {"FLOOR": 0.03}):
-        label = ", ".join(f"{k.lower()} {v:g}" for k, v in (changed or default).items())
-        now = {**default, **changed}
-        with mock.patch.multiple(response_mask, POWER=now["POWER"], TRUST=now["TRUST"], FLOOR=now["FLOOR"]):
-            row = place.matched(label, DEFAULT, strength)
-        strength = row.strength
-        yield row
-    yield place.matched("change", CHANGE)
-    yield place.matched("first", ours(mask_source="first"))
+    default = {name: getattr(response_mask, name) for name in ("POWER", "TRUST", "FLOOR")}
+    for schedule in (VE, FLOW):
+        place, strength = Place("mask", model, schedule), FIRST
+        for changed in (default, {"POWER": 3.0}, {"TRUST": 0.25}, {"TRUST": 1.0}, {"FLOOR": 0.0}, {"FLOOR": 0.03}):
+            label = ", ".join(f"{name.lower()} {value:g}" for name, value in changed.items())
+            with mock.patch.multiple(response_mask, **changed):  # type: ignore[arg-type]
+                row = place.matched(label, METHODS[OURS], strength)
+            strength = row.strength
+            yield row
+        yield place.matched("change", METHODS["ours, published mask"])
+        yield place.matched("first", ours(mask_source="first"))
 
 
-def every(name: str) -> Iterator[Row]:
+def every(model: str) -> Iterator[Row]:
     """What it does to lie at every n-th step only, with the dose of n, at one strength."""
-    for sampler, n in product(("euler",) if name == PHOTOS else FOUR, (1, 2, 3, 4)):
-        yield Place("every", name, sampler=sampler).effect(f"every {n}", ours(every=n))
+    samplers = ("euler",) if model == PHOTOS else FOUR
+    for schedule, sampler, n in product((VE, FLOW), samplers, (1, 2, 3, 4)):
+        yield Place("every", model, schedule, sampler).effect(f"every {n}", ours(every=n))
 
 
-def steps(name: str) -> Iterator[Row]:
+def steps(model: str) -> Iterator[Row]:
     """Whether one strength does the same at any number of steps."""
-    # The network takes its time.
-    few = name == PHOTOS
+    few = model == PHOTOS  # The network takes its time.
     places = product((VE, FLOW), ("euler",), (4, 8, 20, 50)) if few else product(SCHEDULES, FOUR, COUNTS)
     for schedule, sampler, count in places:
-        place = Place("steps", name, schedule, sampler, count)
-        yield place.effect("ours", DEFAULT)
+        place = Place("steps", model, schedule, sampler, count)
+        yield place.effect(OURS, METHODS[OURS])
         if sampler == "euler" and not few:
-            yield place.effect("published 0.1.1", PUBLISHED)
+            yield place.effect(THEIRS, METHODS[THEIRS])
 
 
-def start(name: str) -> Iterator[Row]:
+def start(model: str) -> Iterator[Row]:
     """When to begin, at one strength."""
-    for value in (0.0, 0.2, 0.4, 0.6):
-        yield Place("start", name).effect(f"start {value:g}", ours(start=value))
+    for schedule, value in product((VE, FLOW), (0.0, 0.2, 0.4, 0.6)):
+        yield Place("start", model, schedule).effect(f"start {value:g}", ours(start=value))
 
 
-def coverage(name: str) -> Iterator[Row]:
+def coverage(model: str) -> Iterator[Row]:
     """How far the slider moves the mean of the mask, over all lied steps of a run."""
-    for value in (0.1, 0.3, 0.5, 0.7, 0.9) if name == PHOTOS else [n / 10 for n in range(1, 10)]:
-        yield Value("coverage", name, f"coverage {value:g}", Place("", name).lit(ours(coverage=value)))
+    for schedule, value in product((VE, FLOW), (0.1, 0.3, 0.5, 0.7, 0.9)):
+        yield Place("coverage", model, schedule).lit(f"coverage {value:g}", ours(coverage=value))
 
 
-def smooth(name: str) -> Iterator[Row]:
+def smooth(model: str) -> Iterator[Row]:
     """How much of a picture without any detail is lit, after the first third of the run."""
-    for label in ("ours", "published 0.1.1"):
-        yield Value("smooth", name, label, Place("", name).lit(METHODS[label], STEPS // 3))
+    for schedule, label in product((VE, FLOW), (OURS, THEIRS)):
+        yield Place("smooth", model, schedule).lit(label, METHODS[label], STEPS // 3)
 
 
-def cfg_pp(name: str) -> Iterator[Row]:
+def cfg_pp(model: str) -> Iterator[Row]:
     """Gain on Euler CFG++ over that on Euler at one strength, by number of steps; guidance 2."""
-    pairs = {"the same lie everywhere": (EVERYWHERE, EVERYWHERE), "ours": (DEFAULT, DEFAULT)}
-    pairs["published 0.1.1"] = (PUBLISHED, PUBLISHED_CFG_PP)
-    for label, pair in pairs.items():
+    for label in (EVERYWHERE, OURS, THEIRS):
+        other = published_cfg_pp if label == THEIRS else METHODS[label]
         ratios: list[float] = []
         for count in (8, 12, 20, 50):
-            usual, other = (
-                Place("cfg_pp", name, VE, sampler, count).effect(label, method).gain
-                for sampler, method in zip(("euler", "euler_cfg_pp"), pair, strict=True)
-            )
-            ratios.append(other / usual)
+            usual = Place("cfg_pp", model, steps=count).effect(label, METHODS[label])
+            ratios.append(Place("cfg_pp", model, VE, "euler_cfg_pp", count).effect(label, other).gain / usual.gain)
             yield Value("cfg_pp", label, f"{count} steps", ratios[-1])
         yield Value("cfg_pp", label, "largest / smallest", max(ratios) / min(ratios))
 
 
-def step_time(_: str) -> Iterator[Row]:
-    """What a step costs beside the model, in milliseconds and against the published arithmetic."""
-    for shape in overhead.SHAPES:
-        name, found = "x".join(map(str, shape)), overhead.measure(shape)
-        for label, value in found.items():
-            yield Value("step_time", name, f"{label}, ms", value)
-        yield Value("step_time", name, "every 2 / published", found["every 2"] / found["published"])
-
-
 def calls(_: str) -> Iterator[Row]:
     """Model calls over those of the plain sampler, 20 steps, which no model changes."""
-    for schedule, sampler, label in product(SCHEDULES, FOUR, ("published 0.1.1", "ours")):
-        made, usual = (
-            sample(models.mixture8([0], size=16), method, STRENGTH, sampler, schedule, STEPS)
-            for method in (METHODS[label], plain)
-        )
+    model = mixture8([0], size=16)
+    for schedule, sampler, label in product(SCHEDULES, FOUR, (THEIRS, OURS)):
+        made, usual = (sample(model, m, STRENGTH, sampler, schedule, STEPS) for m in (METHODS[label], plain))
         yield Value("calls", f"{schedule}, {sampler}", label, made.calls / usual.calls)
 
 
-Question = Callable[[str], Iterator[Row]]
-QUESTIONS: dict[str, tuple[Question, tuple[str, ...]]] = {
-    "leak": (leak, (PHOTOS, *MIXTURES)),
-    "mask": (mask, (PHOTOS, *MIXTURES)),
-    "every": (every, (PHOTOS, *MIXTURES)),
+def comfyui(model: str) -> Iterator[Row]:
+    """Gain, leak and calls of every sampler of ComfyUI itself, at ``every`` 1 and 2."""
+    from . import comfyui as host
+
+    for schedule, sampler in product(host.SCHEDULES, host.SAMPLERS):
+        draw = partial(host.draw, MODELS[model](), schedule, sampler, STEPS)
+        usual, once = draw(None)
+        for n in (1, 2):
+            detailed, calls = draw(Settings(strength=STRENGTH, every=n))
+            yield Place("comfyui", model, schedule, sampler).compared(detailed, usual, calls / once, f"every {n}")
+
+
+QUESTIONS: dict[str, tuple[Callable[[str], Iterator[Row]], tuple[str, ...]]] = {
+    **{ask.__name__: (ask, DRAWN) for ask in (leak, mask, every, start, coverage)},
     "steps": (steps, (PHOTOS, "mixture 4x4")),
-    "start": (start, (PHOTOS, *MIXTURES)),
-    "coverage": (coverage, (PHOTOS, *MIXTURES)),
     "smooth": (smooth, (PHOTOS, "defocused")),
-    "cfg_pp": (cfg_pp, (GUIDED,)),
-    "step_time": (step_time, ("none",)),
+    "cfg_pp": (cfg_pp, ("mixture 8x8, guided",)),
     "calls": (calls, ("none",)),
+    "step_time": (step_time, ("none",)),
+    "comfyui": (comfyui, ("mixture 4x4",)),
 }
 """Each question, and the models it is asked about; ``none`` where no pictures answer."""
-MODELS = tuple(dict.fromkeys(name for _, names in QUESTIONS.values() for name in names))
+
+
+def answer(asked: tuple[str, str], commit: str) -> list[Row]:
+    """A question's rows about a model, behind how they were made."""
+    question, model = asked
+    began, found = time.perf_counter(), list[Row]()
+    for row in QUESTIONS[question][0](model):
+        found.append(row)
+        print(f"{time.perf_counter() - began:6.0f} s  {row.key}\n", end="", flush=True)
+    device = f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    if question == "comfyui":
+        device = f"ComfyUI {import_module('comfyui_version').__version__}, {device}"
+    return [Made(question, model, commit, device, time.perf_counter() - began), *found]

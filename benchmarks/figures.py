@@ -1,17 +1,85 @@
-"""What a method did to pictures, in numbers."""
+"""What is measured: figures of pictures and of runs, in typed rows, kept as JSON lines in docs/evidence/rows.jsonl."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
 
 from selective_sigma.demo.measure import low_pass
 
-from .rows import Figures
+from .models import Model
 
-if TYPE_CHECKING:
-    from torch import Tensor
+ROWS = Path("docs/evidence/rows.jsonl")
 
-    from .models import Model
+
+@dataclass(frozen=True)
+class Row:
+    """What was found for a question about a model, or what stands for one."""
+
+    question: str
+    model: str
+
+    @property
+    def key(self) -> str:
+        """Question, model, schedule, sampler, steps and label, as far as the row has them."""
+        names = ("question", "model", "schedule", "sampler", "steps", "label")
+        return "/".join(str(part) for name in names if (part := getattr(self, name, "")))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A batch of detailed pictures beside the plain ones of the same seeds."""
+
+    gain: float
+    """Fine-detail energy gained inside, as a share of what the plain pictures have there."""
+    leak: float
+    """Fine-detail energy gained per pixel outside, over that gained inside."""
+    leak_rms: float
+    """RMS of the fine detail that separates the two pictures, outside over inside."""
+    mean: float
+    """Change of a picture's mean, absolute, as a share of its own standard deviation."""
+    contrast: float
+    """Relative change of the standard deviation of the low-passed picture."""
+
+
+@dataclass(frozen=True)
+class Effect(Row, Figures):
+    """What a method did to a model's pictures."""
+
+    schedule: str
+    sampler: str
+    steps: int
+    label: str
+    strength: float
+    leak_spread: float
+    """Standard deviation over seed groups; 0 for one group."""
+    calls: float
+    """Model calls over those of the plain sampler."""
+
+
+@dataclass(frozen=True)
+class Value(Row):
+    """One number."""
+
+    label: str
+    value: float
+    schedule: str = ""
+    """Where there is one."""
+
+
+@dataclass(frozen=True)
+class Made(Row):
+    """From which commit, on what and in what time a question's rows were made."""
+
+    commit: str
+    device: str
+    seconds: float
+
+
+TYPES: dict[str, type[Row]] = {t.__name__: t for t in (Effect, Value, Made)}
 
 
 def energy(values: Tensor, where: Tensor) -> float:
@@ -35,3 +103,18 @@ def compare(detailed: Tensor, plain: Tensor, model: Model, part: slice = slice(N
         mean=float(shift.mean()),
         contrast=float(contrast.mean()),
     )
+
+
+def read(path: Path = ROWS) -> list[Row]:
+    """All rows, in the order in which they were written; none where there is no file."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [TYPES[fields.pop("type")](**fields) for fields in map(json.loads, lines)]
+
+
+def write(rows: list[Row], path: Path = ROWS) -> None:
+    """Replace the file; numbers to five digits, which is more than they are worth."""
+    lines: list[str] = []
+    for row in rows:
+        fields = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in asdict(row).items()}
+        lines.append(json.dumps({"type": type(row).__name__, **fields}))
+    path.write_text("\n".join(lines) + "\n")

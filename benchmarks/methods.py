@@ -5,23 +5,19 @@ A method is ``method(run, strength) -> step``, with ``step(x, sigma) -> Predicti
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from selective_sigma import Call, Detailer, Prediction, Settings
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .samplers import Method, Run, Step
+from .samplers import Method, Run, Step
 
 
-def plain(run: Run, strength: float) -> Step:
+def plain(run: Run, _: float) -> Step:
     """No detail."""
-    del strength
     return run.evaluate
 
 
@@ -31,16 +27,9 @@ def _lie_about_sigma(run: Run, share: Callable[[float], float]) -> Step:
 
 
 def cosine(steps: int, start: float = 0.2, end: float = 0.8) -> list[float]:
-    """Detail Daemon's curve at its own defaults (Jonseed, MIT): a cosine bump, one weight a step."""
-    last = steps - 1
-    low, high = round(start * last), round(end * last)
-    middle = round(last * (start + end) / 2)
-    weights = [0.0] * steps
-    for i in range(low, high + 1):
-        span = middle - low if i <= middle else high - middle
-        u = 1.0 - abs(i - middle) / span if span else 1.0
-        weights[i] = 0.5 - 0.5 * math.cos(math.pi * u)
-    return weights
+    """Detail Daemon's curve at its own defaults (Jonseed, MIT): a cosine bump, one weight a step; from 5 steps on."""
+    corners = [round(share * (steps - 1)) for share in (start, (start + end) / 2, end)]
+    return (0.5 - 0.5 * np.cos(np.pi * np.interp(range(steps), corners, [0.0, 1.0, 0.0]))).tolist()
 
 
 def detail_daemon(run: Run, strength: float) -> Step:
@@ -62,64 +51,43 @@ def multiply_sigmas(run: Run, strength: float) -> Step:
     return run.evaluate
 
 
-def ours(*, perfect: bool = False, uncond: bool = True, scale: float = 1.0, **options: Any) -> Method:
-    """A ``Detailer`` with these settings in place of the defaults.
-
-    Args:
-        perfect: limit the lie to the true region, sharply.
-        uncond: blend uncond as well; without, it is the plain call's.
-        scale: factor of the strength.
-    """
+def ours(*, perfect: bool = False, **options: Any) -> Method:
+    """A ``Detailer`` with these settings in place of the defaults; ``perfect``: the lie in the true region alone."""
 
     def method(run: Run, strength: float) -> Step:
-        settings = Settings(strength=scale * strength, **options)
+        settings = Settings(strength=strength, **options)
+        window = run.schedule.window(settings.start, settings.end)
+        limit = run.model.inside.float() if perfect else None
         run.detailer = detailer = Detailer(
-            settings,
-            run.sigmas,
-            run.schedule.family,
-            window=run.schedule.window(settings.start, settings.end),
-            limit=run.inside.float() if perfect else None,
-            record=True,
+            settings, run.sigmas, run.schedule.family, window=window, limit=limit, record=True
         )
 
-        def step(x: Tensor, sigma: Tensor) -> Prediction:
-            calls: list[Prediction] = []
+        def evaluate(call: Call) -> Prediction:
+            assert isinstance(call.x, Tensor)
+            return run.evaluate(call.x, call.sigma)
 
-            def evaluate(call: Call) -> Prediction:
-                assert isinstance(call.x, Tensor)
-                prediction = run.evaluate(call.x, call.sigma)
-                calls.append(prediction)
-                return prediction if uncond else Prediction(prediction.denoised)
-
-            output = detailer.step(evaluate, x, sigma)
-            # The plain call is the first one of a step.
-            return output if uncond else Prediction(output.denoised, calls[0].others)
-
-        return step
+        return lambda x, sigma: detailer.step(evaluate, x, sigma)
 
     return method
 
 
-_PUBLISHED = {"mask_source": "change", "every": 1, "lie": "fixed_input", "start": 0.1, "end": 0.9}
-DEFAULT = ours()
-EVERYWHERE = ours(coverage=1.0)
-"""Ours without a mask: one call a step, lied where due."""
-CHANGE = ours(mask_source="change")
-"""The published mask under our lie."""
-PUBLISHED = ours(**_PUBLISHED)
-"""Capacap, ComfyUI-Selective-Sigma-Detailer 0.1.1 (method.md section 2; the core equals it to rounding)."""
-PUBLISHED_CFG_PP = ours(**_PUBLISHED, uncond=False, scale=0.15)
-"""The same on a CFG++ sampler: 0.15 of the strength, uncond from the plain call."""
-PERFECT = ours(coverage=1.0, perfect=True)
-"""The lie under the true region itself: what no mask can do better than."""
-
 METHODS: dict[str, Method] = {
-    "the same lie everywhere": EVERYWHERE,
+    # One call a step, lied where due.
+    "the same lie everywhere": ours(coverage=1.0),
     "Detail Daemon": detail_daemon,
     "Lying Sigma": lying_sigma,
     "Multiply Sigmas": multiply_sigmas,
-    "published 0.1.1": PUBLISHED,
-    "ours, published mask": CHANGE,
-    "ours": DEFAULT,
-    "the true region": PERFECT,
+    # Capacap, ComfyUI-Selective-Sigma-Detailer (method.md section 2; the core equals it to rounding).
+    "published 0.1.1": ours(mask_source="change", every=1, lie="fixed_input", start=0.1, end=0.9),
+    "ours, published mask": ours(mask_source="change"),
+    "ours": ours(),
+    # What no mask can do better than.
+    "the true region": ours(coverage=1.0, perfect=True),
 }
+OURS, THEIRS, EVERYWHERE = "ours", "published 0.1.1", "the same lie everywhere"
+
+
+def published_cfg_pp(run: Run, strength: float) -> Step:
+    """The published method on a CFG++ sampler: 0.15 of the strength, uncond from the plain call."""
+    step = METHODS[THEIRS](run, 0.15 * strength)
+    return lambda x, sigma: Prediction(step(x, sigma).denoised, run.evaluate(x, sigma).others)

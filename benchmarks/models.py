@@ -6,26 +6,23 @@ All are VE denoisers of one batch; ``samplers.sample`` shows them as rectified f
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from selective_sigma import Prediction
+from selective_sigma.demo import network, photos, truth
 from selective_sigma.demo.measure import high_pass
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True)
 class Model:
     """A denoiser of one batch of pictures, and the truth about them."""
 
-    name: str
     shape: tuple[int, ...]
     """(batch, channels, H, W)."""
     seeds: tuple[int, ...]
@@ -55,19 +52,17 @@ def dct_basis(size: int) -> Tensor:
 class Tiles:
     """Every tile is smooth or textured, Gaussian either way; the exact posterior mean.
 
-    D = sum_k p(k | x) C_k (C_k + sigma^2)^-1 x, diagonal in the cosine basis. A lie makes the noise look
-    like more than noise, which speaks for textured; where the tile should be smooth, texture is made up.
+    D = sum_k p(k | x) C_k (C_k + sigma^2)^-1 x, diagonal in the cosine basis.
     """
 
     size: int
     smooth: Tensor
     """(size^2,) variances of a smooth tile's coefficients."""
     textured: Tensor
+    detail: Tensor
+    """(size^2,) bool: coefficients that are fine detail, and not shading."""
     logit: Tensor
     """(tiles,) log odds of textured, before anything is seen."""
-    coarsest: int
-    """Coefficients whose frequencies add up to no more are shading, and not fine detail."""
-
     guidance: float = 1.0
     """Above 1, away from a denoiser that does not know which tiles are textured."""
 
@@ -89,9 +84,7 @@ class Tiles:
 
     def fine(self, picture: Tensor) -> Tensor:
         """What a tile holds beyond shading; the jumps between tiles, which are independent, do not count."""
-        k = torch.arange(self.size)
-        beyond = (k[:, None] + k[None] > self.coarsest).flatten()
-        return self._picture(self._coefficients(picture) * beyond, picture)
+        return self._picture(self._coefficients(picture) * self.detail, picture)
 
     def _coefficients(self, x: Tensor) -> Tensor:
         """(batch, tiles, channels, size^2)."""
@@ -103,26 +96,25 @@ class Tiles:
         return F.fold(tiles, like.shape[2:], self.size, stride=self.size)
 
 
-def _halves(shape: tuple[int, ...], tile: int) -> tuple[Tensor, Tensor]:
-    """The right half, (batch, 1, H, W), and its tiles, (tiles,)."""
-    batch, _, height, width = shape
-    column = torch.arange(width).expand(batch, 1, height, width)
-    right = column >= width // 2
-    tiles = F.unfold(right[:1].float(), tile, stride=tile)[0, 0] > 0.5
-    return right, tiles
+def _log_odds(textured: float, side: int) -> Tensor:
+    """Of side x side tiles, (tiles,): this share is textured in the right half, and smooth in the left one."""
+    right = (torch.arange(side) >= side // 2).repeat(side)
+    return torch.where(right, 1.0, -1.0) * math.log(textured / (1 - textured))
+
+
+def _halves(tiles: Tiles, shape: tuple[int, ...], seeds: Sequence[int], groups: int) -> Model:
+    inside = (torch.arange(shape[3]) >= shape[3] // 2).expand(shape[0], 1, *shape[2:])
+    return Model(shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine)
 
 
 def mixture8(seeds: Sequence[int], groups: int = 1, guidance: float = 1.0, size: int = 64) -> Model:
     """8x8 tiles, one channel: light and shade of .5, texture of .3 beyond a gradient, prior .02 and .98."""
-    shape = (len(seeds), 1, size, size)
-    inside, right = _halves(shape, 8)
     u, v = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
-    fine = (u + v > 1).flatten()
-    coarse = torch.full((64,), 0.5**2 * 64 / 4)
-    coarse[0] = 0.5**2 * 64
-    logit = torch.where(right, 1.0, -1.0) * math.log(0.98 / 0.02)
-    tiles = Tiles(8, torch.where(fine, 0.02**2, coarse), torch.where(fine, 0.3**2, coarse), logit, 1, guidance)
-    return Model("mixture 8x8", shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine)
+    detail = (u + v > 1).flatten()
+    coarse = 0.5**2 * 64 * torch.where(u + v > 0, 1 / 4, 1.0).flatten()
+    smooth, textured = (torch.where(detail, std**2, coarse) for std in (0.02, 0.3))
+    tiles = Tiles(8, smooth, textured, detail, _log_odds(0.98, size // 8), guidance)
+    return _halves(tiles, (len(seeds), 1, size, size), seeds, groups)
 
 
 def mixture4(seeds: Sequence[int], groups: int = 1, size: int = 64) -> Model:
@@ -131,33 +123,24 @@ def mixture4(seeds: Sequence[int], groups: int = 1, size: int = 64) -> Model:
     Variances over the frequency radius f: ``low + 1e-4`` and ``low + 0.35 / (1 + (f / 0.35)^2)``,
     ``low = exp(-(f / 0.08)^2)`` scaled to a pixel's variance of 0.75.
     """
-    shape = (len(seeds), 4, size, size)
-    inside, right = _halves(shape, 4)
     k = torch.arange(4) / 4
     f = ((k[:, None].square() + k[None].square()) / 2).sqrt().flatten()
     low = (-(f / 0.08).square()).exp()
     low *= 0.75 * 16 / low.sum()
-    logit = torch.where(right, 1.0, -1.0) * math.log(0.95 / 0.05)
-    tiles = Tiles(4, low + 1e-4, low + 0.35 / (1 + (f / 0.35).square()), logit, 0)
-    return Model("mixture 4x4", shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine)
+    texture = 0.35 / (1 + (f / 0.35).square())
+    tiles = Tiles(4, low + 1e-4, low + texture, f > 0, _log_odds(0.95, size // 4))
+    return _halves(tiles, (len(seeds), 4, size, size), seeds, groups)
 
 
-WINDOWS = ["astronaut 0 96", "astronaut 96 128", "chelsea 64 112", "coffee 112 16", "rocket 112 16", "camera 0 48"]
-"""Photographs at 192x192 and the top left corners of the windows that are redrawn.
-
-Chosen by the photograph alone, on a grid of 16 pixels: where its smoothest third holds least beside its most
-detailed third, and never more than a fiftieth, as otherwise there is nothing to be left alone (a window of fur
-from edge to edge holds a fifth, and in drawing it no method is told from another).
-"""
 WINDOW = 64
+WINDOWS = [("astronaut", 0, 96), ("astronaut", 96, 128), ("chelsea", 64, 112)]
+WINDOWS += [("coffee", 112, 16), ("rocket", 112, 16), ("camera", 0, 48)]
+"""Photographs at 192x192 and the top left corners of the windows that are redrawn; docs/evidence.md: how chosen."""
 
 
 def windows() -> Tensor:
     """The photographs' windows, (pictures, 3, WINDOW, WINDOW)."""
-    from selective_sigma.demo import photos
-
-    places = [(name, int(y), int(x)) for name, y, x in map(str.split, WINDOWS)]
-    return torch.cat([photos.photograph(n, 192)[..., y : y + WINDOW, x : x + WINDOW] for n, y, x in places])
+    return torch.cat([photos.photograph(n, 192)[..., y : y + WINDOW, x : x + WINDOW] for n, y, x in WINDOWS])
 
 
 def photographs(seeds: int = 3, smooth: bool = False) -> Model:
@@ -166,10 +149,8 @@ def photographs(seeds: int = 3, smooth: bool = False) -> Model:
     Inside and outside are the upper and the lower third of the photograph's own smoothed fine detail (``truth``).
     ``smooth``: the photographs out of focus, where detail belongs nowhere.
     """
-    from selective_sigma.demo import network, photos, truth
-
     picture = windows()
-    regions = truth.measured(picture)
+    inside, outside = (region.repeat(seeds, 1, 1, 1) > 0.5 for region in truth.measured(picture))
     small = photos.thumbnail(photos.defocused(picture) if smooth else picture).repeat(seeds, 1, 1, 1)
     net = network.load()
 
@@ -177,7 +158,15 @@ def photographs(seeds: int = 3, smooth: bool = False) -> Model:
         denoised = net.denoise(x, sigma, small)
         return Prediction(denoised, {"uncond": denoised})
 
-    inside, outside = (region.repeat(seeds, 1, 1, 1) > 0.5 for region in regions)
     numbers = tuple(1000 * seed + i for seed in range(seeds) for i in range(len(WINDOWS)))
-    name = "defocused" if smooth else "photographs"
-    return Model(name, tuple(small.shape), numbers, seeds, denoise, inside, outside, high_pass)
+    return Model(tuple(small.shape), numbers, seeds, denoise, inside, outside, high_pass)
+
+
+MODELS: dict[str, Callable[[], Model]] = {
+    "photographs": cache(photographs),
+    "defocused": cache(partial(photographs, smooth=True)),
+    "mixture 8x8": cache(partial(mixture8, range(12), 3)),
+    "mixture 8x8, guided": cache(partial(mixture8, range(12), 3, guidance=2.0)),
+    "mixture 4x4": cache(partial(mixture4, range(12), 3)),
+}
+"""By the name that rows have; pictures of three seeds, on the mixtures of three groups of four."""

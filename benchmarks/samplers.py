@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,36 +16,26 @@ from torch import Tensor
 from selective_sigma import Detailer, Prediction
 from selective_sigma.demo.levels import log_sigma_table, to_log_sigma
 from selective_sigma.demo.sample import noise_levels
+from selective_sigma.settings import Family
 
-if TYPE_CHECKING:
-    from selective_sigma.settings import Family
-
-    from .models import Model
+from .models import Model
 
 Predict = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 Step = Callable[[Tensor, Tensor], Prediction]
-SIGMA_MAX, SIGMA_MIN = 14.61, 0.0292
-
-
-class Noise:
-    """Fresh noise with a generator for each picture, so that a picture is the same in any batch."""
-
-    def __init__(self, seeds: Sequence[int]):
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def like(self, x: Tensor) -> Tensor:
-        """Unit Gaussian noise of the shape of ``x``, (batch, channels, *space)."""
-        return torch.stack([torch.randn(x.shape[1:], generator=g, dtype=x.dtype) for g in self._generators])
-
-
+Noise = Callable[[], Tensor]
 Sampler = Callable[[Predict, Tensor, list[float], Noise], Tensor]
+
+
+def noise(seeds: Sequence[int], shape: Sequence[int]) -> Noise:
+    """Unit Gaussian (batch, channels, *space), by a generator for each picture: it is the same in any batch."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return lambda: torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators])
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Noise levels of a run of any length, and the model's own range."""
 
-    name: str
     family: Family
     levels: Callable[[int], list[float]]
     """steps -> noise-to-signal ratios, steps + 1 of them, descending to 0."""
@@ -63,50 +52,28 @@ class Schedule:
         return high, low
 
 
-_TABLE = log_sigma_table()
-
-
-def _at(t: float) -> float:
-    """Stable Diffusion's noise level (Rombach et al. 2022) at a timestep; linear in log sigma between its table's."""
-    return float(to_log_sigma(torch.tensor(t), _TABLE).exp())
-
-
-def karras(steps: int) -> list[float]:
-    """Noise levels (Karras et al. 2022, eq. 5), steps + 1 of them, ending in 0."""
-    return noise_levels(steps, SIGMA_MAX, SIGMA_MIN).tolist()
-
-
-def normal(steps: int) -> list[float]:
-    """Even timesteps from the last to the first, then 0."""
-    return [*(_at(999 * (1 - i / (steps - 1))) for i in range(steps)), 0.0]
-
-
-def shifted(steps: int, shift: float = 3.0, first: float = 1000.0) -> list[float]:
-    """Noise-to-signal ratios of a rectified-flow run: even times, shifted (Esser et al. 2024, eq. 23).
-
-    ``first`` (sigma = 0.999) stands in for the infinite one at t = 1, as samplers here are in VE terms.
-    """
-    return [first, *(shift * (steps - i) / i for i in range(1, steps)), 0.0]
+def stable_diffusion(share: float) -> float:
+    """Noise level at a share of Stable Diffusion's range (Rombach et al. 2022), which is even in timesteps."""
+    return float(to_log_sigma(torch.tensor(999 * (1 - share)), log_sigma_table()).exp())
 
 
 def _flow(shift: float) -> Schedule:
-    name = f"flow, shift {shift:g}"
-    return Schedule(name, "flow", lambda n: shifted(n, shift), lambda share: shift * (1 - share) / share)
-
-
-def _ve(name: str, levels: Callable[[int], list[float]]) -> Schedule:
-    return Schedule(name, "ve", levels, lambda share: _at(999 * (1 - share)))
+    """Even times of rectified flow, shifted (Esser et al. 2024, eq. 23); 1000 (sigma = 0.999) stands for infinity."""
+    return Schedule(
+        "flow",
+        lambda steps: [1000.0, *(shift * (steps - i) / i for i in range(1, steps)), 0.0],
+        lambda share: shift * (1 - share) / share,
+    )
 
 
 SCHEDULES = {
-    s.name: s for s in (_ve("VE Karras", karras), _ve("VE normal", normal), _flow(1.0), _flow(3.0), _flow(7.0))
+    # Karras et al. 2022, eq. 5.
+    "VE Karras": Schedule("ve", lambda steps: noise_levels(steps, 14.61, 0.0292).tolist(), stable_diffusion),
+    "VE normal": Schedule(
+        "ve", lambda steps: [*(stable_diffusion(i / (steps - 1)) for i in range(steps)), 0.0], stable_diffusion
+    ),
+    **{f"flow, shift {shift}": _flow(shift) for shift in (1, 3, 7)},
 }
-
-
-def _ancestral(now: float, then: float) -> tuple[float, float]:
-    """Split a step into its deterministic part and its fresh noise (Song et al. 2020, DDIM eq. 16)."""
-    up = min(then, (then**2 * (now**2 - then**2) / now**2) ** 0.5)
-    return (then**2 - up**2) ** 0.5, up
 
 
 def euler(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
@@ -125,43 +92,43 @@ def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> 
     return x
 
 
+def _ancestral(x: Tensor, denoised: Tensor, now: float, then: float, noise: Noise) -> Tensor:
+    """Euler to a lower level, then fresh noise back up (Song et al. 2020, DDIM eq. 16)."""
+    up = min(then, (then**2 * (now**2 - then**2) / now**2) ** 0.5)
+    down = (then**2 - up**2) ** 0.5
+    return denoised + down / now * (x - denoised) + up * noise()
+
+
 def euler_ancestral(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
-    """Euler to a lower level, then fresh noise back up."""
+    """Euler with fresh noise at every step."""
     for now, then in pairwise(sigmas):
-        denoised, _ = predict(x, now)
-        down, up = _ancestral(now, then)
-        x = denoised + down / now * (x - denoised) + up * noise.like(x)
+        x = _ancestral(x, predict(x, now)[0], now, then, noise)
     return x
 
 
 def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
     """Lu et al. 2022 (DPM-Solver++), algorithm 2, with one previous prediction."""
-    previous, h_last = None, 0.0
+    previous, h_last = x, math.inf
     for now, then in pairwise(sigmas):
-        step = denoised = predict(x, now)[0]
-        if then > 0:
-            h = math.log(now / then)
-            if previous is not None:
-                half = h / (2 * h_last)
-                step = (1 + half) * denoised - half * previous
-            h_last = h
-        x = then / now * x + (1 - then / now) * step
-        previous = denoised
+        denoised = predict(x, now)[0]
+        if then == 0:
+            return denoised
+        h = math.log(now / then)
+        half = h / (2 * h_last)
+        x = then / now * x + (1 - then / now) * ((1 + half) * denoised - half * previous)
+        previous, h_last = denoised, h
     return x
 
 
 def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
     """Lu et al. 2022, stochastic single-step solver of order two: two predictions a step but the last."""
     for now, then in pairwise(sigmas):
-        denoised, _ = predict(x, now)
+        denoised = predict(x, now)[0]
         if then == 0:
             return denoised
         middle = (now * then) ** 0.5
-        down, up = _ancestral(now, middle)
-        inner = denoised + down / now * (x - denoised) + up * noise.like(x)
-        halfway, _ = predict(inner, middle)
-        down, up = _ancestral(now, then)
-        x = halfway + down / now * (x - halfway) + up * noise.like(x)
+        inner = _ancestral(x, denoised, now, middle, noise)
+        x = _ancestral(x, predict(inner, middle)[0], now, then, noise)
     return x
 
 
@@ -170,57 +137,49 @@ SAMPLERS: dict[str, Sampler] = {f.__name__: f for f in (euler, euler_ancestral, 
 
 @dataclass
 class Run:
-    """What a method may know of one run; it may replace ``sigmas``, and ours leaves its detailer."""
+    """What a method may know of one run, where it leaves its detailer, and what came of it."""
 
-    evaluate: Step
-    """The model in its own terms: (x, sigma of shape (1,)) -> prediction."""
-    sigmas: list[float]
+    model: Model
     schedule: Schedule
-    inside: Tensor
-    """The truth, (batch, 1, H, W) bool: for the perfect mask alone."""
-    detailer: Detailer | None = field(default=None)
+    sigmas: list[float]
+    """In the model's own terms; a method may replace them."""
+    detailer: Detailer | None = None
+    calls: int = 0
+    picture: Tensor = field(init=False)
+    """(batch, channels, H, W), at the end."""
+
+    def evaluate(self, x: Tensor, sigma: Tensor) -> Prediction:
+        """The model in its own terms, ``sigma`` of shape (1,)."""
+        self.calls += 1
+        level = float(sigma[0])
+        if self.schedule.family == "ve":
+            return self.model.denoise(x, level)
+        # Rectified flow is the same denoiser of x / (1 - sigma).
+        return self.model.denoise(x / (1 - level), level / (1 - level))
 
 
 Method = Callable[[Run, float], Step]
 
 
-@dataclass(frozen=True)
-class Result:
-    """Pictures (batch, channels, H, W), model calls, and the detailer where there was one."""
-
-    picture: Tensor
-    calls: int
-    detailer: Detailer | None
-
-
 @torch.no_grad()
 def sample(
     model: Model, method: Method, strength: float, sampler: str = "euler", schedule: str = "VE Karras", steps: int = 20
-) -> Result:
+) -> Run:
     """Sample the model's batch; equal pictures start from, and add, equal noise under every method."""
     kind = SCHEDULES[schedule]
-    flow, calls = kind.family == "flow", 0
-
-    def evaluate(x: Tensor, sigma: Tensor) -> Prediction:
-        nonlocal calls
-        calls += 1
-        level = float(sigma[0])
-        # Rectified flow is the same denoiser of x / (1 - sigma).
-        return model.denoise(x / (1 - level), level / (1 - level)) if flow else model.denoise(x, level)
-
+    flow = kind.family == "flow"
     # As hosts have them: noise levels in single precision.
-    levels = torch.tensor([kind.own(v) for v in kind.levels(steps)]).tolist()
-    run = Run(evaluate, levels, kind, model.inside)
+    run = Run(model, kind, torch.tensor([kind.own(ratio) for ratio in kind.levels(steps)]).tolist())
     step = method(run, strength)
     levels = [s / (1 - s) for s in run.sigmas] if flow else run.sigmas
+    own = dict(zip(levels, run.sigmas, strict=True))
 
     def predict(x: Tensor, level: float) -> tuple[Tensor, Tensor]:
-        sigma = torch.tensor([min(run.sigmas, key=lambda s: abs(s - kind.own(level)))])
-        if not math.isclose(float(sigma), kind.own(level), rel_tol=1e-5):
-            sigma = torch.tensor([kind.own(level)])
+        # A sampler may ask between the run's levels.
+        sigma = torch.tensor([own.get(level, kind.own(level))])
         prediction = step(x * (1 - float(sigma)) if flow else x, sigma)
         return prediction.denoised, prediction.others["uncond"]  # type: ignore[return-value]
 
-    noise = Noise(model.seeds)
-    x = noise.like(torch.empty(model.shape)) * levels[0]
-    return Result(SAMPLERS[sampler](predict, x, levels, noise), calls, run.detailer)
+    fresh = noise(model.seeds, model.shape)
+    run.picture = SAMPLERS[sampler](predict, fresh() * levels[0], levels, fresh)
+    return run

@@ -22,4 +22,4 @@ def gaussian(std: Tensor, seeds: Sequence[int], mean: float = 0.3) -> Model:
         return Prediction(denoised, {"uncond": denoised})
 
     inside = std[:, :1] > std.mean()
-    return Model("gaussian", tuple(std.shape), tuple(seeds), 1, denoise, inside, ~inside, high_pass)
+    return Model(tuple(std.shape), tuple(seeds), 1, denoise, inside, ~inside, high_pass)

@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.evaluate import Place
 from benchmarks.figures import compare
-from benchmarks.methods import DEFAULT, EVERYWHERE, PERFECT, cosine, plain
-from benchmarks.models import mixture8
+from benchmarks.methods import EVERYWHERE, METHODS, OURS, cosine, plain
+from benchmarks.models import MODELS, mixture8
 
 from .gaussian import gaussian
 
@@ -44,24 +44,24 @@ def test_side_effects_of_known_changes():
 @pytest.fixture
 def place(monkeypatch):
     model = mixture8(range(4), 2)
-    monkeypatch.setattr("benchmarks.evaluate.model", lambda _: model)
+    monkeypatch.setitem(MODELS, "of tests", lambda: model)
     return Place("test", "of tests", steps=12)
 
 
 def test_a_method_is_turned_until_the_gain_is_reached(place):
-    found = place.matched("everywhere", EVERYWHERE, target=0.1)
+    found = place.matched("everywhere", METHODS[EVERYWHERE], target=0.1)
     assert found.gain == pytest.approx(0.1, rel=0.06)
     assert place.matched("nothing", plain, target=0.1).gain == 0
     # What goes by the truth itself leaks nothing.
-    assert abs(place.matched("true", PERFECT, target=0.1).leak) < 1e-5
-    assert place.matched("ours", DEFAULT, target=0.1).leak > 1e-4
+    assert abs(place.matched("true", METHODS["the true region"], target=0.1).leak) < 1e-5
+    assert place.matched(OURS, METHODS[OURS], target=0.1).leak > 1e-4
 
 
 def test_spread_is_over_groups(place, monkeypatch):
-    assert place.effect("ours", DEFAULT).leak_spread > 0
+    assert place.effect(OURS, METHODS[OURS]).leak_spread > 0
     alone = dataclasses.replace(mixture8(range(4)), groups=1)
-    monkeypatch.setattr("benchmarks.evaluate.model", lambda _: alone)
-    assert place.effect("ours", DEFAULT).leak_spread == 0
+    monkeypatch.setitem(MODELS, "of tests", lambda: alone)
+    assert place.effect(OURS, METHODS[OURS]).leak_spread == 0
 
 
 def test_detail_daemons_curve():

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.figures import Made, Value, read, write
 from benchmarks.report import BLOCKS, PAGES, fill, table
-from benchmarks.rows import Made, Value, read, write
 
 ROOT = Path(__file__).parents[2]
 ROWS = read(ROOT / "docs/evidence/rows.jsonl")

@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from benchmarks.methods import EVERYWHERE, ours, plain
-from benchmarks.samplers import SAMPLERS, SCHEDULES, Noise, Run, sample
+from benchmarks.methods import EVERYWHERE, METHODS, ours, plain
+from benchmarks.samplers import SAMPLERS, SCHEDULES, Run, noise, sample
 
 from .gaussian import gaussian
 
@@ -24,7 +24,7 @@ def bare(sampler, steps, schedule="VE Karras", batch=2):
 
 def exact(model, high):
     """The probability-flow ODE of a Gaussian: x - mean shrinks as sqrt(std^2 + sigma^2)."""
-    x = Noise(model.seeds).like(torch.empty(model.shape)) * high
+    x = noise(model.seeds, model.shape)() * high
     return MEAN + (x - MEAN) * STD / (STD**2 + high**2) ** 0.5
 
 
@@ -54,11 +54,11 @@ def test_calls_are_counted_and_runs_repeat(sampler):
     first, second = (sample(model_of(), plain, 0.0, sampler, steps=7) for _ in range(2))
     assert first.calls == (13 if sampler == "dpmpp_sde" else 7)
     assert torch.equal(first.picture, second.picture)
-    assert not torch.equal(first.picture, sample(model_of(), EVERYWHERE, 0.1, sampler, steps=7).picture)
+    assert not torch.equal(first.picture, sample(model_of(), METHODS[EVERYWHERE], 0.1, sampler, steps=7).picture)
 
 
 def test_a_picture_is_the_same_in_any_batch():
-    assert torch.equal(Noise([3, 5]).like(torch.empty(2, 4))[1], Noise([5]).like(torch.empty(1, 4))[0])
+    assert torch.equal(noise([3, 5], (2, 4))()[1], noise([5], (1, 4))()[0])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)

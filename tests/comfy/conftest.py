@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
+
+    from server_process import Server
 
 HERE = Path(__file__).parent
 GIVEN = os.environ.get("COMFYUI_PATH")
@@ -95,3 +97,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     import checkpoints
 
     return checkpoints.write(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A ComfyUI with the pack in it."""
+    from server_examples import serve
+
+    with serve(tmp_path_factory.mktemp("comfyui")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def nodes(server: Server) -> dict[str, Any]:
+    """What the server offers, by class."""
+    return server.get("/object_info")

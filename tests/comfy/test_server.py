@@ -26,7 +26,6 @@ from server_examples import (
 from server_process import NAME, Refused, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 DEMO = "SelectiveSigmaDemoModelNode"
@@ -41,17 +40,6 @@ NODES = {
     "SelectiveSigmaDetailerMaskPreviewNode": ["show"],
     DEMO: ["family"],
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("comfyui")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def nodes(server: Server) -> dict[str, Any]:
-    return server.get("/object_info")
 
 
 @pytest.mark.compat("The registry's pack, unpacked", "loads and runs")

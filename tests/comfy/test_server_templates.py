@@ -20,28 +20,15 @@ from server_examples import (
     of_type,
     only,
     pixels,
-    serve,
     version,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from server_process import Server
 
 DETAILERS = ("SelectiveSigmaDetailerNode", "SelectiveSigmaDetailerModelNode", DEBUG)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("comfyui")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def nodes(server: Server) -> dict[str, Any]:
-    return server.get("/object_info")
 
 
 def test_the_first_one_needs_no_file(server: Server, nodes: dict[str, Any]):
