@@ -32,7 +32,7 @@ class SelectiveSigmaDetailerMaskPreviewNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="SelectiveSigmaDetailerMaskPreviewNode",
-            display_name="Selective Sigma Mask Preview",
+            display_name="Mask Preview (Selective Sigma)",
             category=SAMPLERS,
             description=words.PREVIEW,
             is_output_node=True,

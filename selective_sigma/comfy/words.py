@@ -50,7 +50,7 @@ LIVE = (
     "While sampling, the preview of each step shows the mask beside the picture: white receives detail, all black "
     "before it begins."
 )
-REF = "The masks of the runs, for Selective Sigma Mask Preview."
+REF = "The masks of the runs, for Mask Preview (Selective Sigma)."
 REF_IN = (
     "From Selective Sigma Detailer (Model) or (Debug). Without it, as when that node is bypassed, there is no mask "
     "to show."
