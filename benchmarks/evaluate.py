@@ -146,9 +146,11 @@ def coverage(model: str) -> Iterator[Row]:
 
 
 def smooth(model: str) -> Iterator[Row]:
-    """How much of a picture without any detail is lit, after the first third of the run."""
-    for schedule, label in product((VE, FLOW), (OURS, THEIRS)):
-        yield Place("smooth", model, schedule).lit(label, METHODS[label], STEPS // 3)
+    """How much of a picture without any detail is lit after the first third of the run, and its detail at the end."""
+    for schedule, label in product((VE, FLOW), (OURS, THEIRS, EVERYWHERE)):
+        place = Place("smooth", model, schedule)
+        yield place.lit(label, METHODS[label], STEPS // 3)
+        yield Value("smooth", model, f"{label}: detail", 1 + place.effect(label, METHODS[label]).gain, schedule)
 
 
 def cfg_pp(model: str) -> Iterator[Row]:

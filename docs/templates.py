@@ -41,7 +41,7 @@ def demo(g: Graph) -> None:
     parts = {name: out(made, i) for i, name in enumerate(("model", "positive", "negative", "vae", "latent"))}
     given = {k: parts[k] for k in ("positive", "negative")} | {"latent_image": parts["latent"]}
     given |= {"steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
-    ours = g.add(MODEL_NODE, (0, 210, 340, 130), {"model": parts["model"], "strength": 0.3})
+    ours = g.add(MODEL_NODE, (0, 210, 340, 130), {"model": parts["model"], "strength": 0.2})
     plain = ksampler(g, (390, 0), {"model": parts["model"], **given}, title="Plain")
     detailed = ksampler(g, (390, 330), {"model": out(ours), **given}, title="With detail")
     left = decode(g, (390, 660), plain, parts["vae"])

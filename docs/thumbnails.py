@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
 HELP = FOLDER.parent / "web/docs/plain-detail-mask.jpg"
 LIVE = HELP.with_name("picture-and-mask.jpg")
-STEPS, STRENGTH, GAP = 20, 0.3, 6
+STEPS, STRENGTH, GAP = 20, 0.2, 6
 WIDE = (640, 480)
 NETWORK = load(Path(sys.argv[1])) if len(sys.argv) > 1 else load()
 

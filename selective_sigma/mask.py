@@ -36,11 +36,10 @@ _MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
 def odds(coverage: float) -> float:
     """k: what the response is weighed with; 0 at coverage 1, 1 at one half, infinite at 0.
 
-    The power spreads the mask's mean over the slider, at either end without a jump: of photographs 1 would
-    leave nearly half to the last tenth, 2 next to nothing to the first three.
+    The powers spread the mask's mean over the slider, at either end without a jump; ((1 - c) / c)^1.5 would leave
+    nearly half of it to the last tenth on photographs, of which most is dark at one half.
     """
-    # Smaller coverages would overflow; they are none.
-    return ((1.0 - coverage) / coverage) ** 1.5 if coverage > 1e-100 else math.inf
+    return (2.0 * (1.0 - coverage)) ** 2.5 / math.sqrt(2.0 * coverage) if coverage > 0 else math.inf
 
 
 def response(plain: Tensor, lied: Tensor, coverage: float, e_folds: float, within: Tensor | None = None) -> Tensor:

@@ -11,5 +11,5 @@ DRAWN: dict[str, Any] = json.loads(Path(__file__).with_name("photos.json").read_
 Positions are shares of the whole photograph, left to right and top to bottom.
 """
 NAMES = tuple(DRAWN)
-STRENGTH = 0.3
+STRENGTH = 0.2
 """Of the demo: more than the default, so that the difference shows at reading size."""

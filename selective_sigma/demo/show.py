@@ -18,7 +18,7 @@ from .network import load
 from .photos import shape_of
 
 PHOTOS = ("chelsea", "astronaut")
-STRENGTHS = (-0.3, 0.0, 0.15, 0.3, 0.6)
+STRENGTHS = (-0.2, 0.0, 0.1, 0.2, 0.4)
 COVERAGES = (1.0, 0.75, 0.5, 0.25, 0.0)
 STRETCH = 2.0
 """Contrast of the smooth crop: what a screen hides and a print shows."""
