@@ -118,7 +118,8 @@ def _channels(pipe: Any, module: Any, shape: Shape, latent: set[int], shown: Sha
     if not any(sizes for sizes, _ in known):
         # By its weights: a layer that mixes channels has as many of them, and space of any size.
         known = [({n for weight in module.parameters() if weight.ndim > 1 for n in weight.shape[:2]}, shape)]
-    axes: list[int] = next((a for sizes, row in known if (a := [axis for axis in own if row[axis] in sizes])), [])
+    rows = [[axis for axis in own if row[axis] in sizes] for sizes, row in known]
+    axes: list[int] = next((found for found in rows if found), [])
     if len(axes) == 1:
         return axes[0]
     # Several of that size: as the pipe makes a latent, or where a condition or a variance lies beside it.
@@ -128,12 +129,18 @@ def _channels(pipe: Any, module: Any, shape: Shape, latent: set[int], shown: Sha
         return made
     if len(wider) == 1:
         return wider[0]
+    # Or by what else tells of channels: sound's autoencoder may have as many as the clip has frames.
+    for found in rows:
+        axes = [axis for axis in axes if axis in found] or axes
+    if len(axes) == 1:
+        return axes[0]
     # Pictures have them first; clips have any order, but first where they go through a convolution as they are.
     whole = any(weight.ndim == 5 and weight.shape[1] == shown[own[0]] for weight in module.parameters())
     if not axes or (own[0] in axes and (len(own) == 3 or whole)):
         return own[0]
+    sizes = dict.fromkeys(shape[axis] for axis in axes)
     raise ValueError(
-        f"its latent {shape} has several axes of {shape[axes[0]]}, the number of channels: "
+        f"its latent {shape} has several axes of {' or '.join(str(n) for n in sizes)}, the number of channels: "
         "change the size or the number of frames"
     )
 
@@ -178,8 +185,16 @@ def _grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[S
             numbers.setdefault(path[:-1], []).append(leaf)
         elif isinstance(leaf, Tensor) and leaf.ndim >= 2 and leaf.numel() < 16 * (tokens + start + 4096):
             placed += _from_ids(leaf, tokens, start)
-    counted = [grid for sizes in numbers.values() for count in (3, 2) for grid in combinations(sizes, count)]
-    return placed, counted
+    behind: dict[Any, int] = {}
+    own: list[Shape] = []
+    others: list[Shape] = []
+    for path, sizes in numbers.items():
+        # In a list of pictures' sizes a condition may have as many tokens as the sample, in another shape.
+        before = behind.get(path[:-1], 0)
+        behind[path[:-1]] = before + math.prod(sizes)
+        found = own if before == start else others
+        found += [grid for count in (3, 2) for grid in combinations(sizes, count)]
+    return placed, own + others
 
 
 def _from_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
