@@ -85,6 +85,7 @@ class Run:
         self._timesteps = timesteps
         self._detailers: list[Detailer] = []
         self._index = -1
+        self._astray = False
         self._turn = 0
         self._stepped_on = True
         self._shared: Any = None
@@ -125,9 +126,9 @@ class Run:
         index = lead.noise.locate(clocks, arguments, expected)
         if index is None:
             return False
-        if index < self._index:
-            # The same timesteps once more.
-            self._streams, self._timesteps = [], None
+        if index < self._index or self._astray:
+            # The same timesteps once more, or another pipe's call of this model (a preview): the step will tell.
+            self._astray = True
             return False
         time = lead.noise.times[index]
         for view in views:
@@ -200,9 +201,11 @@ class Run:
             for name in ("limit", "within"):
                 if self._options[name] is not None:
                     check_goes(name, self._options[name], stream.layout.core(step.sample).shape)
-            if scheduler.timesteps is not self._timesteps:
+            index = noise.nearest(step.time)
+            if scheduler.timesteps is not self._timesteps or (self._astray and index <= self._index):
+                self._streams = []
                 self._start_run(scheduler.timesteps)
-            self._index = noise.nearest(step.time)
+            self._index, self._astray = index, False
             # Plain calls, while it was learned what they are.
             self.report.steps += len(stream.views)
             self.report.plain += len(stream.views)

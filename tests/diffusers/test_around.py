@@ -143,26 +143,6 @@ def test_pipes_that_share_parts():
     assert type(made) is StableDiffusionXLImg2ImgPipeline
 
 
-def test_a_pipe_called_within_another():
-    """A callback that makes a preview with a pipe around the same model."""
-    tiny, inner = sdxl(), sdxl()
-    inner.pipe.unet = tiny.pipe.unet
-    with detail(tiny.pipe):
-        wanted = tiny()
-    with detail(inner.pipe):
-        preview = inner(num_inference_steps=4)
-        previews = []
-
-        def call(_, step, __, kwargs):
-            if step == 5:
-                previews.append(inner(num_inference_steps=4))
-            return kwargs
-
-        with detail(tiny.pipe):
-            assert torch.equal(tiny(callback_on_step_end=call), wanted)
-    assert torch.equal(previews[0], preview)
-
-
 def test_parts_replaced_while_enabled():
     tiny = sdxl()
     with detail(tiny.pipe) as run:

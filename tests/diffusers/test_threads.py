@@ -1,4 +1,4 @@
-"""Pipes that sample at the same time, in threads of their own."""
+"""Pipes that sample at the same time: within one another, or in threads of their own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,49 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 
-from selective_sigma.diffusers import attach, enable
+from selective_sigma.diffusers import attach, detail, enable
 
 from .pipes import sdxl
 from .schedulers import SD
+
+
+def test_a_pipe_called_within_another():
+    """A callback that makes a preview with a pipe around the same model."""
+    tiny, inner = sdxl(), sdxl()
+    inner.pipe.unet = tiny.pipe.unet
+    with detail(tiny.pipe):
+        wanted = tiny()
+    with detail(inner.pipe):
+        preview = inner(num_inference_steps=4)
+        previews = []
+
+        def call(_, step, __, kwargs):
+            if step == 5:
+                previews.append(inner(num_inference_steps=4))
+            return kwargs
+
+        with detail(tiny.pipe):
+            assert torch.equal(tiny(callback_on_step_end=call), wanted)
+    assert torch.equal(previews[0], preview)
+
+
+def test_a_plain_pipe_called_within_another():
+    """It stays plain, and costs the run around it the detail of one step."""
+    tiny, inner = sdxl(), sdxl()
+    inner.pipe.unet = tiny.pipe.unet
+    preview = inner()
+    previews = []
+
+    def call(_, step, __, kwargs):
+        if step == 3:
+            previews.append(inner())
+        return kwargs
+
+    with detail(tiny.pipe) as run:
+        tiny(callback_on_step_end=call)
+    assert torch.equal(previews[0], preview)
+    assert run.report.steps == 8
+    assert run.report.skipped["learning"] == 2
 
 
 def shared():
