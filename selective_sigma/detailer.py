@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .lie import e_folds, factors, rescale
-from .mask import check_map, resample, response
+from .mask import check_goes, check_map, resample, response
 from .prediction import Call, Evaluate, Latent, Output, Prediction, each, finite, streams
 from .published import PublishedMask, PublishedSchedule
 from .report import Report
@@ -222,11 +222,8 @@ class Detailer:
         if any(level != levels[0] for level in levels):
             raise ValueError(f"sigma holds several noise levels ({min(levels):g} to {max(levels):g}): give one a call")
         for name, values in (("limit", self._limit), ("within", self._within)):
-            if values is not None and (values.ndim != lead.ndim or len(values) not in (1, len(lead))):
-                raise ValueError(
-                    f"{name} has shape {tuple(values.shape)} for a latent of {tuple(lead.shape)}: "
-                    f"give ({len(lead)} or 1, 1, *space) with {lead.ndim - 2} space axes"
-                )
+            if values is not None:
+                check_goes(name, values, lead.shape)
         return levels[0]
 
 

@@ -126,3 +126,12 @@ def check_map(name: str, values: Tensor) -> None:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):
         raise ValueError(f"{name} holds values from {low:g} to {high:g}: give numbers from 0 to 1")
+
+
+def check_goes(name: str, values: Tensor, latent: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless a map goes with a latent of this shape, after resizing."""
+    if values.ndim != len(latent) or len(values) not in (1, latent[0]):
+        raise ValueError(
+            f"{name} has shape {tuple(values.shape)} for a latent of {tuple(latent)}: "
+            f"give ({latent[0]} or 1, 1, *space) with {len(latent) - 2} space axes"
+        )

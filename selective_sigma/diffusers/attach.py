@@ -8,6 +8,7 @@ copying and offloading them meets nothing of ours.
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -120,38 +121,41 @@ def _heard(kind: Any) -> Any:
 
 @contextmanager
 def steps(scheduler: Any, listener: Listener) -> Iterator[None]:
-    """Within, ``listener`` answers for ``scheduler.step``, and for that of copies made within.
+    """Within, ``listener`` answers for ``scheduler.step``, and for that of deep copies made within.
 
     ``ValueError`` where another thread is at it.
     """
-    before = vars(scheduler).get("step")
-    if isinstance(before, _Step) and before.elsewhere:
+    before = {name: vars(scheduler)[name] for name in _STEP if name in vars(scheduler)}
+    if isinstance(step := before.get("step"), _Step) and step.elsewhere:
         raise ValueError(
             "Selective Sigma is sampling with this scheduler in another thread: give each pipe a scheduler of its own"
         )
-    copies: list[Any] = []
-    scheduler.step = _Step(scheduler, listener, copies)
+    heard: list[Any] = []
+    _Step(scheduler, listener, heard)
     try:
         yield
     finally:
-        if before is None:
-            del scheduler.step
-        else:
-            scheduler.step = before
-        for other in copies:
-            if isinstance(vars(other).get("step"), _Step):
-                del other.step
+        for each in heard:
+            for name in _STEP:
+                vars(each).pop(name, None)
+        vars(scheduler).update(before)
+
+
+_STEP = ("step", "__getstate__")
 
 
 class _Step:
     """Stands for a scheduler's ``step``: an attribute, since pipelines compare schedulers' classes."""
 
-    def __init__(self, scheduler: Any, listener: Listener, copies: list[Any]):
-        self._scheduler = scheduler
-        self._listener = listener
-        self._copies = copies
+    def __init__(self, scheduler: Any, listener: Listener, heard: list[Any]):
+        self.scheduler = scheduler
+        self.listener = listener
+        self.heard = heard
         self._thread = threading.get_ident()
         self.__wrapped__ = scheduler.step
+        heard.append(scheduler)
+        # Copies and files are made of what this returns, also where an attribute answers.
+        vars(scheduler).update(zip(_STEP, (self, functools.partial(_State, self)), strict=True))
 
     @property
     def elsewhere(self) -> bool:
@@ -161,20 +165,29 @@ class _Step:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.elsewhere:
             return self.__wrapped__(*args, **kwargs)
-        return self._listener(self._scheduler, self.__wrapped__, args, kwargs)
+        return self.listener(self.scheduler, self.__wrapped__, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         # Pipelines and callers read what arguments it takes.
         return getattr(self.__wrapped__, name)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        other = memo.get(id(self._scheduler))
-        if other is None:
-            return self
+
+class _State(dict[str, Any]):
+    """Attributes of a scheduler that is listened to, for a copy or a file of it, which are plain."""
+
+    def __init__(self, step: _Step):
+        super().__init__({name: value for name, value in vars(step.scheduler).items() if name not in _STEP})
+        self._step = step
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        own = copy.deepcopy(dict(self), memo)
+        if self._step.elsewhere:
+            return own
         # Sound's scheduler is a copy of the picture's; when the run is over, it is a plain one.
-        self._copies.append(other)
-        return _Step(other, self._listener, self._copies)
+        other = memo[id(self._step.scheduler)]
+        vars(other).update(own)
+        _Step(other, self._step.listener, self._step.heard)
+        return vars(other)
 
     def __reduce__(self) -> Any:
-        # In a file, the scheduler's own.
-        return getattr, (self._scheduler, "step")
+        return dict, (dict(self),)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .tree import leaves
+from . import tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from .place import Shape
 
@@ -83,21 +81,21 @@ def learn(
     """
     latent = _latent(pipe)
     if len(shape) == 2:
-        tokens, width = shape
-        placed, counted = _grids(arguments, tokens, start)
+        count, width = shape
+        placed, counted = tokens.grids(arguments, count, start)
         found = (tuple(size for size in grid if size > 1) for grid in (*placed, *counted))
-        grid = next((grid for grid in found if len(grid) > 1 and math.prod(grid) == tokens), None)
+        grid = next((grid for grid in found if len(grid) > 1 and math.prod(grid) == count), None)
         if grid is not None:
             # Several pixels of the latent to a token, unless it has the channels of one.
-            packed = len(grid) == 2 and width not in latent
-            return Layout(shape, 1, grid, _unpacked(pipe, grid, shape, latent) if packed else None)
-        if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < tokens for sizes in placed):
+            packed = width not in latent
+            return Layout(shape, 1, grid, tokens.unpacked(pipe, grid, shape, latent) if packed else None)
+        if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < count for sizes in placed):
             raise ValueError("its tokens fill no grid: some of them are not the picture's own")
     if not len(shape) >= 2 or sum(size > 1 for size in shape[:-4]):
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
     packed = len(shape) == 3 and bool(latent) and latent.isdisjoint(shape)
     axis = _channels(pipe, module, shape, latent, shown or shape, said or shape)
-    return Layout(shape, axis, None, _unpacked(pipe, shape[1:], shape, latent) if packed else None)
+    return Layout(shape, axis, None, tokens.unpacked(pipe, shape[1:], shape, latent) if packed else None)
 
 
 def _latent(pipe: Any) -> set[int]:
@@ -118,7 +116,8 @@ def _channels(pipe: Any, module: Any, shape: Shape, latent: set[int], shown: Sha
     if not any(sizes for sizes, _ in known):
         # By its weights: a layer that mixes channels has as many of them, and space of any size.
         known = [({n for weight in module.parameters() if weight.ndim > 1 for n in weight.shape[:2]}, shape)]
-    axes: list[int] = next((a for sizes, row in known if (a := [axis for axis in own if row[axis] in sizes])), [])
+    rows = [[axis for axis in own if row[axis] in sizes] for sizes, row in known]
+    axes: list[int] = next((found for found in rows if found), [])
     if len(axes) == 1:
         return axes[0]
     # Several of that size: as the pipe makes a latent, or where a condition or a variance lies beside it.
@@ -128,12 +127,18 @@ def _channels(pipe: Any, module: Any, shape: Shape, latent: set[int], shown: Sha
         return made
     if len(wider) == 1:
         return wider[0]
+    # Or by what else tells of channels: sound's autoencoder may have as many as the clip has frames.
+    for found in rows:
+        axes = [axis for axis in axes if axis in found] or axes
+    if len(axes) == 1:
+        return axes[0]
     # Pictures have them first; clips have any order, but first where they go through a convolution as they are.
     whole = any(weight.ndim == 5 and weight.shape[1] == shown[own[0]] for weight in module.parameters())
     if not axes or (own[0] in axes and (len(own) == 3 or whole)):
         return own[0]
+    sizes = dict.fromkeys(shape[axis] for axis in axes)
     raise ValueError(
-        f"its latent {shape} has several axes of {shape[axes[0]]}, the number of channels: "
+        f"its latent {shape} has several axes of {' or '.join(str(n) for n in sizes)}, the number of channels: "
         "change the size or the number of frames"
     )
 
@@ -166,65 +171,3 @@ def _made(pipe: Any, axes: int) -> int | None:
 def _sizes(parts: list[Any], names: tuple[str, ...]) -> set[int]:
     configs = [getattr(part, "config", None) or {} for part in parts]
     return {size for config in configs for name in names if isinstance(size := config.get(name), int)}
-
-
-def _grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:
-    """Grids that the model may have been told of: by position ids, and by sizes or shapes."""
-    numbers: dict[Any, list[int]] = {}
-    placed: list[Shape] = []
-    for path, leaf in leaves(arguments):
-        if isinstance(leaf, int) and not isinstance(leaf, bool):
-            # A tuple (frames, height, width) of its own, or arguments side by side.
-            numbers.setdefault(path[:-1], []).append(leaf)
-        elif isinstance(leaf, Tensor) and leaf.ndim >= 2 and leaf.numel() < 16 * (tokens + start + 4096):
-            placed += _from_ids(leaf, tokens, start)
-    counted = [grid for sizes in numbers.values() for count in (3, 2) for grid in combinations(sizes, count)]
-    return placed, counted
-
-
-def _from_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
-    """Rows and columns of position ids, (..., tokens, axes) or (..., axes, tokens), or with an end beside each."""
-    if ids.ndim == 4 and ids.shape[-1] == 2:
-        yield from _from_ids(ids[..., 0], tokens, start)
-    while ids.ndim > 2:
-        ids = ids[0] if ids.shape[0] == 1 or ids.ndim > 3 or ids.shape[-1] <= 4 or ids.shape[-2] <= 4 else ids[..., 0]
-    ids = ids if ids.shape[1] <= 4 else ids.T
-    if ids.shape[1] > 4 or len(ids) < tokens:
-        return
-    for first in dict.fromkeys((start, 0, len(ids) - tokens)):
-        own = ids[first : first + tokens]
-        # Else no places: a time for each token, or text without any.
-        if 2 * len(own.unique(dim=0)) > tokens:
-            yield tuple(len(column.unique()) for column in own.T)
-
-
-def _unpacked(pipe: Any, grid: Shape, shape: Shape, channels: set[int]) -> Tensor | None:
-    """Where the pipe's own unpacking puts each value of a sample, (channels, *space), if it can be asked."""
-    # In float64, exact up to any size; 1-based, so that nothing that is made up passes for an index.
-    index = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64).reshape(1, *shape)
-    for ask in _unpackings(pipe, grid, len(shape) == 2):
-        try:
-            order = ask(index)[0]
-        except (RuntimeError, ValueError):
-            continue
-        order = order.squeeze(1) if order.ndim == 4 else order
-        whole = torch.equal(order.flatten().sort().values, index.flatten())
-        if whole and order.ndim == 3 and (not channels or len(order) in channels):
-            return order.long() - 1
-    return None
-
-
-def _unpackings(pipe: Any, grid: Shape, tokens: bool) -> Iterator[Any]:
-    """What a pipe has to unpack (1, tokens, channels), or (1, channels, height, width), before it decodes."""
-    unpack = getattr(pipe, "_unpack_latents", None)
-    scale = getattr(pipe, "vae_scale_factor", None)
-    if tokens and callable(unpack) and isinstance(scale, int):
-        names = list(inspect.signature(unpack).parameters)
-        more = {"vae_scale_factor": scale, "patch_size": 2}
-        known = names[:3] == ["latents", "height", "width"] and more.keys() >= {*names[3:]}
-        # Sizes in pixels: a token is two pixels of the latent wide, or what the pipe calls one is.
-        for size in ([per * scale * side for side in grid] for per in (2, 1) if known):
-            yield lambda index, size=size: unpack(index, *size, *(more[name] for name in names[3:]))
-    unpatchify = getattr(pipe, "_unpatchify_latents", None)
-    if callable(unpatchify):
-        yield lambda index: unpatchify(index.movedim(2, 1).unflatten(2, grid) if tokens else index)

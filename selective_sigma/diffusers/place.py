@@ -119,7 +119,7 @@ def _starts(block: Tensor, row: Tensor) -> Iterator[Shape]:
         # Only where the first slice of the block is found; the other axes at their start.
         inner = [slice(0, n) for n in block.shape]
         inner[axis] = slice(0, gap + 1)
-        same = equal(row[tuple(inner)], block.narrow(axis, 0, 1)).movedim(axis, 0).flatten(1).all(1)
+        same = equal(row[tuple(inner)], block.narrow(axis, 0, 1)).movedim(axis, 0).reshape(gap + 1, -1).all(1)
         for start in same.nonzero().flatten().tolist():
             yield tuple(start if a == axis else 0 for a in range(row.ndim))
 

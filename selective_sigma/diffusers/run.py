@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..detailer import Detailer, MaskRecord
+from ..mask import check_goes
 from ..report import Report
 from . import attach, caches, learn, tree
 from .detailed import evaluator, results
@@ -52,20 +53,27 @@ class Run:
 
         A call of an enabled pipe does this by itself; loops of one's own are written within it.
         """
-        scheduler = self._scheduler = self._pipe.scheduler
-        self._reset()
+        scheduler = self._pipe.scheduler
         found = components(self._pipe)
-        self._caches = [manager for module in found for manager in caches.find(module)]
+        managers = [manager for module in found for manager in caches.find(module)]
         with ExitStack() as stack:
-            stack.enter_context(attach.modules(found, self._called))
+            # Before anything is forgotten: a run of another thread may be in the midst of it.
             stack.enter_context(attach.steps(scheduler, self._stepped))
+            self._reset()
+            self._scheduler, self._caches = scheduler, managers
+            stack.enter_context(attach.modules(found, self._called))
+            # What was heard is large, and not wanted after an error either.
+            stack.callback(self._forget)
             yield
-        self._heard = []
         if not self.report.lied and not self._streams:
             warnings.warn(f"Selective Sigma added nothing: {self._why}", stacklevel=3)
 
-    def _reset(self) -> None:
+    def _forget(self) -> None:
         self._heard: list[learn.Heard] = []
+        self._during: Any = None
+
+    def _reset(self) -> None:
+        self._forget()
         self._streams: list[Stream] = []
         self._learned: list[Stream] = []
         self._busy = False
@@ -77,6 +85,7 @@ class Run:
         self._timesteps = timesteps
         self._detailers: list[Detailer] = []
         self._index = -1
+        self._astray = False
         self._turn = 0
         self._stepped_on = True
         self._shared: Any = None
@@ -94,6 +103,10 @@ class Run:
             views: list[Any] = [stream.view(learn.kind_of(module), arguments) for stream in self._streams]
             if views and None not in views and self._on_time(views, arguments):
                 return self._detailed(call, arguments, views)
+            times = getattr(self._scheduler, "timesteps", None)
+            if times is not self._during:
+                # Said before the run began, as a text encoder's states: often larger than the model's.
+                self._heard, self._during = [], times
             shown = tree.rebuilt(arguments, {})
             answer = call(*shown[0], **shown[1])
             self._heard.append(learn.Heard(module, arguments, answer))
@@ -113,9 +126,9 @@ class Run:
         index = lead.noise.locate(clocks, arguments, expected)
         if index is None:
             return False
-        if index < self._index:
-            # The same timesteps once more.
-            self._streams, self._timesteps = [], None
+        if index < self._index or self._astray:
+            # The same timesteps once more, or another pipe's call of this model (a preview): the step will tell.
+            self._astray = True
             return False
         time = lead.noise.times[index]
         for view in views:
@@ -184,9 +197,15 @@ class Run:
             return
         self._why = "the run was over after its first step, which stays plain"
         if not self._learned:
-            if scheduler.timesteps is not self._timesteps:
+            # Now, not at the first step with detail, which may come late.
+            for name in ("limit", "within"):
+                if self._options[name] is not None:
+                    check_goes(name, self._options[name], stream.layout.core(step.sample).shape)
+            index = noise.nearest(step.time)
+            if scheduler.timesteps is not self._timesteps or (self._astray and index <= self._index):
+                self._streams = []
                 self._start_run(scheduler.timesteps)
-            self._index = noise.nearest(step.time)
+            self._index, self._astray = index, False
             # Plain calls, while it was learned what they are.
             self.report.steps += len(stream.views)
             self.report.plain += len(stream.views)

@@ -7,10 +7,13 @@ from typing import Any
 import diffusers
 import torch
 
-from .pipes import random
 from .schedulers import FLOW_SCHEDULERS, SD, UNET_SCHEDULERS
 
 Parts = dict[str, tuple[str, dict[str, Any]]]
+
+
+def random(*shape: int, seed: int = 7) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def both(width: int, tokens: int = 5, name: str = "prompt_embeds") -> dict[str, torch.Tensor]:

@@ -20,11 +20,8 @@ from diffusers import (
     WanTransformer3DModel,
 )
 
+from .parts import FLUX, POOLED, QWEN, SD3, UNET, WAN, XL, both, ones, random
 from .schedulers import FLOW_SCHEDULERS, UNET_SCHEDULERS
-
-
-def random(*shape: int, seed: int = 7) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 class Tiny:
@@ -43,33 +40,15 @@ class Tiny:
         return self.pipe(generator=generator, **{**self.arguments, **changes})[0]
 
 
-def _unet(**changes: Any) -> UNet2DConditionModel:
+def _unet() -> UNet2DConditionModel:
     torch.manual_seed(0)
-    config: dict[str, Any] = {
-        "sample_size": 16,
-        "in_channels": 4,
-        "out_channels": 4,
-        "block_out_channels": (16, 32),
-        "layers_per_block": 1,
-        "norm_num_groups": 8,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-        "attention_head_dim": (2, 4),
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": 6 * 8 + 32,
-        "cross_attention_dim": 32,
-    }
-    return UNet2DConditionModel(**{**config, **changes}).eval()
+    return UNet2DConditionModel(**UNET, **XL).eval()
 
 
 def _sdxl_arguments() -> dict[str, Any]:
     return {
-        "prompt_embeds": random(1, 5, 32),
-        "negative_prompt_embeds": random(1, 5, 32, seed=8),
-        "pooled_prompt_embeds": random(1, 32, seed=9),
-        "negative_pooled_prompt_embeds": random(1, 32, seed=10),
+        **both(32),
+        **POOLED,
         "num_inference_steps": 8,
         "guidance_scale": 4.0,
         "output_type": "latent",
@@ -95,17 +74,7 @@ def sdxl_img2img(scheduler: Any = None) -> Tiny:
 
 def flux(scheduler: Any = None) -> Tiny:
     torch.manual_seed(0)
-    transformer = FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        pooled_projection_dim=32,
-        axes_dims_rope=(4, 4, 8),
-    ).eval()
+    transformer = FluxTransformer2DModel(**FLUX | {"num_layers": 2, "pooled_projection_dim": 32}).eval()
     scheduler = scheduler or FLOW_SCHEDULERS["flow_euler"]()
     pipe = FluxPipeline(scheduler, None, None, None, None, None, transformer)
     arguments = {
@@ -132,19 +101,7 @@ def flux_true_cfg(scheduler: Any = None) -> Tiny:
 
 def sd3(scheduler: Any = None) -> Tiny:
     torch.manual_seed(0)
-    transformer = SD3Transformer2DModel(
-        sample_size=16,
-        patch_size=2,
-        in_channels=4,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=4,
-        caption_projection_dim=32,
-        joint_attention_dim=32,
-        pooled_projection_dim=32,
-        pos_embed_max_size=16,
-    ).eval()
+    transformer = SD3Transformer2DModel(**SD3 | {"num_layers": 2}).eval()
     scheduler = scheduler or FLOW_SCHEDULERS["flow_euler"]()
     pipe = StableDiffusion3Pipeline(transformer, scheduler, None, None, None, None, None, None, None)
     return Tiny(pipe, {**_sdxl_arguments(), "height": 128, "width": 96}, ("transformer",))
@@ -152,23 +109,11 @@ def sd3(scheduler: Any = None) -> Tiny:
 
 def wan(scheduler: Any = None) -> Tiny:
     torch.manual_seed(0)
-    transformer = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
-        text_dim=32,
-        freq_dim=32,
-        ffn_dim=32,
-        num_layers=2,
-        rope_max_seq_len=32,
-    ).eval()
+    transformer = WanTransformer3DModel(**WAN | {"in_channels": 4, "num_layers": 2}).eval()
     scheduler = scheduler or FLOW_SCHEDULERS["flow_unipc"]()
     pipe = WanPipeline(None, None, None, scheduler, transformer)
     arguments = {
-        "prompt_embeds": random(1, 5, 32),
-        "negative_prompt_embeds": random(1, 5, 32, seed=8),
+        **both(32),
         "height": 128,
         "width": 96,
         "num_frames": 9,
@@ -189,23 +134,12 @@ def wan_experts(scheduler: Any = None) -> Tiny:
 
 def qwen(scheduler: Any = None) -> Tiny:
     torch.manual_seed(0)
-    transformer = QwenImageTransformer2DModel(
-        patch_size=2,
-        in_channels=16,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=3,
-        joint_attention_dim=16,
-        axes_dims_rope=(8, 4, 4),
-    ).eval()
+    transformer = QwenImageTransformer2DModel(**QWEN | {"num_layers": 2}).eval()
     scheduler = scheduler or FLOW_SCHEDULERS["flow_euler"]()
     pipe = QwenImagePipeline(scheduler, None, None, None, transformer)
     arguments = {
-        "prompt_embeds": random(1, 5, 16),
-        "prompt_embeds_mask": torch.ones(1, 5, dtype=torch.long),
-        "negative_prompt_embeds": random(1, 5, 16, seed=8),
-        "negative_prompt_embeds_mask": torch.ones(1, 5, dtype=torch.long),
+        **both(16),
+        **ones("prompt_embeds_mask", "negative_prompt_embeds_mask"),
         "true_cfg_scale": 3.0,
         "height": 128,
         "width": 96,

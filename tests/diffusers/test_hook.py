@@ -142,6 +142,19 @@ def test_refused_at_the_first_step(scheduler, message):
     assert not calls
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"), [("limit", (1, 1, 3, 4, 4)), ("limit", (3, 1, 4, 4)), ("within", (1, 1, 9))]
+)
+def test_a_map_that_does_not_go_with_the_latent_is_refused_at_the_first_step(name, shape):
+    tiny = flux()
+    calls = []
+    message = rf"{name} has shape .* for a latent of \(1, 4, 16, 12\): give \(1 or 1, 1, \*space\) with 2 space axes"
+    with pytest.raises(ValueError, match=message) as caught, detail(tiny.pipe, **{name: torch.ones(shape)}):
+        tiny(callback_on_step_end=lambda *_: calls.append(1) or {})
+    assert "\n" not in str(caught.value)
+    assert not calls
+
+
 def test_scheduler_changed_while_enabled():
     tiny = sdxl()
     with detail(tiny.pipe) as run:

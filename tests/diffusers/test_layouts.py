@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
@@ -228,3 +230,17 @@ def test_reference_tokens():
     run = identities(own, own)
     assert run.mask.shape == (1, 1, 12, 8)
     assert set(seen) == {(1, 48, 16)}
+
+
+def test_sounds_channels_are_not_the_clips():
+    """LTX 2: sound's autoencoder has as many channels as this clip has frames."""
+    coders = {
+        name: SimpleNamespace(decode=None, config={"latent_channels": n}) for name, n in (("vae", 4), ("audio_vae", 2))
+    }
+    module = nn.Conv2d(1, 1, 1)
+    module.config = {"out_channels": 4}
+    layout = learn(SimpleNamespace(components=coders), module, (4, 2, 6, 6), ((), {}), 0)
+    assert layout.axis == 0
+    module.config = {}
+    with pytest.raises(ValueError, match="several axes of 4 or 2, the number of channels"):
+        learn(SimpleNamespace(components=coders), module, (4, 2, 6, 6), ((), {}), 0)

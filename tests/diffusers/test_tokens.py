@@ -13,11 +13,12 @@ from diffusers import (
     Flux2Pipeline,
     FluxPipeline,
     Krea2Pipeline,
+    QwenImageLayeredPipeline,
     UniPCMultistepScheduler,
 )
 from torch import nn
 
-from selective_sigma.diffusers import detail, enable
+from selective_sigma.diffusers import detail, enable, place
 from selective_sigma.diffusers.layout import learn
 
 GIVEN, TOKENS, CHANNELS = 4, 20, 3
@@ -156,3 +157,31 @@ def test_told_the_noise_level_where_timesteps_are_rounded():
     assert run.report.lied == 7
     for true, lied in list(zip(told[::2], told[1::2], strict=True))[:-1]:
         assert lied / (1 - lied) == pytest.approx(0.9 * true / (1 - true), rel=1e-4)
+
+
+def test_a_sample_is_sought_in_rows_of_numbers_too():
+    """What a picture's encoder is given may be longer than a small latent."""
+    assert place.find(torch.randn(4, 4), torch.randn(40)) is None
+    row = torch.randn(40)
+    found, own = place.find(row[3:19].reshape(4, 4), row)
+    assert own is None
+    assert found.start == (3,)
+
+
+@pytest.mark.parametrize(("given", "start"), [((4, 6), 0), ((6, 4), 24), ((6, 4), 0)])
+def test_the_grid_is_the_samples_own(given, start):
+    """A condition of as many tokens, before the sample (Qwen-Image 2.1) or behind it (edit)."""
+    shapes = [(1, *given), (1, 6, 4)] if start else [(1, 6, 4), (1, *given)]
+    learned = learn(SimpleNamespace(), nn.Conv2d(1, 1, 1), (24, 16), ((), {"img_shapes": [shapes]}), start)
+    assert learned.core(torch.zeros(2, 24, 16)).shape == (2, 16, 6, 4)
+
+
+def test_layers_are_pictures_one_after_another():
+    layers = torch.arange(2 * 4 * 3 * 12 * 8.0).reshape(2, 4, 3, 12, 8)
+    tokens = QwenImageLayeredPipeline._pack_latents(layers.transpose(1, 2), 2, 4, 12, 8, 3)
+    pipe = SimpleNamespace(vae_scale_factor=8, _unpack_latents=QwenImageLayeredPipeline._unpack_latents)
+    pipe.components = {"vae": SimpleNamespace(decode=None, config={"z_dim": 4})}
+    arguments = {"img_shapes": [[(1, 6, 4)] * 4]}
+    learned = learn(pipe, nn.Conv2d(1, 1, 1), (72, 16), ((), arguments), 0)
+    assert torch.equal(learned.core(tokens), layers)
+    assert torch.equal(learned.back(layers), tokens)

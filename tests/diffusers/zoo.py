@@ -46,10 +46,11 @@ from .parts import (
     both,
     ones,
     pndm,
+    random,
     svd,
     vae,
 )
-from .pipes import Tiny, random
+from .pipes import Tiny
 from .schedulers import FLOW_SCHEDULERS, UNET_SCHEDULERS
 
 ZOO: dict[str, tuple[str, Any, Parts, dict[str, Any]]] = {
