@@ -18,6 +18,9 @@ EXTRA = {"PIL", "accelerate", "diffusers", "matplotlib", "numpy", "rich", "safet
 def main() -> None:
     # At once, and not by KeyboardInterrupt, which some of the imports swallow; a command that has begun takes it back.
     signal.signal(signal.SIGINT, _stop)
+    # Before torch is imported: threads that wait for one another spin, which beside other work makes all of it
+    # several times slower; so few turns cost nothing on an idle machine (libgomp's own variable).
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         from .cli import app
 
