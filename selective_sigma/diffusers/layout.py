@@ -12,7 +12,6 @@ from torch import Tensor
 from . import tokens
 
 if TYPE_CHECKING:
-
     from .place import Shape
 
 
