@@ -98,10 +98,12 @@ class Stream:
 
 
 def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | None:
-    """Learn one sample's way through a step; None where the model said nothing (all zeros).
+    """Learn one sample's way through a step; None where the model said nothing (all zeros, or NaN).
 
     ``ValueError`` says in one line what does not fit.
     """
+    if not all(bool(values.isfinite().all()) for values in (step.sample, step.prediction)):
+        return None
     scaled = _shown(step, noise)
     found: list[tuple[Heard, Seat]] = []
     for call in calls:
@@ -202,6 +204,8 @@ def _fit(step: Step, found: list[tuple[Heard, Seat]], choice: int) -> _Fit | Non
         wanted = wanted[:, : step.sample.shape[1]]
     wanted = wanted.detach().flatten()[thin].cpu().double()
     columns = [part.detach().flatten()[thin].cpu().double() for parts in basis for part in parts]
+    if not all(bool(column.isfinite().all()) for column in columns):
+        return _Fit(answers, [[0.0] * len(parts) for parts in basis], 0.0, float("inf"))
     weights, residual = _least_squares(columns, wanted)
     split, at = [], 0
     for parts in basis:

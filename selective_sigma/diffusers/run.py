@@ -193,7 +193,7 @@ class Run:
         except ValueError as error:
             raise ValueError(f"Selective Sigma cannot work with {name}: {error}") from None
         if stream is None:
-            self._why, self._heard = "the model's answers were all zero", []
+            self._why, self._heard = "the model's answers were all zero or not finite", []
             return
         self._why = "the run was over after its first step, which stays plain"
         if not self._learned:

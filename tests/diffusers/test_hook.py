@@ -214,3 +214,15 @@ def test_a_counting_cache_is_refused():
         tiny.module.enable_cache(config)
         with pytest.raises(ValueError, match="counts model calls"):
             tiny()
+
+
+@pytest.mark.parametrize("answer", [0.0, float("nan")])
+def test_a_model_that_says_nothing_stays_plain(answer):
+    """All zeros, or not finite: as broken as it is without detail."""
+    tiny = sdxl()
+    hook = tiny.module.register_forward_hook(lambda _, __, said: (said[0] * answer, *said[1:]))
+    plain = tiny()
+    message = "added nothing: the model's answers were all zero or not finite"
+    with detail(tiny.pipe), pytest.warns(UserWarning, match=message):
+        assert torch.equal(tiny().nan_to_num(), plain.nan_to_num())
+    hook.remove()
