@@ -37,7 +37,7 @@ def odds(coverage: float) -> float:
     """k: what the response is weighed with; 0 at coverage 1, 1 at one half, infinite at 0.
 
     The powers spread the mask's mean over the slider, at either end without a jump; ((1 - c) / c)^1.5 would leave
-    nearly half of it to the last tenth on photographs, of which most is dark at one half.
+    nearly half of it to the last tenth on photographs (VE), of which most is dark at one half.
     """
     return (2.0 * (1.0 - coverage)) ** 2.5 / math.sqrt(2.0 * coverage) if coverage > 0 else math.inf
 
