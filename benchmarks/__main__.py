@@ -28,7 +28,7 @@ def main() -> int:
     usual = [question for question in QUESTIONS if question != "comfyui"]
     parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=usual, help="questions; all but comfyui")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="asked about these; all")
-    parser.add_argument("--jobs", type=int, default=1, help="how many processes share the questions and the cores")
+    parser.add_argument("--jobs", type=int, choices=range(1, 65), metavar="N", default=1, help="processes at once")
     parser.add_argument("--dirty", action="store_true", help="measure a tree with uncommitted changes (development)")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the page from the rows at hand")
     args = parser.parse_args()

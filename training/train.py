@@ -95,7 +95,8 @@ def main(  # noqa: PLR0915
     folder: Annotated[Path, typer.Argument(help="photographs to learn from", exists=True, file_okay=False)],
     hours: Annotated[float, typer.Option(help="training time of this run, over every resumption")] = 2.0,
     go_on_from: Annotated[
-        Path | None, typer.Option(help="weights of an earlier run: a new run begins with them and adds to their time")
+        Path | None,
+        typer.Option(help="weights of an earlier run, to begin with and to add to", exists=True, dir_okay=False),
     ] = None,
     batch: Annotated[int, typer.Option(help="crops a step and process")] = 12,
     peak_rate: Annotated[float, typer.Option(help="peak learning rate")] = 1e-3,
