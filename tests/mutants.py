@@ -59,7 +59,7 @@ MUTANTS = [
     Mutant("detailer", "each(_blend, value, lied.others[name], made)", "value", "detailer"),
     Mutant("detailer", "Output(lied.denoised, lied.others,", "Output(lied.denoised, {},", "detailer"),
     Mutant("detailer", "own(level * of_sigma)", "own(level) * of_sigma", "lie"),
-    Mutant("detailer", "x) if mask is None else []", "x)", "detailer"),
+    Mutant("detailer", "x) if mask is None else []", "x)", "shared"),
     Mutant("detailer", "if any(level != levels[0] for level in levels)", "if False", "errors"),
     Mutant("published", "torch.lerp(fresh, memory, s.ema)", "fresh", "published"),
     Mutant("prediction", ".sum(1, dtype=torch.float32)", ".sum(1)", "nonfinite"),
