@@ -21,14 +21,16 @@ SCALES = (1.0, 1.25, 1.55, 1.95, 2.4)
 """Each photograph is kept scaled down by these, so that crops hold fine detail."""
 GRID = 8
 """Crops begin at multiples of this, as the network sees whole pictures."""
+FACTORS = (2.0, 4.0)
+"""Thumbnails are smaller by a factor between these: the network learns to see from one how blurred it is."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-def read(folder: Path, leave_out: str) -> dict[str, list[Tensor]]:
-    """Name to the photograph at each of ``SCALES``, uint8 (3, h, w); names starting with ``leave_out`` are not read."""
+def read(folder: Path, leave_out: tuple[str, ...]) -> dict[str, list[Tensor]]:
+    """Name to the photograph at each of ``SCALES``, uint8 (3, h, w), but for names that begin as ``leave_out`` says."""
     found: dict[str, list[Tensor]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or (leave_out and path.name.startswith(leave_out)):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith(leave_out):
             continue
         photo = Image.open(path).convert("RGB")
         sizes = [(round(photo.width / s), round(photo.height / s)) for s in SCALES]
@@ -63,7 +65,7 @@ class Crops:
             crop = self.cut()
             if self.random.random() < 0.5:
                 crop = max(crop, self.cut(), key=busy)
-            small = thumbnail(crop[None], 4 if self.random.random() < 0.6 else 8)[0]
+            small = thumbnail(crop[None], self.random.uniform(*FACTORS))[0]
             flag = 0.0 if self.random.random() < 0.1 else 1.0
             condition = torch.cat([small * flag, torch.full_like(small[:1], flag)])
             inner = slice(MARGIN, MARGIN + CROP)

@@ -36,9 +36,13 @@ def photograph(source: str | Path, size: int | tuple[int, int] = 256, zoom: floa
     return values.float() / 127.5 - 1
 
 
-def thumbnail(picture: Tensor, factor: int = 4) -> Tensor:
-    """``picture`` (batch, 3, h, w) averaged over ``factor`` x ``factor`` pixels, enlarged again bilinearly."""
-    return F.interpolate(F.avg_pool2d(picture, factor), picture.shape[2:], mode="bilinear", align_corners=False)
+def thumbnail(picture: Tensor, factor: float = 4.0) -> Tensor:
+    """``picture`` (batch, 3, h, w) averaged over squares of ``factor`` pixels a side, enlarged again bilinearly.
+
+    Fractions are allowed: the squares of neighbouring pixels then overlap.
+    """
+    small = F.interpolate(picture, [round(size / factor) for size in picture.shape[2:]], mode="area")
+    return F.interpolate(small, picture.shape[2:], mode="bilinear", align_corners=False)
 
 
 def defocused(picture: Tensor, sigma: float = 6.0) -> Tensor:
