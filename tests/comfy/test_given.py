@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import cache, partial
-from itertools import pairwise
 from typing import Any
 
 import comfy.model_base
@@ -22,12 +21,14 @@ from selective_sigma.lie import Lie
 
 KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
 both = pytest.mark.parametrize("kind", KINDS)
-SEEN: list[tuple[float, Tensor]] = []
-"""What the network was told and shown; not in a closure, as what a hidden call changes there is put back."""
+SEEN: list[tuple[float, float, Tensor]] = []
+"""The true level, and what the network was told and shown; not in a closure, as what a hidden call changes there is
+put back."""
 
 
 def spy(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **named: Any) -> Any:
-    SEEN.append((float(timestep.flatten()[0]), x.clone()))
+    options = next(value for value in (*args, *named.values()) if isinstance(value, dict) and "sigmas" in value)
+    SEEN.append((float(options["sigmas"][0]), float(timestep.flatten()[0]), x.clone()))
     return executor(x, timestep, *args, **named)
 
 
@@ -85,29 +86,18 @@ def test_given_frames_are_not_brightened(kind: str, family: type, strength: floa
     given = model.model.process_latent_in(frames)[:, :, 0]
     SEEN.clear()
     ours = sample(euler(Settings(every=1)))
-    pairs = [
-        (i, x, plain)
-        for i, ((level, x), (_, plain)) in enumerate(pairwise(SEEN))
-        if level not in levels_of(model, sigmas)
-    ]
-    assert len(pairs) >= 4
+    steps = [(sigma, [x for other, _, x in SEEN if other == sigma]) for sigma in map(float, sigmas[:-1])]
+    due = [(sigma, *shown) for sigma, shown in steps if len(shown) == 2]
+    assert len(due) >= 4
     lie = Lie(0.9, "flow" if kind == "flow" else "ve")
-    for number, (_, x, plain) in enumerate(pairs[:-1]):  # The last step is told half.
-        if change:
-            continue
-        level = float(sigmas[len(sigmas) - 1 - len(pairs) + number])
-        # The noise and the signal beneath it are scaled; what is given stays, whatever its share.
-        factor = lie.scale(level) if kind == "flow" else ((level**2 + 1) / (lie.tell(level) ** 2 + 1)) ** 0.5
+    for sigma, lied, plain in due[:-1] if change is None else ():  # The last step is told half.
+        # Noise, and the signal beneath it, are scaled; what is given stays, whatever its share.
+        factor = lie.scale(sigma) if kind == "flow" else ((sigma**2 + 1) / (lie.tell(sigma) ** 2 + 1)) ** 0.5
         expected = factor * (plain[:, :, 0] - strength * given) + strength * given
-        torch.testing.assert_close(x[:, :, 0], expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(x[:, :, 1:], factor * plain[:, :, 1:], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(lied[:, :, 0], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(lied[:, :, 1:], factor * plain[:, :, 1:], rtol=1e-4, atol=1e-5)
     assert not torch.equal(ours, bare)
     assert torch.equal(sample(euler(Settings(mask_override="zeros"))), bare)
-
-
-def levels_of(model: Any, sigmas: Tensor) -> set[float]:
-    """What the network is told at each level of a run."""
-    return {float(model.get_model_object("model_sampling").timestep(sigma)) for sigma in sigmas[:-1]}
 
 
 def blurred(mask: Tensor, sigma: float) -> Tensor:
@@ -175,9 +165,9 @@ def test_every_level_of_a_flow_model_is_told_right(top: float):
     lied = SEEN[0]
     lie = Lie(0.9, "flow")
     level = float(base("flow").get_model_object("model_sampling").timestep(torch.tensor(lie.tell(top))))
-    assert lied[0] == pytest.approx(level, rel=1e-5)
-    torch.testing.assert_close(lied[1], plain[1] * lie.scale(top), rtol=1e-5, atol=1e-6)
-    assert lied[1].abs().max() > 0
+    assert lied[1] == pytest.approx(level, rel=1e-5)
+    torch.testing.assert_close(lied[2], plain[2] * lie.scale(top), rtol=1e-5, atol=1e-6)
+    assert lied[2].abs().max() > 0
     assert ours.isfinite().all()
     assert not torch.equal(ours, bare)
     assert torch.equal(tiny.sample(model, euler(Settings(mask_override="zeros", start=0.0)), sigmas, cfg=1.0), bare)
@@ -206,8 +196,8 @@ def test_beside_detail_daemon_the_same_share_of_what_it_says_is_hidden(top: floa
     tiny.sample(model, daemon(euler(Settings(strength=0.1, start=0.0, every=1))), sigmas, cfg=1.0)
     lie, sampling = Lie(0.9, "flow"), base("flow").get_model_object("model_sampling")
     wanted = [sampling.timestep(torch.tensor(level)) for level in (lie.tell(0.98 * top), 0.98 * top)]
-    assert [level for level, _ in SEEN[:2]] == pytest.approx([float(level) for level in wanted], rel=1e-5)
-    torch.testing.assert_close(SEEN[0][1], SEEN[1][1] * lie.scale(0.98 * top), rtol=1e-5, atol=1e-6)
+    assert [level for _, level, _ in SEEN[:2]] == pytest.approx([float(level) for level in wanted], rel=1e-5)
+    torch.testing.assert_close(SEEN[0][2], SEEN[1][2] * lie.scale(0.98 * top), rtol=1e-5, atol=1e-6)
 
 
 @both
