@@ -158,10 +158,10 @@ def guided(kind: str, node: str, settings: Settings | None, on_model: bool = Fal
     model, conds = base(kind), [tiny.prompt(seed) for seed in (1, 2, 3)]
     model = patch(model, settings) if on_model and settings else model
     guider = {
-        "dual": lambda: nodes_custom_sampler.DualCFGGuider.execute(model, *conds, 3.0, 2.0, "regular").result[0],
-        "nested": lambda: nodes_custom_sampler.DualCFGGuider.execute(model, *conds, 3.0, 2.0, "nested").result[0],
-        "perp": lambda: nodes_perpneg.PerpNegGuider.execute(model, *conds, 3.0, 1.0).result[0],
-        "basic": lambda: nodes_custom_sampler.BasicGuider.execute(model, conds[0]).result[0],
+        "dual": lambda: tiny.node(nodes_custom_sampler.DualCFGGuider, model, *conds, 3.0, 2.0, "regular"),
+        "nested": lambda: tiny.node(nodes_custom_sampler.DualCFGGuider, model, *conds, 3.0, 2.0, "nested"),
+        "perp": lambda: tiny.node(nodes_perpneg.PerpNegGuider, model, *conds, 3.0, 1.0),
+        "basic": lambda: tiny.node(nodes_custom_sampler.BasicGuider, model, conds[0]),
     }[node]()
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
     one = sampler(None if on_model else settings)
