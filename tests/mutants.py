@@ -90,7 +90,7 @@ MUTANTS = [
     Mutant("detailer", 'conds = "positive" if self._shares_effect else "all"', 'conds = "all"', "shared"),
     Mutant("detailer", "self.report.skip(reason)", "self.report.skip(Reason.WINDOW)", "identities"),
     Mutant("detailer", "if reason is Reason.FIRST:", "if False:", "identities"),
-    Mutant("detailer", "answer = lied if plain is None or self._constant == 1.0", "answer = lied if plain is None", "shared"),
+    Mutant("detailer", "if plain is None or self._constant == 1.0 else", "if plain is None else", "shared"),
     Mutant("detailer", "if lied.cached:", "if False:", "shared"),
     Mutant("detailer", "if self._black:", "if False:", "shared"),
     Mutant("detailer", "if self._at_the_end and now.index == first:", "if False:", "errors"),
