@@ -50,15 +50,16 @@ class Blueprint:
         self.links = [dict(zip(LINK, link, strict=True)) for link in g.links]
         self.inputs: list[Json] = []
         self.outputs: list[Json] = []
+        self.values: dict[str, Any] = {}
+        """Of the widgets that are inputs of the subgraph."""
 
-    def take(self, name: str, *places: tuple[Json, str]) -> None:
-        """An input of the subgraph, and what it is linked to: nodes and the names of their inputs."""
-        ids: list[int] = []
-        for node, wanted in places:
-            slot, one = next((i, one) for i, one in enumerate(node["inputs"]) if one["name"] == wanted)
-            one["link"] = self._link(ENTRY, len(self.inputs), node["id"], slot, one["type"])
-            ids.append(one["link"])
-        self.inputs.append(self._slot("in", name, self.links[-1]["type"], ids, len(self.inputs)))
+    def take(self, node: Json, name: str) -> None:
+        """An input of the subgraph, linked to that of the node; a widget is then one of the subgraph's."""
+        slot, one = next((i, one) for i, one in enumerate(node["inputs"]) if one["name"] == name)
+        one["link"] = self._link(ENTRY, len(self.inputs), node["id"], slot, one["type"])
+        self.inputs.append(self._slot("in", name, one["type"], [one["link"]], len(self.inputs)))
+        if "widget" in one:
+            self.values[name] = node["widgets_values"][self._place(node, name)]
 
     def give(self, name: str, node: Json, slot: int) -> None:
         """An output of the subgraph."""
@@ -67,8 +68,8 @@ class Blueprint:
         given["links"].append(link)
         self.outputs.append(self._slot("out", name, given["type"], [link], len(self.outputs)))
 
-    def saved(self, description: str, promoted: list[tuple[Json, str]]) -> Json:
-        """The file: one node that is the subgraph, with the widgets in ``promoted`` on it."""
+    def saved(self, description: str) -> Json:
+        """The file: one node that is the subgraph."""
         kind = identity("blueprints", self.g.name)
         node = {
             "id": 1,
@@ -78,10 +79,10 @@ class Blueprint:
             "flags": {},
             "order": 0,
             "mode": 0,
-            "inputs": [{"name": one["name"], "type": one["type"], "link": None} for one in self.inputs],
+            "inputs": [self._socket(one) for one in self.inputs],
             "outputs": [{"name": one["name"], "type": one["type"], "links": None} for one in self.outputs],
-            "properties": {"proxyWidgets": [[str(inner["id"]), name] for inner, name in promoted]},
-            "widgets_values": [],
+            "properties": {"proxyWidgets": [["-1", name] for name in self.values]},
+            "widgets_values": list(self.values.values()),
         }
         right = max(one["pos"][0] + one["size"][0] for one in self.g.nodes)
         subgraph = {
@@ -111,6 +112,19 @@ class Blueprint:
         saved = {**self.g.saved(), "nodes": [node], "links": [], "last_node_id": 1, "last_link_id": 0}
         return {**saved, "definitions": {"subgraphs": [subgraph]}}
 
+    def _socket(self, one: Json) -> Json:
+        widget = {"widget": {"name": one["name"]}} if one["name"] in self.values else {}
+        return {"name": one["name"], "type": one["type"], **widget, "link": None}
+
+    @staticmethod
+    def _place(node: Json, name: str) -> int:
+        """Where a widget's value is saved; a seed has another behind it."""
+        names: list[str] = []
+        for one in node["inputs"]:
+            if "widget" in one:
+                names += [one["name"], "control"] if one["name"] == "seed" else [one["name"]]
+        return names.index(name)
+
     def _link(self, *ends: Any) -> int:
         self.links.append(dict(zip(LINK, (len(self.links) + 1, *ends), strict=True)))
         return len(self.links)
@@ -130,17 +144,20 @@ def preset(g: Graph, settings: Json, sampler: Json, description: str) -> Json:
     given = {"mask_ref": out(ours, "mask_ref"), "latent": out(run), "image": out(picture), "show": "average"}
     shown = g.add(PREVIEW, (760, 120, 420, 480), given, title="Where the detail went")
     made = Blueprint(g)
-    made.take("model", (ours, "model"))
+    made.take(ours, "model")
     for name in ("positive", "negative", "latent_image"):
-        made.take(name, (run, name))
-    made.take("vae", (picture, "vae"))
-    made.take("mask", (ours, "mask"))
+        made.take(run, name)
+    made.take(picture, "vae")
+    made.take(ours, "mask")
+    for name in ("strength", "coverage"):
+        made.take(ours, name)
+    for name in ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise"):
+        made.take(run, name)
     made.give("image", picture, 0)
     made.give("latent", run, 0)
     made.give("mask", shown, 2)
-    widgets = [(ours, name) for name in ("strength", "coverage")]
-    widgets += [(run, name) for name in ("seed", "control_after_generate", "steps", "cfg", "sampler_name", "scheduler")]
-    return made.saved(description, [*widgets, (run, "denoise"), (shown, "$$canvas-image-preview")])
+    made.give("where", shown, 1)
+    return made.saved(description)
 
 
 def main(path: str) -> None:
