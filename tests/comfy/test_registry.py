@@ -47,7 +47,7 @@ def test_the_registry_gets_what_comfyui_reads_and_nothing_else():
 
 
 def test_the_registry_gets_the_pictures_that_comfyui_shows():
-    """Those of the help and of the templates; nothing in ComfyUI shows those of the README, which are a quarter more."""
+    """Those of the help and of the templates; nothing in ComfyUI shows those of the README, a quarter of it all."""
     pages = [path for path in packed() if path.startswith("web/docs/") and path.endswith(".md")]
     shown = {name for path in pages for name in re.findall(r"!\[[^]]*\]\((.+?)\)", (REPOSITORY / path).read_text())}
     assert shown
