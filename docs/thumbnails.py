@@ -91,8 +91,9 @@ def main() -> None:
     so_far, live = draw(cat, steps=14)
     row([picture(so_far), picture(2 * live[-1] - 1)], (300, 300)).save(LIVE, quality=85)
     keep("01", wiped(left, right))
-    whole_face = photograph("astronaut", 512)[:, :, :320, :]
-    keep("02", wiped(picture(draw(whole_face, 0.0)[0]), picture(draw(whole_face)[0])))
+    coffee = photograph("coffee", (192, 256))
+    cup, of_cup = draw(coffee)
+    keep("02", wiped(picture(draw(coffee, 0.0)[0]), picture(cup)))
     keep("03", cover(right, WIDE))
     part = cat[:, :, 48:208, 32:192]
     sheet = Image.new("RGB", (WIDE[0], WIDE[1]))
@@ -107,7 +108,6 @@ def main() -> None:
     painted = cover(picture(face), WIDE)
     ImageDraw.Draw(painted).ellipse([250, 90, 450, 460], outline="#ff8c2e", width=4)
     keep("06", painted)
-    cup, of_cup = draw(photograph("coffee", (192, 256)))
     keep("07", cover(picture(cup), WIDE))
     film = Image.new("RGB", WIDE, "#101012")
     film.paste(row([right.crop((x, 40, x + 150, 190)) for x in (0, 50, 100)], (209, 300)), (0, 90))
