@@ -270,7 +270,7 @@ def demo_without_compare(g: Graph) -> None:
     where(g, (1090, 500, 480, 560), ours, latent, right)
     given = {"mask_ref": out(ours, "mask_ref"), "latent": latent, "show": "timeline", "image": right}
     g.add(PREVIEW, (1620, 500, 480, 560), given, title="Step by step")
-    g.note((LEFT, 520, 340), TRY.format(look="Compare the two pictures above: plain, and with detail."))
+    g.note((LEFT, 520, 340), TRY.format(look="Compare the two pictures at the right: plain, and with detail."))
 
 
 def main(path: str) -> None:
