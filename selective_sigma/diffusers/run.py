@@ -58,7 +58,8 @@ class Run:
         managers = [manager for module in found for manager in caches.find(module)]
         with ExitStack() as stack:
             # Before anything is forgotten: a run of another thread may be in the midst of it.
-            stack.enter_context(attach.steps(scheduler, self._stepped))
+            listeners = {"step": self._stepped, "set_timesteps": self._timed}
+            stack.enter_context(attach.methods(scheduler, listeners))
             self._reset()
             self._scheduler, self._caches = scheduler, managers
             stack.enter_context(attach.modules(found, self._called))
@@ -77,6 +78,7 @@ class Run:
         self._streams: list[Stream] = []
         self._learned: list[Stream] = []
         self._busy = False
+        self._mu: float | None = None
         self._why = "the scheduler's step was not called"
         self._start_run(None)
 
@@ -169,6 +171,11 @@ class Run:
         self.masks = self._detailers[0].masks
         return answers[0] if output.kind == "plain" else results(self._streams, views, answers[0], output)
 
+    def _timed(self, _: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The scheduler's timesteps are set: what its dynamic shift is set with is nowhere kept."""
+        self._mu = kwargs.get("mu")
+        return call(*args, **kwargs)
+
     def _stepped(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The scheduler's step: what the model said since the last one is understood here."""
         if self._turn:
@@ -181,7 +188,7 @@ class Run:
     def _learn(self, scheduler: Any, given: dict[str, Any]) -> None:
         name = type(self._pipe).__name__
         try:
-            noise = Noise(scheduler)
+            noise = Noise(scheduler, self._mu)
             time = torch.as_tensor(given["timestep"]).detach().cpu().double()
             if time.numel() != 1 or (scheduler is not self._scheduler and not self._learned):
                 # Diffusion forcing: each frame has a scheduler, and a time, of its own.

@@ -114,6 +114,37 @@ def test_files_made_in_a_call_are_plain():
     assert torch.equal(tiny(), plain)
 
 
+def test_a_scheduler_whose_attributes_are_copied_and_given_back():
+    tiny = sdxl()
+    plain = tiny()
+    heard = []
+    kept: list[dict[str, object]] = []
+
+    def keep(pipe, *_):
+        # The copy is what the scheduler is then given back.
+        kept.append(copy.deepcopy(pipe.scheduler.__dict__))
+        pipe.scheduler.__dict__.update(kept[-1])
+        heard.append(pipe.scheduler.step)
+        return {}
+
+    with detail(tiny.pipe) as run:
+        wanted = tiny()
+        report = run.report.as_dict()
+        assert torch.equal(tiny(callback_on_step_end=keep), wanted)
+        assert run.report.as_dict() == report
+    # One listener, the same in all the steps.
+    assert len(kept) == 8
+    assert len({id(step) for step in heard}) == 1
+    assert "step" not in vars(tiny.pipe.scheduler)
+    # Given back after the run, attributes of it do no harm, neither to a plain run nor to the next.
+    tiny.pipe.scheduler.__dict__.update(kept[3])
+    assert torch.equal(tiny(), plain)
+    with detail(tiny.pipe):
+        assert torch.equal(tiny(), wanted)
+    assert "step" not in vars(tiny.pipe.scheduler)
+    assert torch.equal(tiny(), plain)
+
+
 def test_pipes_that_share_parts():
     """Only what is enabled gets detail; each reads its own scheduler."""
     tiny = sdxl()

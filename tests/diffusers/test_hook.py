@@ -127,7 +127,7 @@ def test_refused_at_once(scheduler, message):
             lambda: EulerDiscreteScheduler(use_karras_sigmas=True, sigma_min=20.0, sigma_max=700.0),
             "by a rule of its own",
         ),
-        (lambda: DDIMScheduler(prediction_type="odd"), "prediction_type 'odd'"),
+        (lambda: DDIMScheduler(prediction_type="odd"), "prediction_type given as odd"),
     ],
 )
 def test_refused_at_the_first_step(scheduler, message):
