@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .detailer import Detailer, MaskRecord
+    from .lie import Lie
     from .prediction import Call, Evaluate, Output, Prediction
-    from .report import Report
+    from .report import Reason, Report
     from .settings import Settings
 
-__all__ = ["Call", "Detailer", "Evaluate", "MaskRecord", "Output", "Prediction", "Report", "Settings"]
+__all__ = ["Call", "Detailer", "Evaluate", "Lie", "MaskRecord", "Output", "Prediction", "Reason", "Report", "Settings"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "detailer": ("Detailer", "MaskRecord"),
     "prediction": ("Call", "Evaluate", "Output", "Prediction"),
-    "report": ("Report",),
+    "lie": ("Lie",),
+    "report": ("Reason", "Report"),
     "settings": ("Settings",),
 }
 

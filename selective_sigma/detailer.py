@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .lie import e_folds, factors, rescale
-from .mask import check_goes, check_map, resample, response
-from .prediction import Call, Evaluate, Latent, Output, Prediction, each, finite, streams
+from .blend import blended, moved, ones, usable
+from .lie import SMALLEST, Lie
+from .mask import check_fits, checked_map, resample, response
+from .prediction import (
+    Call,
+    Evaluate,
+    Latent,
+    Output,
+    Prediction,
+    check_latent,
+    check_prediction,
+    each,
+    finite,
+    streams,
+)
 from .published import PublishedMask, PublishedSchedule
-from .report import Report
+from .report import Reason, Report
 from .schedule import SLACK, Schedule, Step
 from .settings import Family, Settings, check_sigmas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 CONSTANT = {"ones": 1.0, "half": 0.5, "zeros": 0.0}
 
@@ -50,198 +63,225 @@ class Detailer:
         window: tuple[float, float] | None = None,
         limit: Tensor | None = None,
         within: Tensor | None = None,
-        stream_sigma: Sequence[Callable[[float], float]] | None = None,
         record: bool = False,
     ):
         """Args:
             sigmas: the run's noise levels, descending, one more than there are steps, or any slice
-                of a schedule; an ascending run (unsampling) is left plain.
+                of a schedule. Steps that rise (unsampling, restarts) are left plain.
             family: ``ve`` for x = x0 + sigma n, ``flow`` for x = (1 - sigma) x0 + sigma n.
             window: noise levels (high, low) between which the lie is told, from ``start`` and ``end``
                 and the model's own noise range. None takes them as shares of ``sigmas``: right
                 where that is a whole schedule.
             limit: (batch or 1, 1, *space) in [0, 1], multiplies the mask: where detail may go.
             within: (batch or 1, 1, *space) in [0, 1], the part that inpainting regenerates; the mask
-                compares places within it alone. Both are resized to the latent; of several streams
-                they concern the first.
-            stream_sigma: for latents in several streams, each stream's noise level as a function of
-                the first one's; None where all share it.
+                compares places within it alone. Both maps are clamped to [0, 1] and resized to the
+                latent; of several streams they concern the first. A black one makes the run plain.
             record: keep the mask of every step in ``masks``.
 
         Raises:
-            ValueError: for a bad value of any of these, naming it.
+            TypeError, ValueError: for a bad value of any of these, naming it.
         """
-        levels = _floats(sigmas) if isinstance(sigmas, Tensor) else [float(sigma) for sigma in sigmas]
-        check_sigmas(levels)
+        if not isinstance(settings, Settings):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"settings is a {type(settings).__name__}: give selective_sigma.Settings(...)")
+        levels = check_sigmas(sigmas)
         if family not in ("ve", "flow"):
             raise ValueError(f"family is {family!r}: choose ve or flow")
-        if window is not None and not window[0] >= window[1] >= 0:
+        if window is not None and not (len(ends := check_sigmas(window, "window")) == 2 and ends[0] >= ends[1]):
             raise ValueError(f"window is {window!r}: give two noise levels, the higher one first")
-        for name, values in (("limit", limit), ("within", within)):
-            if values is not None:
-                check_map(name, values)
         self.settings = settings
         self.family: Family = family
         self.report = Report()
         self.mask: Latent | None = None
         self.masks: list[MaskRecord] = []
-        self._limit, self._within = limit, within
-        self._stream_sigma = stream_sigma
+        self._limit, self._within = checked_map("limit", limit), checked_map("within", within)
         self._record = record
-        self._constant = CONSTANT.get(settings.mask_override, 1.0 if settings.coverage >= 1 else None)
-        self._one_pass = settings.coverage >= 1 and settings.mask_override == "off" and limit is None
+        override = settings.mask_override
+        self._constant = CONSTANT.get(override, 1.0 if settings.coverage >= 1 else None)
+        self._one_pass = settings.coverage >= 1 and override == "off" and limit is None
+        self._black = override == "off" and any(m is not None and not m.any() for m in (self._limit, self._within))
+        self._at_the_end = False
         self._published: list[PublishedMask] | None = None
         if settings.mask_source == "response":
             self._schedule = Schedule(levels, settings, family, window)
         else:
             self._schedule = PublishedSchedule(levels, settings, family)
-            # A mask that coverage or override decide has no first step without one.
+            # A constant mask has no memory that the first step would have to fill.
             self._published = [] if self._constant is None else None
 
-    def step(self, evaluate: Evaluate, x: Latent, sigma: Tensor, mask: Latent | None = None) -> Output:
+    def step(self, evaluate: Evaluate, x: Latent, sigma: Tensor) -> Output:
         """One prediction, with detail where the mask says so.
 
+        A step that is due asks the model twice: with the lie, then without it. The mask is made of both, and
+        ``mask * (lied - plain)`` is added to every prediction of the step (method.md section 3). Constant and
+        published masks blend each prediction with its own lied one instead.
+
         Args:
-            evaluate: the model; called once, or at a step that is due twice: plain, then lied.
+            evaluate: the model.
             x: noisy latent (batch, channels, *space), one to three space axes; a list of such for
                 a model of several streams.
             sigma: its noise level, one for the whole batch: 0-d, or (batch,) of equal values.
-            mask: a mask to blend under in place of one made here, as where a host calls its model
-                several times for one prediction (cond, then uncond): hand on ``Output.mask``. Where
-                the mask is one everywhere by the settings, it is that one.
 
         Raises:
-            TypeError, ValueError: before any model call, for latents or a sigma that cannot be.
+            TypeError, ValueError: before any model call, for a latent or a sigma that cannot be; after it, for a
+                prediction that does not fit them.
+            RuntimeError: at the first step of a second run.
         """
-        level = self._check(x, sigma, mask)
-        # A level that was rounded is still its own step's.
-        now = self._schedule.at(level, 1.0 + max(SLACK - 1.0, torch.finfo(sigma.dtype).eps))
+        level = self._check(x, sigma)
+        now = self._step_at(level, sigma)
+        self._refuse_second_run(now)
         self.report.steps += 1
-        if self.settings.idle or not now.strength:
-            self.report.skip("idle" if self.settings.idle else now.reason)
-            return self._plain(evaluate, x, sigma, now)
-        call = self._lied(x, sigma, level, now)
-        if self._one_pass:
-            lied = self._call(evaluate, call)
+        dose = self._schedule.dose(now)
+        reason = self._why_plain(now, dose, x)
+        if reason is not None:
+            self.report.skip(reason)
+            plain = self._plain(evaluate, x, sigma, now)
+            if reason is Reason.FIRST:
+                self._remembered(plain, x)
+            return plain
+        lied, plain = self._two_calls(evaluate, x, sigma, level, now)
+        if lied.cached:
+            self.report.skip(Reason.CACHED)
+            self.report.plain += plain is None
+            answer = plain or lied
+            return Output(answer.denoised, answer.others, answer.guided, index=now.index)
+        self.report.e_folds += self._schedule.carry(now)
+        if plain is None:
             self.report.count_finite(finite(lied))
-            mask = each(_ones, x)
-            self._show(mask, level, now)
-            return Output(lied.denoised, lied.others, "lied", now.index, mask)
-        plain = self._call(evaluate, Call(x, sigma, "plain", now.index, sigma))
-        remembered = self._remembered(plain.denoised, x) if mask is None else []
-        if remembered is None:
-            self.report.skip("first")
-            return Output(plain.denoised, plain.others, "plain", now.index, each(torch.zeros_like, each(_ones, x)))
-        lied = self._call(evaluate, call)
-        made = self._mask(plain, lied, now, remembered) if mask is None else mask
-        usable = finite(plain) & finite(lied)
-        self.report.count_finite(usable)
-        made = each(partial(_only, usable=usable), made)
-        if mask is None:
-            self._show(made, level, now)
-        others = {name: each(_blend, value, lied.others[name], made) for name, value in plain.others.items()}
-        return Output(each(_blend, plain.denoised, lied.denoised, made), others, "blended", now.index, made)
+            self._note(each(ones, x), level, now, dose)
+            return Output(lied.denoised, lied.others, lied.guided, kind="lied", index=now.index, mask=self.mask)
+        mask = self._mask_of(plain, lied, x, dose)
+        is_finite = finite(plain, lied)
+        self.report.count_finite(is_finite)
+        if self.settings.mask_override == "off":
+            mask = each(partial(usable, finite=is_finite), mask)
+        self._note(mask, level, now, dose)
+        return (moved if self._shares_effect else blended)(plain, lied, mask, now.index)
+
+    def again(self, evaluate: Evaluate, x: Latent, sigma: Tensor, first: Output) -> Output:
+        """A further prediction of a step, for a host that calls its model several times for one ``x`` (cond, uncond).
+
+        Args:
+            first: what ``step`` returned at the first of these calls; its effect or its mask is used here too.
+        """
+        level = self._check(x, sigma)
+        now = self._step_at(level, sigma)
+        self.report.steps += 1
+        if first.kind == "plain":
+            return self._plain(evaluate, x, sigma, now)
+        if first.effect is not None and first.mask is not None:
+            return moved(self._plain(evaluate, x, sigma, now), None, first.mask, now.index, first.effect)
+        lied, plain = self._two_calls(evaluate, x, sigma, level, now)
+        if plain is None or first.mask is None:
+            return Output(lied.denoised, lied.others, lied.guided, kind="lied", index=now.index, mask=first.mask)
+        return blended(plain, lied, first.mask, now.index)
+
+    @property
+    def _shares_effect(self) -> bool:
+        """Whether one effect is added to all predictions; else each is blended with its own lied one."""
+        return self._published is None and self._constant is None
+
+    def _why_plain(self, now: Step, dose: float, x: Latent) -> Reason | None:
+        """Why no lie is told in this step, or None."""
+        if self.settings.idle:
+            return Reason.IDLE
+        if self._black:
+            return Reason.EMPTY
+        if now.reason is not None or not dose:
+            return now.reason or Reason.EVERY
+        if self._published is None:
+            return None
+        if not self._published:
+            parts = [self._within, *[None] * (len(streams(x)) - 1)]
+            self._published = [PublishedMask(self.settings, within) for within in parts]
+        return None if all(m.ready(len(streams(x)[0])) for m in self._published) else Reason.FIRST
 
     def _plain(self, evaluate: Evaluate, x: Latent, sigma: Tensor, now: Step) -> Output:
-        plain = self._call(evaluate, Call(x, sigma, "plain", now.index, sigma))
-        return Output(plain.denoised, plain.others, "plain", now.index)
+        plain = self._ask(evaluate, Call(x, sigma, "plain", now.index, sigma))
+        return Output(plain.denoised, plain.others, plain.guided, index=now.index)
 
-    def _call(self, evaluate: Evaluate, call: Call) -> Prediction:
-        prediction = evaluate(call)
-        if call.kind == "plain":
-            self.report.plain += 1
-        else:
-            self.report.lied += 1
+    def _two_calls(
+        self, evaluate: Evaluate, x: Latent, sigma: Tensor, level: float, now: Step
+    ) -> tuple[Prediction, Prediction | None]:
+        """The lied and the plain prediction; the plain one is None where the mask is one everywhere."""
+        lie = Lie(max(math.exp(-self._schedule.dose(now)), SMALLEST), self.family, self.settings.lie)
+        scale = lie.scale(level)
+        seen = [s if scale == 1.0 else s * scale for s in streams(x)]
+        conds = "positive" if self._shares_effect else "all"
+        # Under a mask of ones it is the lied call that leaves its trace, as in one pass.
+        plain_first = self.settings.mask_override == "ones"
+
+        def call(kind: str, followed: bool) -> Call:
+            if kind == "plain":
+                return Call(x, sigma, "plain", now.index, sigma, followed=followed)
+            shown = seen[0] if isinstance(x, Tensor) else seen
+            return Call(shown, lie.tell(sigma), "lied", now.index, sigma, lie, conds, followed)
+
+        if self._one_pass:
+            return self._ask(evaluate, call("lied", False)), None
+        order = ("plain", "lied") if plain_first else ("lied", "plain")
+        made: dict[str, Prediction] = {}
+        for kind in order:
+            made[kind] = self._ask(evaluate, call(kind, followed=kind == order[0]))
+        return made["lied"], made["plain"]
+
+    def _ask(self, evaluate: Evaluate, call: Call) -> Prediction:
+        prediction = check_prediction(evaluate(call), call.x)
+        self.report.plain += call.kind == "plain"
+        self.report.lied += call.kind == "lied" and not prediction.cached
         return prediction
 
-    def _lied(self, x: Latent, sigma: Tensor, level: float, now: Step) -> Call:
-        """The call that hides some of the noise, of every stream by the noise that is in it."""
-        lie = self.settings.lie
-        of_sigma, of_x = factors(level, now.strength, self.family, lie)
-        scales = [of_x] * len(streams(x))
-        if self._stream_sigma is not None:
-            scales[1:] = [
-                rescale(own(level), own(level * of_sigma), self.family, lie) for own in self._stream_sigma[1:]
-            ]
-        shown = [s if scale == 1.0 else s * scale for s, scale in zip(streams(x), scales, strict=True)]
-        return Call(shown[0] if isinstance(x, Tensor) else shown, sigma * of_sigma, "lied", now.index, sigma)
-
-    def _mask(self, plain: Prediction, lied: Prediction, now: Step, remembered: list[Tensor]) -> Latent:
+    def _mask_of(self, plain: Prediction, lied: Prediction, x: Latent, dose: float) -> Latent:
         """One mask per stream, (batch, 1, *space), float32."""
+        remembered = self._remembered(plain, x)
         masks: list[Tensor] = []
-        for i, (true, said) in enumerate(zip(streams(plain.denoised), streams(lied.denoised), strict=True)):
+        held = streams(plain.denoised if plain.guided is None else plain.guided)
+        for i, (true, false) in enumerate(zip(streams(plain.denoised), streams(lied.denoised), strict=True)):
             limit, within = (self._limit, self._within) if i == 0 else (None, None)
-            if remembered:
+            if remembered is not None:
                 made = remembered[i]
             elif self._constant is not None:
-                made = _ones(true) * self._constant
+                made = ones(true) * self._constant
             else:
-                made = response(true.detach(), said.detach(), self.settings.coverage, e_folds(now.strength), within)
+                coverage = self.settings.coverage
+                made = response(true.detach(), false.detach(), coverage, dose, within, held[i].detach())
             if limit is not None and self.settings.mask_override == "off":
                 made = made * resample(limit.to(made), made.shape[2:])
             masks.append(made)
         return masks[0] if isinstance(plain.denoised, Tensor) else masks
 
-    def _remembered(self, denoised: Latent, x: Latent) -> list[Tensor] | None:
-        """The published masks, or none where they are not asked for; None at a step too early for them."""
+    def _remembered(self, plain: Prediction, x: Latent) -> list[Tensor] | None:
+        """The published masks, from this plain prediction and earlier ones; None where they are not asked for."""
         if self._published is None:
-            return []
-        if not self._published:
-            inside = [self._within, *[None] * (len(streams(x)) - 1)]
-            self._published = [PublishedMask(self.settings, within) for within in inside]
-        made = [m.make(*pair) for m, *pair in zip(self._published, streams(denoised), streams(x), strict=True)]
-        known = [mask for mask in made if mask is not None]
-        return known if len(known) == len(made) else None
+            return None
+        pictures = streams(plain.denoised if plain.guided is None else plain.guided)
+        return [m.make(*pair) for m, *pair in zip(self._published, pictures, streams(x), strict=True)]
 
-    def _show(self, mask: Latent, level: float, now: Step) -> None:
+    def _note(self, mask: Latent, level: float, now: Step, dose: float) -> None:
         self.mask = mask
         if self._record:
-            self.masks.append(MaskRecord(now.index, level, now.strength, mask))
+            self.masks.append(MaskRecord(now.index, level, -math.expm1(-dose), mask))
 
-    def _check(self, x: Latent, sigma: Tensor, mask: Latent | None) -> float:
+    def _step_at(self, level: float, sigma: Tensor) -> Step:
+        # A level that was rounded still belongs to its own step.
+        return self._schedule.at(level, 1.0 + max(SLACK - 1.0, torch.finfo(sigma.dtype).eps))
+
+    def _refuse_second_run(self, now: Step) -> None:
+        first, last = (self._schedule.steps[i].index if self._schedule.steps else 0 for i in (0, -1))
+        if self._at_the_end and now.index == first:
+            raise RuntimeError("this Detailer has finished its run: make one for each run of a sampler")
+        self._at_the_end = self._at_the_end or now.index == last > first
+
+    def _check(self, x: Latent, sigma: Tensor) -> float:
         """The noise level, after checking what a host handed over; the one wait for the device."""
-        for stream in streams(x):
-            if not stream.is_floating_point():
-                raise TypeError(f"x is {stream.dtype}: latents are floating point; convert them first")
-            if not 3 <= stream.ndim <= 5:
-                raise ValueError(
-                    f"x has shape {tuple(stream.shape)}: give (batch, channels, *space) with one to three space axes"
-                )
-        lead = streams(x)[0]
-        if self._stream_sigma is not None and len(self._stream_sigma) != len(streams(x)):
-            raise ValueError(f"stream_sigma has {len(self._stream_sigma)} functions for {len(streams(x))} streams")
-        wanted = [(len(stream), 1, *stream.shape[2:]) for stream in streams(x)]
-        if mask is not None and [tuple(m.shape) for m in streams(mask)] != wanted:
-            raise ValueError(f"mask has shape {[tuple(m.shape) for m in streams(mask)]}: hand on Output.mask, {wanted}")
+        lead = check_latent(x)
         if not isinstance(sigma, Tensor) or not sigma.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"sigma is {sigma!r}: give a floating-point tensor, 0-d or one value per sample")
-        levels = _floats(sigma)
+        levels = check_sigmas(sigma, "sigma")
         if len(levels) not in (1, len(lead)):
             raise ValueError(f"sigma has {len(levels)} values for a batch of {len(lead)}: give one, or one per sample")
-        check_sigmas(levels, "sigma")
         if any(level != levels[0] for level in levels):
             raise ValueError(f"sigma holds several noise levels ({min(levels):g} to {max(levels):g}): give one a call")
         for name, values in (("limit", self._limit), ("within", self._within)):
             if values is not None:
-                check_goes(name, values, lead.shape)
+                check_fits(name, values, lead.shape)
         return levels[0]
-
-
-def _floats(values: Tensor) -> list[float]:
-    """Values as floats, in one transfer from the device."""
-    return [float(v) for v in values.detach().reshape(-1).cpu()]
-
-
-def _ones(like: Tensor) -> Tensor:
-    return like.new_ones((len(like), 1, *like.shape[2:]), dtype=torch.float32)
-
-
-def _only(mask: Tensor, usable: Tensor) -> Tensor:
-    """The mask, zero in samples of which a prediction was not finite: they stay as they are."""
-    return torch.where(usable.reshape(-1, *[1] * (mask.ndim - 1)), mask, 0.0)
-
-
-def _blend(plain: Tensor, lied: Tensor, mask: Tensor) -> Tensor:
-    """n (1 - m) + l m: exact at both ends, which lerp is not; in float32, rounded once."""
-    # Finite also where the mask is zero because the lied prediction is not: no NaN from 0 * NaN.
-    return (lied * mask).nan_to_num_(0.0, 0.0, 0.0).addcmul_(plain, 1.0 - mask).to(plain.dtype)

@@ -3,13 +3,65 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
-    from .settings import Family, Lie
+    from .settings import Family, LieKind
+
+Level = TypeVar("Level", float, Tensor)
 
 SMALLEST = 1e-6
-"""Least share of the noise level that is still told: a model cannot be told of none."""
+"""Least share of the noise that a lie leaves: a model cannot be told of none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """What to tell a model in place of its noise level (method.md section 1).
+
+    Both methods take the true level as a float or as a tensor of any shape. They go forward only, from the
+    true level to the lie, and hold at every level from 0 to the highest.
+
+    >>> Lie(0.9, "flow").tell(1.0), Lie(0.9, "flow").scale(0.5)
+    (1.0, 1.0526315789473684)
+    """
+
+    keep: float
+    """Share of the noise-to-signal ratio that the model is still told of, 1 - strength; above 1 it is told of more."""
+    family: Family = "ve"
+    kind: LieKind = "noise_to_signal"
+
+    def tell(self, level: Level) -> Level:
+        """The level to tell a model that would hear ``level``."""
+        if self.family == "ve":
+            return level * self.keep
+        if self.kind == "fixed_input":
+            # A flow model knows of no more noise than 1.
+            told = level * self.keep
+            return told.clamp(max=1.0) if isinstance(told, Tensor) else min(told, 1.0)
+        return level * self.keep * self.scale(level)
+
+    def scale(self, level: Level) -> Level:
+        """The factor by which to multiply the model's input, so that its signal has the scale of the level told."""
+        if self.family == "ve" or self.kind == "fixed_input":
+            return level * 0 + 1.0
+        return 1.0 / (1.0 - (1.0 - self.keep) * level)
+
+    def scale_part(self, level: Tensor, noisy: Tensor) -> Tensor:
+        """``scale`` for an input whose elements are noised to ``noisy * level`` each, as given frames of a clip are.
+
+        Args:
+            level: the noise level, broadcastable to ``noisy``.
+            noisy: 1 where the input holds all the noise, 0 where it is clean.
+        """
+        if self.family == "ve" or self.kind == "fixed_input":
+            return torch.ones_like(noisy)
+        # (1 - noisy tell) / (1 - noisy level), written so that it is ``scale`` where noisy is 1, also at level 1.
+        damped = torch.where(noisy >= 1, 1.0, (1.0 - level) / (1.0 - noisy * level))
+        return 1.0 + (1.0 - self.keep) * level * self.scale(level) * noisy * damped
 
 
 def noise_to_signal(sigma: float, family: Family) -> float:
@@ -20,28 +72,3 @@ def noise_to_signal(sigma: float, family: Family) -> float:
 def e_folds(strength: float) -> float:
     """Size of a lie, -ln(1 - strength): doses add in it, and effects scale with it."""
     return -math.log(max(1.0 - strength, SMALLEST))
-
-
-def factors(sigma: float, strength: float, family: Family = "ve", lie: Lie = "noise_to_signal") -> tuple[float, float]:
-    """What to multiply sigma and the latent by, to hide the share ``strength`` of the noise.
-
-    With signal scale alpha (1 for VE, 1 - sigma for rectified flow), ``noise_to_signal`` lies about
-    sigma / alpha and rescales the latent by alpha' / alpha, so that the signal in it keeps its scale
-    (method.md section 1). Written so that nothing divides by 1 - sigma. ``fixed_input`` multiplies
-    sigma and leaves the latent as it is; on VE the two are one.
-    """
-    keep = max(1.0 - strength, SMALLEST)
-    if family == "ve":
-        return keep, 1.0
-    if lie == "fixed_input":
-        # A negative strength must not claim more noise than a flow model knows.
-        return min(keep, 1.0 / sigma) if sigma > 0 else keep, 1.0
-    signal = 1.0 - (1.0 - keep) * sigma
-    return keep / signal, 1.0 / signal
-
-
-def rescale(sigma: float, lied: float, family: Family, lie: Lie) -> float:
-    """alpha' / alpha for a latent that is at ``sigma`` and said to be at ``lied``."""
-    if family == "ve" or lie == "fixed_input":
-        return 1.0
-    return (1.0 - lied) / max(1.0 - sigma, SMALLEST)

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
 POWER = 4.0
 """How sharply the mask turns from dark to bright."""
 TRUST = 0.5
-"""How far a place that holds much detail gets the benefit of the doubt: the power of E / E0 in the response."""
+"""Power of E / E0 in the response: how much a place that holds much detail is favoured."""
 ROUNDS = 3
 """Times that a map of energy is blurred."""
 FLOOR = 0.1
@@ -42,16 +41,24 @@ def odds(coverage: float) -> float:
     return (2.0 * (1.0 - coverage)) ** 2.5 / math.sqrt(2.0 * coverage) if coverage > 0 else math.inf
 
 
-def response(plain: Tensor, lied: Tensor, coverage: float, e_folds: float, within: Tensor | None = None) -> Tensor:
+def response(
+    plain: Tensor,
+    lied: Tensor,
+    coverage: float,
+    e_folds: float,
+    within: Tensor | None = None,
+    guided: Tensor | None = None,
+) -> Tensor:
     """Where the model is drawing detail: bright where it holds much and the lie adds little beside it.
 
-    With E the fine detail in the plain prediction, G that in the lie's effect, E0 and G0 their means
+    With E the fine detail in the picture that the effect is added to, G that in ``lied - plain``, E0 and G0 their means
     over the sample (over the whole clip for video): R = E / G says how little the lie adds,
     q = (E / E0)^TRUST (R / R0) and m = 1 / (1 + (k / q)^POWER), k the odds of coverage (method.md section 2).
     R0 is at least ``FLOOR``, so that a picture without any detail stays dark.
 
     Args:
         plain, lied: predictions of one step, (batch, channels, *space).
+        guided: the picture that the effect is added to, shaped alike; None where it is ``plain``.
         coverage: exactly 0 everywhere at 0, exactly 1 at 1.
         e_folds: size of the lie, -ln(1 - strength).
         within: (batch or 1, 1, *space) in [0, 1], the part that the means are taken over.
@@ -59,7 +66,8 @@ def response(plain: Tensor, lied: Tensor, coverage: float, e_folds: float, withi
     Returns:
         (batch, 1, *space), float32; NaN in a sample whose predictions are not finite.
     """
-    held, added = detail(plain).clamp_(min=TINY), detail(lied, plain).clamp_(min=TINY)
+    held = detail(plain if guided is None else guided).clamp_(min=TINY)
+    added = detail(lied, plain).clamp_(min=TINY)
     held0, added0 = (mean(energy, within).clamp_(min=TINY) for energy in (held, added))
     # k / q = k G / E^(1 + TRUST) * E0^(1 + TRUST) / G0 * max(1, FLOOR / R0): one factor a sample for the means.
     floor = (FLOOR / e_folds**2) * added0 / held0
@@ -119,17 +127,26 @@ def resample(values: Tensor, space: Sequence[int]) -> Tensor:
     return F.interpolate(values.float(), tuple(space), mode=_MODE[values.ndim - 2], align_corners=False)
 
 
-def check_map(name: str, values: Tensor) -> None:
-    """Raise ``ValueError`` unless ``values`` is a (batch or 1, 1, *space) map in [0, 1]."""
+def checked_map(name: str, values: Tensor | None) -> Tensor | None:
+    """``values`` as a (batch or 1, 1, *space) map in [0, 1]: rounding takes resized and blurred masks past the ends.
+
+    Raises:
+        TypeError: it is no tensor.
+        ValueError: it has another shape, or holds NaN.
+    """
+    if values is None:
+        return None
+    if not isinstance(values, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name} is a {type(values).__name__}: give a torch tensor (batch or 1, 1, *space)")
     if not 3 <= values.ndim <= 5 or values.shape[1] != 1 or not values.numel():
         raise ValueError(f"{name} has shape {tuple(values.shape)}: give (batch or 1, 1, *space)")
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"{name} holds values from {low:g} to {high:g}: give numbers from 0 to 1")
+    if values.isnan().any():
+        raise ValueError(f"{name} holds NaN: give numbers from 0 to 1")
+    return values.to(torch.promote_types(values.dtype, torch.float16)).clamp(0, 1)
 
 
-def check_goes(name: str, values: Tensor, latent: Sequence[int]) -> None:
-    """Raise ``ValueError`` unless a map goes with a latent of this shape, after resizing."""
+def check_fits(name: str, values: Tensor, latent: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless a map fits a latent of this shape, after resizing."""
     if values.ndim != len(latent) or len(values) not in (1, latent[0]):
         raise ValueError(
             f"{name} has shape {tuple(values.shape)} for a latent of {tuple(latent)}: "

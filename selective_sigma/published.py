@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .lie import e_folds
 from .mask import resample
 from .schedule import SLACK, Schedule, Step
 
@@ -43,7 +44,17 @@ class PublishedSchedule(Schedule):
             return step
         following = self.steps[step.index + 1 - self.steps[0].index]
         share = (step.high - sigma) / (step.high - step.low)
-        return replace(step, strength=step.strength + share * (following.strength - step.strength))
+        here, there = (-math.expm1(-end.e_folds) for end in (step, following))
+        strength = here + share * (there - here)
+        reason = None if strength else step.reason
+        return replace(step, reason=reason, e_folds=e_folds(strength))
+
+    def dose(self, step: Step) -> float:
+        """As ``Schedule.dose``; where each step stands for itself, no step takes over what another missed."""
+        return step.e_folds if self._between else super().dose(step)
+
+    def carry(self, step: Step) -> float:
+        return step.e_folds if self._between else super().carry(step)
 
 
 def places(steps: int, start: float, end: float) -> list[float]:
@@ -68,8 +79,12 @@ class PublishedMask:
         self._memory: Tensor | None = None
         self._frozen: Tensor | None = None
 
-    def make(self, denoised: Tensor, x: Tensor) -> Tensor | None:
-        """The mask (batch, 1, *space), float32, or None where there is nothing to compare with yet.
+    def ready(self, batch: int) -> bool:
+        """Whether there is something to compare a batch of this size with."""
+        return self._settings.mask_source == "first" or (self._previous is not None and len(self._previous) == batch)
+
+    def make(self, denoised: Tensor, x: Tensor) -> Tensor:
+        """The mask (batch, 1, *space), float32; black where there is nothing to compare with yet.
 
         Args:
             denoised: plain prediction at this step, (batch, channels, *space).
@@ -84,7 +99,7 @@ class PublishedMask:
                 self._frozen = x.detach().abs().mean(1, keepdim=True, dtype=torch.float32)
             return self._finish(stretch(resample(self._frozen, x.shape[2:]), s.mask_clip_percentile, self._within))
         if previous is None:
-            return None
+            return denoised.new_zeros((len(denoised), 1, *denoised.shape[2:]), dtype=torch.float32)
         moved = (denoised.detach() - resample(previous, denoised.shape[2:])).abs_()
         moved = moved.mean(1, keepdim=True, dtype=torch.float32)
         fresh = stretch(moved, s.mask_clip_percentile, self._within)

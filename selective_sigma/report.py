@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 import torch
 from torch import Tensor
 
 
+class Reason(str, Enum):
+    """Why a step went without detail; ``text`` says it in words."""
+
+    IDLE = "idle", "strength or coverage is 0"
+    WINDOW = "window", "the step lies outside start and end"
+    EVERY = "every", "another step carries its dose"
+    OUTSIDE = "outside", "the sampler asked at a noise level that the run does not hold"
+    ASCENDING = "ascending", "the step adds noise"
+    EMPTY = "empty", "the mask that detail is limited to is black"
+    FIRST = "first", "mask_source change has nothing to compare with yet"
+    CACHED = "cached", "a cache answered in place of the model"
+    LEARNING = "learning", "a pipeline's first step is watched"
+
+    text: str
+
+    def __new__(cls, value: str, text: str) -> Reason:
+        reason = str.__new__(cls, value)
+        reason._value_ = value
+        reason.text = text
+        return reason
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
 @dataclass
 class Report:
-    """Model calls of one run by kind, and why steps went without detail.
-
-    ``skipped`` counts steps by reason: ``idle`` (strength or coverage 0), ``window`` (outside
-    start..end), ``every`` (another step carries this one's dose), ``outside`` (a sigma that the run
-    does not hold), ``ascending`` (a run that adds noise), ``first`` (the change mask has nothing
-    to compare with yet).
-    """
+    """Model calls of one run by kind, the doses told, and why steps went without detail."""
 
     steps: int = 0
+    """Model calls that the bare sampler makes."""
     plain: int = 0
     lied: int = 0
-    skipped: dict[str, int] = field(default_factory=dict[str, int])
+    e_folds: float = 0.0
+    """Sum of the doses told, -ln(1 - strength) each; the schedule's own sum where no step was missed."""
+    skipped: dict[Reason, int] = field(default_factory=dict[Reason, int])
+    """Steps without detail, by reason."""
     _finite: list[Tensor] = field(default_factory=list[Tensor], repr=False)
 
     @property
@@ -31,10 +55,13 @@ class Report:
 
     @property
     def nonfinite(self) -> int:
-        """Predictions with NaN or inf, by sample, that were passed through untouched."""
+        """Samples, over the steps that were told a lie, of which a prediction held NaN or inf.
+
+        Under a mask such a sample stays plain; where the mask is one everywhere the lied prediction is returned.
+        """
         return int((~torch.cat(self._finite)).sum()) if self._finite else 0
 
-    def skip(self, reason: str) -> None:
+    def skip(self, reason: Reason) -> None:
         """Count a step that went without detail."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
@@ -44,11 +71,12 @@ class Report:
 
     def as_dict(self) -> dict[str, object]:
         """The counts, ready for JSON."""
-        names = ("steps", "calls", "plain", "lied", "nonfinite")
-        return {**{name: getattr(self, name) for name in names}, "skipped": dict(self.skipped)}
+        names = ("steps", "calls", "plain", "lied", "e_folds", "nonfinite")
+        skipped = {reason.value: count for reason, count in self.skipped.items()}
+        return {**{name: getattr(self, name) for name in names}, "skipped": skipped}
 
     def __str__(self) -> str:
         skipped = ", ".join(f"{reason} {count}" for reason, count in self.skipped.items()) or "none"
         line = f"{self.calls} model calls for {self.steps} (plain {self.plain}, lied {self.lied}); "
-        line += f"without detail: {skipped}"
-        return line + (f"; {self.nonfinite} predictions with NaN or inf left alone" if self.nonfinite else "")
+        line += f"doses of {self.e_folds:.3g} e-folds; without detail: {skipped}"
+        return line + (f"; {self.nonfinite} samples with NaN or inf" if self.nonfinite else "")

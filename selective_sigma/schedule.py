@@ -8,6 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from .lie import e_folds, noise_to_signal
+from .report import Reason
+from .settings import RANGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,15 +21,18 @@ CHURN = math.sqrt(2.0)
 SLACK = 1 + 1e-6
 """A level may come back from a host rounded to single precision."""
 LAST = 0.5
-"""Share of the lie at the step that ends at zero noise, which passes on all of the lie's effect.
+"""Share of the lie at the step that ends at zero noise, which adds all of the lie's effect to the picture.
 
-The steps before pass on as much as falls to their length, whatever that is (method.md section 5).
+Earlier steps add the part that belongs to their length (method.md section 5).
 """
 LONG = 0.6
-"""Steps that cover more e-folds of noise to signal than this carry no dose of others, and lend none.
+"""A step that covers more e-folds of noise to signal than this shares its dose with no other step.
 
-Where solvers of higher order extrapolate over steps as long, a dose in the wrong step is not made up.
+Solvers of higher order extrapolate from step to step; over steps as long the rest of the run does not make up
+for a dose that was told in another one.
 """
+MOST_STEPS = int(RANGES["every"][1])
+"""A dose that takes over missed ones is at most that of so many steps, the largest group that ``every`` allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +42,26 @@ class Step:
     index: int
     high: float
     low: float
-    strength: float
-    """Fraction of the noise-to-signal ratio to remove; 0 where no lie is told."""
-    reason: str = ""
-    """Why no lie is told: ``window``, or ``every`` where another step carries this one's dose."""
+    group: int = -1
+    """Number of the group of steps that it shares a dose with; -1 where no lie is ever told."""
+    reason: Reason | None = None
+    """Why no lie is ever told; None in a step that a dose belongs to."""
+    e_folds: float = 0.0
+    """What the step adds to the dose of its group."""
 
 
-OUTSIDE = Step(-1, math.inf, math.inf, 0.0, "outside")
-ASCENDING = Step(-1, math.inf, math.inf, 0.0, "ascending")
+OUTSIDE = Step(-1, math.inf, math.inf, reason=Reason.OUTSIDE)
+ASCENDING = Step(-1, math.inf, math.inf, reason=Reason.ASCENDING)
 
 
 class Schedule:
-    """The steps of a run, each with its dose."""
+    """The steps of a run, and which of them carries the dose of its group.
+
+    A group's dose is told at the first of its steps that the model is asked in. Samplers and caches may skip
+    model calls: what a whole group misses is added to the next group's dose. The run begins at the first step
+    that is asked about; groups before it are not missed. ``dose`` says what to tell at a step, ``carry`` notes
+    that it was told.
+    """
 
     def __init__(
         self,
@@ -58,7 +71,7 @@ class Schedule:
         window: tuple[float, float] | None = None,
     ):
         """Args:
-        sigmas: the run's noise levels, descending, one more than there are steps.
+        sigmas: the run's noise levels, descending, one more than there are steps. A step that rises is plain.
         window: noise levels (high, low) between which the lie is told; None for the shares
             ``start`` and ``end`` of ``sigmas`` itself.
         """
@@ -66,16 +79,50 @@ class Schedule:
         first = next((i for i, sigma in enumerate(sigmas) if sigma > 0), len(sigmas))
         levels = sigmas[first:]
         self.steps: list[Step] = []
+        self.doses: list[float] = []
+        """E-folds of the lie, by group."""
+        self._carriers: dict[int, tuple[int, float]] = {}
+        self._begun, self._next, self._owed = False, 0, 0.0
+        self._most = MOST_STEPS * abs(e_folds(settings.strength))
         # An ascending run adds noise (unsampling); there is no detail to add on the way up.
         ascends = len(levels) > 1 and levels[0] < levels[-1]
         self._outside = ASCENDING if ascends else OUTSIDE
         if len(levels) < 2 or ascends:
             return
-        efolds = [e_folds(settings.strength * share) for share in self._shares(levels, settings, window)]
-        doses = _due(efolds, _lengths(levels, family), settings.every)
-        for i, ((a, b), efold, dose) in enumerate(zip(pairwise(levels), efolds, doses, strict=True)):
-            reason = "" if dose else "every" if efold else "window"
-            self.steps.append(Step(first + i, a, b, -math.expm1(-dose), reason))
+        shares = [e_folds(settings.strength * share) for share in self._shares(levels, settings, window)]
+        groups = _groups(shares, _lengths(levels, family), settings.every)
+        self.doses = [0.0] * (1 + max(groups))
+        for i, ((high, low), share, group) in enumerate(zip(pairwise(levels), shares, groups, strict=True)):
+            reason = Reason.ASCENDING if high < low else Reason.IDLE if not settings.strength else Reason.WINDOW
+            self.steps.append(Step(first + i, high, low, group, None if share else reason, share))
+            if share:
+                self.doses[group] += share
+
+    def dose(self, step: Step) -> float:
+        """E-folds of the lie to tell at ``step``; 0 where another step carries them."""
+        if not self._begun and step.index >= 0:
+            self._begun = True
+            self._next = min((s.group for s in self.steps if s.index >= step.index and s.group >= 0), default=0)
+        if step.group in self._carriers:
+            carrier, dose = self._carriers[step.group]
+            return dose if carrier == step.index else 0.0
+        if step.group < self._next:
+            return 0.0  # Passed on already, or no group at all.
+        return max(-self._most, min(self._most, self._due(step.group)))
+
+    def carry(self, step: Step) -> float:
+        """Note that the dose of ``step`` was told; returns what is new of it, in e-folds: 0 at a second call."""
+        dose = self.dose(step)
+        if step.group in self._carriers or not dose:
+            return 0.0
+        self._owed = self._due(step.group) - dose
+        self._carriers[step.group] = step.index, dose
+        self._next = step.group + 1
+        return dose
+
+    def _due(self, group: int) -> float:
+        """The dose of a group and of those before it that were missed."""
+        return self.doses[group] + (self._owed + sum(self.doses[self._next : group]))
 
     def _shares(self, levels: Sequence[float], settings: Settings, window: tuple[float, float] | None) -> list[float]:
         """Share of the strength that each step is told."""
@@ -93,7 +140,9 @@ class Schedule:
         ``slack``: by how much ``sigma`` may be rounded, as a factor.
         """
         for step in self.steps:
-            if step.low * slack < sigma <= step.high * slack:
+            # A step that rises holds its first level alone.
+            low = step.low * slack if step.low <= step.high else step.high / slack**2
+            if low < sigma <= step.high * slack:
                 return step
         if self.steps:
             # Added noise lifts a step's call above its level; a last look lies on a part run's lowest level.
@@ -121,19 +170,23 @@ def _lengths(levels: Sequence[float], family: Family) -> list[float]:
     return [math.log(a / b) if a > 0 and b > 0 else math.inf for a, b in pairwise(ratios)]
 
 
-def _due(efolds: Sequence[float], lengths: Sequence[float], every: int) -> list[float]:
-    """E-folds of the lie at each step: the first of every group carries those of the group.
+def _groups(shares: Sequence[float], lengths: Sequence[float], every: int) -> list[int]:
+    """The group of each step; -1 for a step that no lie is told in.
 
-    A group is ``every`` active steps, none of them long nor followed by a long one, unless that is
-    the last: the step that ends at zero noise is always a group of its own, as what it misses is
-    never made up.
+    A group is up to ``every`` active steps in a row. A step is a group of its own where
+
+    - it is longer than ``LONG``,
+    - the step after it is longer than ``LONG``, unless that is the last one and ends at zero noise, or
+    - it ends at zero noise itself, as nothing later makes up for what it misses.
     """
-    doses = [0.0] * len(efolds)
-    first, last = 0, len(efolds) - 1
-    for i, efold in enumerate(efolds):
-        follows = i == last or lengths[i + 1] <= LONG or math.isinf(lengths[i + 1])
-        joins = i > first and i - first < every and max(lengths[first : i + 1]) <= LONG and follows
-        if not (joins and efold and doses[first]):
+    groups: list[int] = []
+    first, number = 0, -1
+    for i, share in enumerate(shares):
+        alone = lengths[i] > LONG or (i + 1 < len(lengths) and LONG < lengths[i + 1] < math.inf)
+        joins = i > first and i - first < every and not alone and lengths[first] <= LONG and shares[first]
+        if share and not joins:
+            first, number = i, number + 1
+        elif not share:
             first = i
-        doses[first] += efold
-    return doses
+        groups.append(number if share else -1)
+    return groups

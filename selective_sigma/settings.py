@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 MaskSource = Literal["response", "change", "first"]
 MaskOverride = Literal["off", "ones", "half", "zeros"]
-Lie = Literal["noise_to_signal", "fixed_input"]
+LieKind = Literal["noise_to_signal", "fixed_input"]
 Family = Literal["ve", "flow"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "mask_source": get_args(MaskSource),
     "mask_override": get_args(MaskOverride),
-    "lie": get_args(Lie),
+    "lie": get_args(LieKind),
 }
 RANGES: dict[str, tuple[float, float]] = {
     "strength": (-1.0, 1.0),
@@ -54,7 +54,7 @@ class Settings:
     mask_override: MaskOverride = "off"
     """A constant mask, to check the blend: always both passes, whatever the coverage."""
     every: int = 2
-    """The lie is told at every n-th active step, with the dose of n."""
+    """The lie is told at every n-th active step, with the dose of n; where a step is skipped, at the next."""
     mask_source: MaskSource = "response"
     """What the mask is made from.
 
@@ -62,7 +62,7 @@ class Settings:
     ``change``: where the prediction moves from step to step, as published. ``first``: the latent at
     the first active step. The last two keep the published place in the run as well.
     """
-    lie: Lie = "noise_to_signal"
+    lie: LieKind = "noise_to_signal"
     """On flow models, lie about noise against signal, or (as the peers do) about sigma alone."""
 
     def __post_init__(self) -> None:
@@ -86,11 +86,21 @@ class Settings:
         return self.mask_override == "off" and (self.strength == 0 or self.coverage == 0)
 
 
-def check_sigmas(values: list[float], name: str = "sigmas") -> None:
-    """Raise ``ValueError`` where a noise level is not a finite number of at least zero."""
-    for value in values:
-        if not math.isfinite(value) or value < 0:
-            raise ValueError(f"{name} holds {value!r}: noise levels are finite numbers of at least 0")
+def check_sigmas(values: Any, name: str = "sigmas") -> list[float]:
+    """Noise levels as floats, in one transfer from the device.
+
+    Raises:
+        TypeError: they are no numbers.
+        ValueError: one is not a finite number of at least zero.
+    """
+    try:
+        levels = [float(v) for v in (values.detach().flatten().tolist() if hasattr(values, "detach") else values)]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {values!r}: give a sequence or a tensor of noise levels") from None
+    for level in levels:
+        if not math.isfinite(level) or level < 0:
+            raise ValueError(f"{name} holds {level!r}: noise levels are finite numbers of at least 0")
+    return levels
 
 
 SETTING_NAMES = tuple(field.name for field in fields(Settings))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selective_sigma import Detailer, Prediction, Settings
-from selective_sigma.detailer import _blend
+from selective_sigma.blend import _blend
 from selective_sigma.settings import CHOICES
 
 from .runs import DTYPES, IMAGE, SHAPES, Denoiser, bare, detailed, euler, karras, start
@@ -47,13 +49,13 @@ def test_a_blended_step_is_made_of_both_calls_under_its_mask(source, shape, dtyp
     for i, sigma in enumerate(levels[:-1]):
         model.seen.clear()
         out = detailer.step(model, x, sigma)
-        plain, lied = (model.denoise(call.x, call.sigma) for call in (model.seen[0], model.seen[-1]))
+        lied, plain = (model.denoise(call.x, call.sigma) for call in (model.seen[0], model.seen[-1]))
         assert out.index == i
         assert out.kind == ("plain" if len(model.seen) == 1 else "blended")
         assert out.denoised.dtype == dtype
         if out.kind == "blended":
             blended.append(i)
-            assert [call.kind for call in model.seen] == ["plain", "lied"]
+            assert [(call.kind, call.followed) for call in model.seen] == [("lied", True), ("plain", False)]
             assert out.mask is detailer.mask is detailer.masks[-1].mask
             assert out.mask.dtype == torch.float32
             assert out.mask.shape == (shape[0], 1, *shape[2:])
@@ -65,9 +67,12 @@ def test_a_blended_step_is_made_of_both_calls_under_its_mask(source, shape, dtyp
         x = out.denoised + (x - out.denoised) * (levels[i + 1] / sigma).to(dtype)
     steps = {step.index: step for step in detailer._schedule.steps}
     assert [record.step for record in detailer.masks] == blended
-    assert all((r.sigma, r.strength) == (steps[r.step].high, steps[r.step].strength) for r in detailer.masks)
-    due = [i for i, step in steps.items() if step.strength]
-    assert blended == (due[1:] if source == "change" else due)
+    doses = {i: detailer._schedule.dose(step) for i, step in steps.items()}
+    assert all((r.sigma, r.strength) == (steps[r.step].high, -math.expm1(-doses[r.step])) for r in detailer.masks)
+    due = [i for i, dose in doses.items() if dose]
+    assert blended == due
+    # The published mask has nothing to compare with at the first due step, whose group it is then told in later.
+    assert detailer.report.skipped.get("first", 0) == (source == "change")
 
 
 def test_a_one_pass_step_is_what_the_lied_call_said():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from selective_sigma import Detailer, Settings
+from selective_sigma import Detailer, Prediction, Settings
 
 from .runs import karras
 
@@ -51,13 +51,52 @@ def test_maps_that_do_not_fit_raise_before_the_model_is_called(name):
             Detailer(Settings(), karras(10), **{name: bad})
 
 
-def test_a_mask_and_streams_that_do_not_fit_raise_before_the_model_is_called():
-    x, sigma = torch.ones(2, 4, 8, 8), torch.tensor(1.0)
-    for mask in (torch.ones(1, 1, 8, 8), torch.ones(2, 1, 4, 4), [torch.ones(2, 1, 8, 8)] * 2):
-        with pytest.raises(ValueError, match=r"mask has shape .*: hand on Output\.mask"):
-            Detailer(Settings(), karras(10)).step(refuse, x, sigma, mask)
-    with pytest.raises(ValueError, match="stream_sigma has 1 functions for 2 streams"):
-        Detailer(Settings(), karras(10), stream_sigma=[float]).step(refuse, [x, x], sigma)
+@pytest.mark.parametrize("x", [None, [], "latent", 1.0])
+def test_what_is_no_latent_raises_before_the_model_is_called(x):
+    with pytest.raises(TypeError, match=r"x is .*: give a tensor"):
+        Detailer(Settings(), karras(10)).step(refuse, x, torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("kind", ["plain", "lied"])
+def test_an_answer_that_breaks_the_contract_raises_in_one_line(kind):
+    x, levels = torch.ones(2, 4, 8, 8), karras(10)
+
+    def answer(with_kind, bad):
+        return lambda call: bad if call.kind == with_kind else Prediction(x * 0.5)
+
+    for bad, error, text in (
+        (x, TypeError, "evaluate returned a Tensor: return Prediction"),
+        (None, TypeError, "evaluate returned a NoneType"),
+        (Prediction(x[:1]), ValueError, r"evaluate returned denoised of shape \[\(1, 4, 8, 8\)\] for x of"),
+        (Prediction(x, {"uncond": x[..., :4]}), ValueError, "evaluate returned uncond of shape"),
+        (Prediction([x, x]), ValueError, "evaluate returned denoised of shape"),
+    ):
+        with pytest.raises(error, match=text):
+            Detailer(Settings(every=1), levels).step(answer(kind, bad), x, levels[6])
+    with pytest.raises(ValueError, match="evaluate returned uncond in one call of a step alone"):
+        Detailer(Settings(mask_override="half", every=1), levels).step(
+            answer(kind, Prediction(x, {"uncond": x})), x, levels[6]
+        )
+
+
+def test_a_second_run_is_refused():
+    levels, x = karras(10), torch.ones(2, 4, 8, 8)
+    detailer = Detailer(Settings(), levels)
+    for sigma in levels[:-1]:
+        detailer.step(lambda call: Prediction(call.x * 0.5), x, sigma)
+    with pytest.raises(RuntimeError, match="make one for each run"):
+        detailer.step(refuse, x, levels[0])
+
+
+def test_settings_are_settings():
+    with pytest.raises(TypeError, match=r"settings is a dict: give selective_sigma.Settings"):
+        Detailer({"strength": 0.1}, karras(10))
+
+
+@pytest.mark.parametrize("sigmas", [None, 1.0, "karras", ["a"]])
+def test_noise_levels_are_numbers(sigmas):
+    with pytest.raises(TypeError, match=r"sigmas is .*: give a sequence or a tensor of noise levels"):
+        Detailer(Settings(), sigmas)
 
 
 def test_bad_runs_raise_when_made():
@@ -66,6 +105,11 @@ def test_bad_runs_raise_when_made():
             Detailer(Settings(), bad)
     with pytest.raises(ValueError, match="family is 'vp': choose ve or flow"):
         Detailer(Settings(), [1.0, 0.0], "vp")
-    for window in ((0.0, 4.0), (math.nan, 0.0), (1.0, math.nan), (1.0, -1.0)):
+    for window in ((0.0, 4.0), (3.0, 2.0, 1.0), (1.0,)):
         with pytest.raises(ValueError, match=r"window is .*: give two noise levels, the higher one first"):
             Detailer(Settings(), [1.0, 0.0], window=window)
+    for window in ((math.nan, 0.0), (1.0, math.nan), (1.0, -1.0)):
+        with pytest.raises(ValueError, match="window holds"):
+            Detailer(Settings(), [1.0, 0.0], window=window)
+    with pytest.raises(TypeError, match=r"window is 1\.0: give"):
+        Detailer(Settings(), [1.0, 0.0], window=1.0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selective_sigma import Detailer, Prediction, Settings
-from selective_sigma.lie import SMALLEST, factors, noise_to_signal, rescale
+from selective_sigma.lie import SMALLEST, Lie, noise_to_signal
 
 from .runs import DTYPES, IMAGE, Denoiser, detailed, start
 
@@ -14,42 +14,64 @@ strengths = st.floats(-1, 0.99)
 LIES = ("noise_to_signal", "fixed_input")
 
 
+def lie(strength, family="ve", kind="noise_to_signal"):
+    return Lie(max(1 - strength, SMALLEST), family, kind)
+
+
 @given(st.floats(0.001, 0.999), strengths)
 def test_flow_is_ve_under_x_over_alpha(sigma, strength):
     """method.md section 1: v' = (1 - s) v, sigma' = v' / (1 + v'), x' = x (1 - sigma') / (1 - sigma)."""
-    of_sigma, of_x = factors(sigma, strength, "flow")
     v = (1 - strength) * sigma / (1 - sigma)
-    assert sigma * of_sigma == pytest.approx(v / (1 + v), rel=1e-9)
-    assert of_x == pytest.approx((1 - v / (1 + v)) / (1 - sigma), rel=1e-9)
-    assert factors(sigma, strength, "ve") == (pytest.approx(1 - strength), 1.0)
+    assert lie(strength, "flow").tell(sigma) == pytest.approx(v / (1 + v), rel=1e-9)
+    assert lie(strength, "flow").scale(sigma) == pytest.approx((1 - v / (1 + v)) / (1 - sigma), rel=1e-9)
+    assert lie(strength).tell(sigma) == pytest.approx(sigma * (1 - strength))
+    assert lie(strength).scale(sigma) == 1
 
 
-@given(st.floats(0.001, 0.999), strengths)
-def test_rescale_is_what_factors_says_of_the_latent(sigma, strength):
-    of_sigma, of_x = factors(sigma, strength, "flow")
-    assert rescale(sigma, sigma * of_sigma, "flow", "noise_to_signal") == pytest.approx(of_x, rel=1e-9)
-    assert rescale(sigma, sigma * of_sigma, "flow", "fixed_input") == 1
-    assert rescale(sigma, sigma * of_sigma, "ve", "noise_to_signal") == 1
+@pytest.mark.parametrize(
+    ("sigma", "tell", "scale"),
+    [(1.0, 1.0, 1 / 0.9), (0.9999, 0.9998889, 1.1110988), (0.5, 9 / 19, 20 / 19), (1e-4, 9.00009e-5, 1.00001)],
+)
+def test_the_lie_at_both_ends_of_a_flow_model_s_range(sigma, tell, scale):
+    """Nothing is inverted: at sigma 1, where the latent holds no signal, the network is told 1 and shown x / 0.9."""
+    told = lie(0.1, "flow")
+    assert (told.tell(sigma), told.scale(sigma)) == (pytest.approx(tell, rel=1e-6), pytest.approx(scale, rel=1e-6))
+    level = torch.tensor([sigma], dtype=torch.float64)
+    assert torch.equal(told.tell(level), torch.tensor([told.tell(sigma)], dtype=torch.float64))
+    assert torch.equal(told.scale(level), torch.tensor([told.scale(sigma)], dtype=torch.float64))
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(-1, 0.9))
+def test_an_element_is_scaled_by_the_noise_that_is_in_it(sigma, noisy, strength):
+    """A frame noised to a share of the level keeps its signal's scale; a clean one is left alone."""
+    told, level = lie(strength, "flow"), torch.tensor(sigma, dtype=torch.float64)
+    scales = told.scale_part(level, torch.tensor([0.0, noisy, 1.0], dtype=torch.float64))
+    assert scales[0] == 1
+    assert float(scales[2]) == pytest.approx(told.scale(sigma), rel=1e-12)
+    if noisy * sigma < 0.999:
+        expected = (1 - noisy * told.tell(sigma)) / (1 - noisy * sigma)
+        assert float(scales[1]) == pytest.approx(expected, rel=1e-6)
+    assert torch.equal(lie(strength).scale_part(level, torch.tensor([0.3, 1.0])), torch.ones(2))
 
 
 @given(st.floats(0, 1), st.floats(-1, 1), st.sampled_from(LIES))
-def test_flow_never_leaves_the_model_s_range(sigma, strength, lie):
-    of_sigma, of_x = factors(sigma, strength, "flow", lie)
-    assert 0 <= sigma * of_sigma <= 1 + 1e-9
-    assert 0 < of_x <= 1 / SMALLEST * (1 + 1e-9)
-    assert strength < 1 or factors(sigma, strength, "ve")[0] == SMALLEST
+def test_flow_never_leaves_the_model_s_range(sigma, strength, kind):
+    told = lie(strength, "flow", kind)
+    assert 0 <= told.tell(sigma) <= 1 + 1e-9
+    assert 0 < told.scale(sigma) <= 1 / SMALLEST * (1 + 1e-9)
 
 
 @given(st.floats(0, 1), st.sampled_from(["ve", "flow"]), st.sampled_from(LIES))
-def test_strength_zero_is_the_identity_exactly(sigma, family, lie):
-    assert factors(sigma, 0.0, family, lie) == (1.0, 1.0)
+def test_strength_zero_is_the_identity_exactly(sigma, family, kind):
+    assert (lie(0.0, family, kind).tell(sigma), lie(0.0, family, kind).scale(sigma)) == (sigma, 1.0)
 
 
 def test_fixed_input_is_a_lie_about_sigma_alone():
-    assert factors(0.5, 0.1, "flow", "fixed_input") == (0.9, 1.0)
+    assert (lie(0.1, "flow", "fixed_input").tell(0.5), lie(0.1, "flow", "fixed_input").scale(0.5)) == (0.45, 1.0)
     # More noise than there is, at most.
-    assert factors(0.8, -1.0, "flow", "fixed_input") == (pytest.approx(1 / 0.8), 1.0)
-    assert factors(0.5, 0.1, "ve", "fixed_input") == factors(0.5, 0.1, "ve", "noise_to_signal")
+    assert lie(-1.0, "flow", "fixed_input").tell(0.8) == 1
+    assert lie(-1.0, "flow", "fixed_input").tell(torch.tensor([0.3, 0.8])).tolist() == pytest.approx([0.6, 1])
+    assert lie(0.1, "ve", "fixed_input").tell(0.5) == lie(0.1).tell(0.5)
 
 
 def test_noise_to_signal_is_sigma_over_alpha_and_finite():
@@ -76,49 +98,44 @@ def test_a_flow_run_is_the_ve_run_of_x_over_alpha(every, coverage, strength):
     assert run.report.lied > 3
 
 
-@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("kind", LIES)
 @pytest.mark.parametrize("family", ["ve", "flow"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_lied_call_is_shown_what_the_factors_say(dtype, family, lie):
+def test_the_lied_call_is_shown_what_the_lie_says(dtype, family, kind):
     model, x, levels = Denoiser(IMAGE, dtype, family), start(IMAGE, dtype, top=1.0), torch.linspace(0.95, 0.05, 10)
-    detailer = Detailer(Settings(strength=0.2, lie=lie, every=1), levels, family, window=(1.0, 0.0))
+    detailer = Detailer(Settings(strength=0.2, lie=kind, every=1), levels, family, window=(1.0, 0.0))
     for sigma in levels[:-1]:
         detailer.step(model, x, sigma)
-        plain, lied = model.seen[-2:]
-        of_sigma, of_x = factors(float(sigma), detailer._schedule.at(float(sigma)).strength, family, lie)
+        lied, plain = model.seen[-2:]
+        told = lie(0.2, family, kind)
         assert plain.x is x
+        assert plain.lie is None
+        assert (lied.lie.keep, lied.lie.family, lied.lie.kind) == (pytest.approx(told.keep), family, kind)
         assert plain.sigma is plain.true_sigma is lied.true_sigma is sigma
-        assert torch.equal(lied.sigma, sigma * of_sigma)
+        torch.testing.assert_close(lied.sigma, told.tell(sigma))
         # A factor rounded to bfloat16 first would be up to 0.4 % off, everywhere.
-        exact = (x.double() * of_x).to(dtype)
+        exact = (x.double() * told.scale(float(sigma))).to(dtype)
         torch.testing.assert_close(lied.x, exact)
         assert dtype in (torch.float32, torch.float64) or (lied.x != exact).double().mean() < 0.01
         assert lied.x.dtype == dtype
-        assert (lied.x is x) == (family == "ve" or lie == "fixed_input")
+        assert (lied.x is x) == (family == "ve" or kind == "fixed_input")
 
 
-@pytest.mark.parametrize("family", ["ve", "flow"])
-def test_each_stream_is_shown_the_lie_by_the_noise_that_is_in_it(family):
-    """A stream with a shift of its own stands at its own sigma; the model works that out from the first's."""
-
-    def shift(sigma: float) -> float:
-        return 3 * sigma / (1 + 2 * sigma)
-
-    levels = torch.linspace(0.95, 0.05, 10)
-    x, seen = [start((2, 4, 8, 8), top=1.0), start((2, 3, 20), top=1.0)], []
+@pytest.mark.parametrize("top", [1.0, 0.9999])
+def test_at_the_top_of_a_flow_model_s_range_every_stream_is_shown_its_noise(top):
+    seen = []
 
     def model(call):
         seen.append(call)
         return Prediction([value * 0.5 for value in call.x])
 
-    detailer = Detailer(Settings(every=1), levels, family, window=(1.0, 0.0), stream_sigma=[float, shift])
+    x = [start((2, 4, 8, 8), top=1.0), start((2, 3, 20), top=1.0)]
+    levels = torch.tensor([top, 0.7, 0.3, 1e-4, 0.0])
+    detailer = Detailer(Settings(every=1, start=0.0), levels, "flow")
     for sigma in levels[:-1]:
         detailer.step(model, x, sigma)
-        lied = seen[-1]
-        for value, shown, own in zip(x, lied.x, (float, shift), strict=True):
-            if family == "ve":
-                assert shown is value
-            else:
-                expected = value * ((1 - own(float(lied.sigma))) / (1 - own(float(sigma))))
-                torch.testing.assert_close(shown, expected, rtol=1e-5, atol=1e-7)
-    assert len(seen) == 2 * (len(levels) - 1)
+        lied = seen[-2]
+        assert (lied.kind, float(lied.sigma)) == ("lied", pytest.approx(float(lied.lie.tell(sigma))))
+        for value, shown in zip(x, lied.x, strict=True):
+            torch.testing.assert_close(shown, value * lied.lie.scale(float(sigma)))
+    assert len(seen) == 8

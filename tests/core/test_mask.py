@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selective_sigma import mask
-from selective_sigma.mask import FLOOR, POWER, TRUST, blur, check_map, detail, mean, odds, resample, response
+from selective_sigma.mask import FLOOR, POWER, TRUST, blur, checked_map, detail, mean, odds, resample, response
 
 from .runs import DTYPES, start
 
@@ -223,12 +223,23 @@ def test_resample_is_linear_and_leaves_what_fits():
         (torch.zeros(4, 4), "shape"),
         (torch.zeros(1, 1, 0, 4), "shape"),
         (torch.zeros(1, 2, 4, 4), "shape"),
-        (torch.full((1, 1, 4), math.nan), "nan"),
-        (torch.full((1, 1, 4), 1.5), "1.5"),
-        (torch.full((1, 1, 4), -0.5), "-0.5"),
+        (torch.full((1, 1, 4), math.nan), "NaN"),
     ],
 )
 def test_bad_maps_raise(values, said):
     with pytest.raises(ValueError, match=f"limit .*{said}"):
-        check_map("limit", values)
-    check_map("limit", torch.ones(1, 1, 4, dtype=torch.bool))
+        checked_map("limit", values)
+
+
+@pytest.mark.parametrize("values", [torch.ones(1, 1, 4).numpy(), "white", 1.0, [[1.0]]])
+def test_a_map_is_a_tensor(values):
+    with pytest.raises(TypeError, match=r"limit is a .*: give a torch tensor"):
+        checked_map("limit", values)
+
+
+def test_what_rounding_took_past_the_ends_is_clamped():
+    """As resizing and blurring do: a mask of ones from 64x64 to 48x76 comes out at up to 1 + 1e-7 and more."""
+    given = torch.tensor([[[-0.5, -1e-7, 0.25, 1 + 1e-7, 1.5, math.inf]]])
+    assert checked_map("limit", given).flatten().tolist() == [0, 0, 0.25, 1, 1, 1]
+    assert checked_map("limit", torch.tensor([[[True, False]]])).flatten().tolist() == [1, 0]
+    assert checked_map("limit", None) is None

@@ -41,6 +41,32 @@ def test_without_a_mask_it_is_passed_through_and_counted(bad):
     assert detailer.report.nonfinite == lied > 0
 
 
+@pytest.mark.parametrize("kind", ["plain", "lied"])
+@pytest.mark.parametrize("bad", BAD)
+def test_constant_masks_return_what_their_own_pass_predicts_bit_for_bit(bad, kind):
+    """NaN included: ones is coverage 1, zeros is the bare run."""
+    levels, sane = karras(12), Denoiser(IMAGE)
+
+    def run(**chosen):
+        detailer = Detailer(Settings(every=1, **chosen), levels)
+
+        def model(call):
+            prediction = sane(call)
+            if call.kind == kind:
+                prediction.denoised[0, 0, 0, 0] = bad
+            return prediction
+
+        return [detailer.step(model, start(IMAGE), sigma).denoised for sigma in levels[:-1]], detailer.report
+
+    (ones, report), (full, one_pass) = run(mask_override="ones"), run(coverage=1.0)
+    zeros, bare = run(mask_override="zeros")[0], run(strength=0.0)[0]
+    for a, b in ((ones, full), (zeros, bare)):
+        for left, right in zip(a, b, strict=True):
+            assert torch.equal(left.nan_to_num(7.0), right.nan_to_num(7.0))
+    assert report.nonfinite == report.lied
+    assert one_pass.nonfinite == (one_pass.lied if kind == "lied" else 0)
+
+
 @pytest.mark.parametrize("source", CHOICES["mask_source"])
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", ["denoised", "half"])
@@ -74,7 +100,7 @@ def test_a_spoiled_sample_is_what_the_plain_call_said_and_its_neighbour_saw_noth
         assert all(
             torch.equal(a.denoised, b.denoised) for i, (a, b) in enumerate(zip(hurt, good, strict=True)) if i != when
         )
-    assert "1 predictions with NaN or inf left alone" in str(with_bad.report)
+    assert "1 samples with NaN or inf" in str(with_bad.report)
 
 
 @pytest.mark.parametrize("bad", BAD)

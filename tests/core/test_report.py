@@ -2,25 +2,26 @@ import json
 
 import torch
 
-from selective_sigma import Report, Settings
+from selective_sigma import Reason, Report, Settings
 
 from .runs import IMAGE, Denoiser, detailed, short_steps, start
 
 
 def test_counts_and_words():
     report = Report(steps=5, plain=5, lied=2)
-    report.skip("first")
-    report.skip("window")
-    report.skip("window")
+    report.skip(Reason.FIRST)
+    report.skip(Reason.WINDOW)
+    report.skip(Reason.WINDOW)
     assert report.calls == 7
     assert report.nonfinite == 0
-    assert str(report) == "7 model calls for 5 (plain 5, lied 2); without detail: first 1, window 2"
+    assert str(report) == "7 model calls for 5 (plain 5, lied 2); doses of 0 e-folds; without detail: first 1, window 2"
     report.count_finite(torch.tensor([True, False]))
     report.count_finite(torch.tensor([False]))
     assert report.nonfinite == 2
-    assert str(report).endswith("2 predictions with NaN or inf left alone")
+    assert str(report).endswith("2 samples with NaN or inf")
     assert json.loads(json.dumps(report.as_dict())) == {
-        "steps": 5, "calls": 7, "plain": 5, "lied": 2, "nonfinite": 2, "skipped": {"first": 1, "window": 2},
+        "steps": 5, "calls": 7, "plain": 5, "lied": 2, "e_folds": 0.0, "nonfinite": 2,
+        "skipped": {"first": 1, "window": 2},
     }  # fmt: skip
     assert "none" in str(Report())
 

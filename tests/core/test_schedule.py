@@ -9,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selective_sigma import Settings
+from selective_sigma import Reason, Settings
 from selective_sigma.lie import SMALLEST
 from selective_sigma.published import TAPER, PublishedSchedule, places
 from selective_sigma.schedule import LAST, LONG, OUTSIDE, SLACK, Schedule, shares
+from selective_sigma.settings import RANGES
 
 from .runs import karras, levels_of, short_steps
 
@@ -27,8 +28,12 @@ levels_above_zero = (
 
 
 def efolds(schedule: Schedule) -> list[float]:
-    """What each step is told, in e-folds of the noise-to-signal ratio."""
-    return [-math.log1p(-step.strength) for step in schedule.steps]
+    """What each step is told, in e-folds of the noise-to-signal ratio, in a run that asks at every step."""
+    return [schedule.carry(step) for step in schedule.steps]
+
+
+def strengths(schedule: Schedule) -> list[float]:
+    return [-math.expm1(-dose) for dose in efolds(schedule)]
 
 
 @given(levels_above_zero, st.booleans(), st.floats(1e-6, 1))
@@ -41,7 +46,7 @@ def test_lookup_is_by_value_and_a_step_holds_the_levels_down_to_the_next(levels,
         if low * SLACK < between <= high and high > low * SLACK:
             assert schedule.at(between).index == i
     assert schedule.at(0.0) == schedule.at(levels[0] * 1.5) == OUTSIDE
-    assert OUTSIDE.strength == 0
+    assert schedule.dose(OUTSIDE) == schedule.carry(OUTSIDE) == 0
 
 
 def test_the_first_step_holds_its_churned_sigma_hat():
@@ -71,7 +76,7 @@ def test_leading_zeros_are_padding():
 def test_runs_that_go_up_or_nowhere_are_left_plain(levels):
     schedule = Schedule(levels, ALL)
     above = [level for level in levels if level > 0]
-    reason = "ascending" if len(above) > 1 else "outside"
+    reason = Reason.ASCENDING if len(above) > 1 else Reason.OUTSIDE
     assert all(schedule.at(s) == replace(OUTSIDE, reason=reason) for s in (0.0, 0.5, 1.0, 2.0))
 
 
@@ -86,8 +91,9 @@ def test_a_schedule_that_touches_zero_on_its_way_still_has_its_steps():
 def test_the_window_is_inclusive_at_both_ends(family, first, last):
     levels = levels_of(family, 12).tolist()
     schedule = Schedule(levels, Settings(every=1), family, window=(levels[first], levels[last]))
-    assert [step.index for step in schedule.steps if step.strength] == [*range(first, last + 1)]
-    assert {step.reason for step in schedule.steps} <= {"", "window"}
+    assert [step.index for step in schedule.steps if step.e_folds] == [*range(first, last + 1)]
+    assert all((step.reason is None) == (step.e_folds != 0) for step in schedule.steps)
+    assert {step.reason for step in schedule.steps} <= {None, Reason.WINDOW}
     # A host's noise range may differ in the last digit.
     nudged = (levels[first] * (1 - 1e-7), levels[last] * (1 + 1e-7))
     assert Schedule(levels, Settings(every=1), family, window=nudged).steps == schedule.steps
@@ -113,11 +119,10 @@ def test_whatever_every_and_however_the_run_is_cut_the_same_is_told(levels, to_z
     whole = Schedule(levels, settings, window=window)
     cut = min(cut, len(levels) - 1)
     parts = [Schedule(part, settings, window=window) for part in (levels[: cut + 1], levels[cut:])]
-    told = sum(efolds(single))
-    assert sum(efolds(whole)) == pytest.approx(told, rel=1e-6)
-    assert sum(sum(efolds(part)) for part in parts) == pytest.approx(told, rel=1e-6)
-    for step in whole.steps:
-        assert (step.reason == "every") == (not step.strength and single.steps[step.index].strength != 0)
+    doses = efolds(single)
+    assert sum(efolds(whole)) == pytest.approx(sum(doses), rel=1e-6)
+    assert sum(sum(efolds(part)) for part in parts) == pytest.approx(sum(doses), rel=1e-6)
+    assert [step.reason is None for step in whole.steps] == [dose != 0 for dose in doses]
 
 
 @pytest.mark.parametrize("every", EVERY)
@@ -137,14 +142,14 @@ def test_runs_of_one_step_are_told_what_every_step_is(every):
     single = Schedule(levels, Settings(every=1), window=(levels[4], 0.0))
     for i, pair in enumerate(pairwise(levels)):
         alone = Schedule(pair, Settings(every=every), window=(levels[4], 0.0))
-        assert alone.at(pair[0]).strength == single.steps[i].strength
+        assert alone.carry(alone.at(pair[0])) == single.carry(single.steps[i])
 
 
 @given(levels_above_zero, st.booleans(), st.sampled_from(["ve", "flow"]), st.floats(-1, 0.99))
 def test_every_active_step_is_told_the_strength_and_the_step_to_zero_its_share(levels, to_zero, family, strength):
     levels = [level / 101 for level in levels] + [0.0] * to_zero
     schedule = Schedule(levels, Settings(strength=strength, every=1), family, window=(1.0, 0.0))
-    told = [step.strength for step in schedule.steps]
+    told = strengths(schedule)
     last = [strength * LAST] if to_zero else [strength]
     assert told == pytest.approx([strength] * (len(told) - 1) + last, abs=1e-9)
 
@@ -154,7 +159,7 @@ def test_every_active_step_is_told_the_strength_and_the_step_to_zero_its_share(l
 def test_doses_add_up_as_e_folds_and_never_hide_all_of_the_noise(strength, family):
     levels = short_steps(9, family).tolist()
     schedule = Schedule(levels, Settings(strength=strength, every=8), family, window=(levels[0], 0.0))
-    assert schedule.steps[0].strength == pytest.approx(1 - max(1 - strength, SMALLEST) ** 8)
+    assert strengths(schedule)[0] == pytest.approx(1 - max(1 - strength, SMALLEST) ** 8)
 
 
 @pytest.mark.parametrize("every", [2, 8])
@@ -177,10 +182,10 @@ def test_between_two_levels_the_published_strength_is_linear_unless_a_step_stand
     linear, steps = (PublishedSchedule(levels, Settings(every=every, **chosen)) for every in (1, 2))
     for i, (high, low) in enumerate(pairwise(levels[:-1])):
         between = 0.75 * high + 0.25 * low
-        a, b = linear.at(high).strength, linear.at(low).strength
-        assert linear.at(between).strength == pytest.approx(0.75 * a + 0.25 * b)
+        a, b, c = (-math.expm1(-linear.carry(linear.at(level))) for level in (high, low, between))
+        assert c == pytest.approx(0.75 * a + 0.25 * b)
         assert steps.at(between) is steps.steps[i]
-    assert {step.reason for step in steps.steps} == {"", "window", "every"}
+    assert {step.reason for step in steps.steps} == {None, Reason.WINDOW}
     for sigma in (levels[0] * 1.01, levels[-2] / 2, levels[-2], 0.0, levels[0] * 2):
         assert linear.at(sigma) == Schedule.at(linear, sigma)
 
@@ -208,9 +213,10 @@ def test_a_repeated_level_takes_no_dose_and_gives_none(every, repeated):
     levels = [float(v) for v in karras(9)]
     runs = levels, [*levels[: repeated + 1], *levels[repeated:]]
     plain, twice = (Schedule(run, Settings(every=every), window=(20.0, 0.0)) for run in runs)
-    assert sum(efolds(twice)) == pytest.approx(sum(efolds(plain)))
-    assert twice.steps[repeated].strength == 0
-    assert twice.steps[-1 if repeated < 9 else -2].strength == pytest.approx(plain.steps[-1].strength)
+    once, doubled = efolds(plain), efolds(twice)
+    assert sum(doubled) == pytest.approx(sum(once))
+    assert doubled[repeated] == 0
+    assert doubled[-1 if repeated < 9 else -2] == pytest.approx(once[-1])
 
 
 @given(st.integers(4, 60), st.floats(-1e-7, 1e-7))
@@ -219,3 +225,49 @@ def test_a_level_rounded_by_the_host_is_still_its_own_step(steps, off):
     levels = [10 * (1 - i / steps) ** 2 for i in range(steps + 1)]
     schedule = Schedule(levels, Settings(start=0.0))
     assert [schedule.at(level * (1 + off)).index for level in levels[:-1]] == list(range(steps))
+
+
+def test_a_step_that_rises_is_plain_and_says_so():
+    """As a schedule of restarts has them; the step after it is looked up as ever."""
+    schedule = Schedule([8.0, 4.0, 2.0, 6.0, 3.0, 0.0], ALL)
+    assert [step.reason for step in schedule.steps] == [None, None, Reason.ASCENDING, None, None]
+    assert [schedule.at(level).index for level in (8.0, 4.0, 2.0)] == [0, 1, 2]
+
+
+def test_strength_zero_is_idle_and_nothing_else():
+    assert {step.reason for step in Schedule([3.0, 2.0, 0.0], Settings(strength=0.0, start=0.0)).steps} == {Reason.IDLE}
+
+
+@given(st.sets(st.integers(0, 19)), st.sampled_from(EVERY), st.sampled_from([0.05, -0.3]))
+def test_what_skipped_steps_miss_is_told_by_the_next_call(skipped, every, strength):
+    """Whatever is skipped before the last step, the doses of the run add up, up to what one group may carry."""
+    levels = short_steps(20).tolist()
+    settings = Settings(strength=strength, every=every)
+    schedule, full = (Schedule(levels, settings, window=(levels[4], 0.0)) for _ in range(2))
+    doses = []
+    for step in schedule.steps:
+        if step.index not in skipped or step.index == 0:
+            doses.append(schedule.carry(step))
+            assert schedule.dose(step) == doses[-1]  # A second call in the step.
+    most = RANGES["every"][1] * abs(math.log1p(-strength))
+    assert all(abs(dose) <= most + 1e-12 for dose in doses)
+    total = sum(efolds(full))
+    if 19 not in skipped and max(map(abs, doses), default=0.0) < most - 1e-9:
+        assert sum(doses) == pytest.approx(total)
+    assert abs(sum(doses)) <= abs(total) + 1e-9
+
+
+def test_a_group_is_told_at_the_first_of_its_steps_that_is_asked():
+    levels = short_steps(12).tolist()
+    one = -math.log1p(-Settings().strength)
+
+    def told(asked):
+        schedule = Schedule(levels, Settings(every=3), window=(levels[0], 0.0))
+        return [round(schedule.carry(step) / one, 6) if step.index in asked else None for step in schedule.steps]
+
+    last = round(math.log1p(-0.05) / math.log1p(-0.1), 6)
+    assert told(range(12)) == [3, 0, 0, 3, 0, 0, 3, 0, 0, 2, 0, last]
+    assert told({1, 2, 3, 6, 9, 11}) == [None, 3, 0, 3, None, None, 3, None, None, 2, None, last]
+    assert told({0, 8, 11})[8] == 6  # Two groups: its own and the one that was missed.
+    assert told({0, 11})[11] == 8  # No more than the largest group may carry.
+    assert told({8, 9, 10, 11})[8] == 3  # What lies before the first call is not missed.
