@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -146,12 +147,25 @@ def methods(scheduler: Any, listeners: dict[str, Listener]) -> Iterator[None]:
         vars(scheduler).update(before)
 
 
+def arguments_of(scheduler: Any, name: str, args: Any, kwargs: Any) -> dict[str, Any]:
+    """What a scheduler's method is called with, by its parameters' names; empty where it does not take that.
+
+    Its class says so, as what somebody put in its place on the object may take anything.
+    """
+    for method in (functools.partial(getattr(type(scheduler), name), scheduler), getattr(scheduler, name)):
+        with suppress(TypeError, ValueError):
+            return inspect.signature(method).bind(*args, **kwargs).arguments
+    return {}
+
+
 _STATE = "__getstate__"
 """Copies and files are made of what this returns, also where an attribute answers."""
 
 
 def _listen(scheduler: Any, listeners: dict[str, Listener], heard: list[_Method]) -> None:
     for name, listener in listeners.items():
+        if not callable(getattr(scheduler, name, None)):
+            continue
         method = _Method(scheduler, name, getattr(scheduler, name), listener)
         vars(scheduler)[name] = method
         heard.append(method)

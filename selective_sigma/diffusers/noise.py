@@ -15,7 +15,11 @@ from .curves import interpolate, logit, sigmoid
 
 if TYPE_CHECKING:
     from ..settings import Family
-    from .clock import Clock
+    from .times import TimeArgument
+
+
+HIGHEST = 1e9
+"""A noise level above any."""
 
 
 class Noise:
@@ -98,13 +102,13 @@ class Noise:
         """The step whose time is nearest."""
         return min(range(len(self.times)), key=lambda i: abs(self.times[i] - time))
 
-    def locate(self, clocks: list[Clock], arguments: Any, expected: int) -> int | None:
-        """The step that a call belongs to, by what the model is told; None where it tells of none."""
-        told = [(clock, tree.at(arguments, clock.path)) for clock in clocks]
-        told = [(clock, value) for clock, value in told if value is not None]
-        near = [self.nearest(time) for clock, value in told for time in clock.times(value)]
+    def locate(self, arguments: list[TimeArgument], call: Any, expected: int) -> int | None:
+        """The step that a call belongs to, by the times among its arguments; None where they are of none."""
+        pairs = [(argument, tree.at(call, argument.path)) for argument in arguments]
+        pairs = [(argument, value) for argument, value in pairs if value is not None]
+        near = [self.nearest(time) for argument, value in pairs for time in argument.times(value)]
         for index in [expected, expected - 1, *near]:
-            if 0 <= index < len(self.times) and any(clock.tells(value, self.times[index]) for clock, value in told):
+            if 0 <= index < len(self.times) and any(a.tells(value, self.times[index]) for a, value in pairs):
                 return index
         return None
 
@@ -118,7 +122,7 @@ class Noise:
             logs, _ = self._curve
             ranks = [float(rank) for rank in range(len(logs))]
             high, low = (math.exp(interpolate((1 - share) * ranks[-1], ranks, logs)) for share in (start, end))
-        return (math.inf if start == 0 else high), (0.0 if end == 1 else low)
+        return (HIGHEST if start == 0 else high), (0.0 if end == 1 else low)
 
     def _agree(self) -> None:
         """Hold the run's noise levels against the model's table, which knows time as the model does.

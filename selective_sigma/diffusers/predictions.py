@@ -64,6 +64,13 @@ def _unit(sigma: Tensor) -> Tensor:
     return (sigma**2 + 1).sqrt()
 
 
+def slope(prediction: str, sigma: Tensor) -> Tensor:
+    """By how much the denoised latent moves with the model's output."""
+    if prediction == "sample":
+        return torch.ones_like(sigma)
+    return -sigma / _unit(sigma) if prediction == "v_prediction" else -sigma
+
+
 PREDICTIONS: dict[Family, tuple[str, ...]] = {
     "ve": ("epsilon", "v_prediction", "sample"),
     "flow": ("flow_prediction", "sample"),

@@ -15,7 +15,7 @@ from .tree import leaves
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .place import Shape
+    from .regions import Shape
 
 
 def grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:

@@ -40,13 +40,17 @@ class ScaleForward(Scale):
 
 
 @pytest.mark.parametrize("settings", [{"strength": 0}, {"coverage": 0.0}])
-def test_idle_installs_nothing(settings):
-    tiny = sdxl()
+@pytest.mark.parametrize("scheduler", [None, IPNDMScheduler])
+def test_idle_counts_and_does_nothing(settings, scheduler):
+    tiny = sdxl(scheduler and scheduler())
     kind = type(tiny.pipe)
+    plain = tiny()
     with detail(tiny.pipe, **settings) as run:
-        assert type(tiny.pipe) is kind
+        assert torch.equal(tiny(), plain)
     assert run.mask is None
-    assert run.report.calls == 0
+    assert run.report.steps == run.report.calls == run.report.plain == 8
+    assert run.report.skipped == {"idle": 8}
+    assert type(tiny.pipe) is kind
 
 
 @pytest.mark.parametrize("kind", [Scale, ScaleForward])
@@ -90,10 +94,9 @@ def test_twice_is_refused():
         ({"mask_source": "no"}, "mask_source"),
         ({"limit": torch.ones(4, 4)}, "limit has shape"),
         ({"limit": torch.ones(1, 1, 1, 2, 4, 4)}, "limit has shape"),
-        ({"limit": torch.full((1, 1, 4, 4), 2.0)}, "limit holds values from 2 to 2"),
-        ({"within": torch.full((1, 1, 4, 4), torch.nan)}, "within holds values"),
+        ({"within": torch.full((1, 1, 4, 4), torch.nan)}, "within holds NaN"),
         ({"limit": torch.ones(1, 1, 4, 0)}, "limit has shape"),
-        ({"limit": [[1.0]]}, "limit is a list: give a tensor"),
+        ({"limit": [[1.0]]}, "limit is a list: give a torch tensor"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -173,6 +176,20 @@ def test_unknown_setting():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: None, "pipe is None: give a diffusers pipeline"),
+        (lambda _: "pipe", "pipe is 'pipe': give a diffusers pipeline"),
+        (lambda tiny: tiny.pipe.unet, "pipe is the model UNet2DConditionModel: give the pipeline"),
+    ],
+)
+def test_what_is_no_pipe(make, message):
+    with pytest.raises(TypeError, match=message) as caught, detail(make(sdxl())):
+        pass
+    assert "\n" not in str(caught.value)
+
+
 def test_no_denoiser():
     class Empty:
         scheduler = EulerDiscreteScheduler()
@@ -222,7 +239,7 @@ def test_a_model_that_says_nothing_stays_plain(answer):
     tiny = sdxl()
     hook = tiny.module.register_forward_hook(lambda _, __, said: (said[0] * answer, *said[1:]))
     plain = tiny()
-    message = "added nothing: the model's answers were all zero or not finite"
+    message = "added nothing: the sample or the model's answers were all zero, or not finite"
     with detail(tiny.pipe), pytest.warns(UserWarning, match=message):
         assert torch.equal(tiny().nan_to_num(), plain.nan_to_num())
     hook.remove()

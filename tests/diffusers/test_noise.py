@@ -19,7 +19,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from selective_sigma.diffusers.noise import Noise
+from selective_sigma.diffusers.noise import HIGHEST, Noise
 
 from .schedulers import FLOW_SCHEDULERS, SD, UNET_SCHEDULERS
 
@@ -165,4 +165,4 @@ def test_window():
     table = ((1 - alphas) / alphas).sqrt()
     assert high == pytest.approx(float(table[799]), rel=1e-2)
     assert low == pytest.approx(float(table[100]), rel=1e-2)
-    assert Noise(scheduler).window(0.0, 1.0) == (math.inf, 0.0)
+    assert Noise(scheduler).window(0.0, 1.0) == (HIGHEST, 0.0)
