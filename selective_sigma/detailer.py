@@ -142,7 +142,8 @@ class Detailer:
         if lied.cached:
             self.report.skip(Reason.CACHED)
             self.report.plain += plain is None
-            answer = plain or lied
+            # The answer of the call that leaves its trace.
+            answer = lied if plain is None or self._constant == 1.0 else plain
             return Output(answer.denoised, answer.others, answer.guided, index=now.index)
         self.report.e_folds += self._schedule.carry(now)
         if plain is None:

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -49,19 +48,6 @@ class Lie:
         if self.family == "ve" or self.kind == "fixed_input":
             return level * 0 + 1.0
         return 1.0 / (1.0 - (1.0 - self.keep) * level)
-
-    def scale_part(self, level: Tensor, noisy: Tensor) -> Tensor:
-        """``scale`` for an input whose elements are noised to ``noisy * level`` each, as given frames of a clip are.
-
-        Args:
-            level: the noise level, broadcastable to ``noisy``.
-            noisy: 1 where the input holds all the noise, 0 where it is clean.
-        """
-        if self.family == "ve" or self.kind == "fixed_input":
-            return torch.ones_like(noisy)
-        # (1 - noisy tell) / (1 - noisy level), written so that it is ``scale`` where noisy is 1, also at level 1.
-        damped = torch.where(noisy >= 1, 1.0, (1.0 - level) / (1.0 - noisy * level))
-        return 1.0 + (1.0 - self.keep) * level * self.scale(level) * noisy * damped
 
 
 def noise_to_signal(sigma: float, family: Family) -> float:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from comfy.model_base import BaseModel
 from comfy.model_sampling import CONST
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from ..lie import Lie
     from ..prediction import Latent
     from ..settings import Family, Settings
 
@@ -64,6 +66,41 @@ def pack(latent: Latent) -> Tensor:
 def first(latent: Latent) -> Tensor:
     """The first stream, which masks and pictures are of."""
     return latent if isinstance(latent, Tensor) else latent[0]
+
+
+class GivenFrames(NamedTuple):
+    """Frames that a model of clips is handed clean, beside noise (Wan 2.2, LTXV, HunyuanVideo, Cosmos)."""
+
+    at: Callable[[Tensor], Tensor]
+    """What such a model is handed in place of noise at a level (batch,), shaped like the latent."""
+    kept: Tensor
+    """1 where it is handed that, 0 where it is handed the noisy latent."""
+
+    def seen(self, x: Tensor, sigma: Tensor, lie: Lie) -> Tensor:
+        """``x`` for a lied call, so that the given frames are at the told level what they would be there."""
+        scale = lie.scale(sigma).reshape(-1, *[1] * (x.ndim - 1))
+        return x + self.kept * (self.at(lie.tell(sigma)) / scale - self.at(sigma))
+
+
+def given_frames(inner: Any, base: Any, x: Tensor, sigma: Tensor, named: dict[str, Any]) -> GivenFrames | None:
+    """The given frames of one call of the sampler; None where there are none.
+
+    Args:
+        inner: ComfyUI's ``KSamplerX0Inpaint``, which puts them in.
+        base: the ``BaseModel``.
+        named: arguments of the call: ``denoise_mask``, ``model_options``.
+    """
+    mask, image = named.get("denoise_mask"), getattr(inner, "latent_image", None)
+    if mask is None or image is None or type(base).scale_latent_inpaint is BaseModel.scale_latent_inpaint:
+        return None
+    change = (named.get("model_options") or {}).get("denoise_mask_function")
+    if change is not None:
+        mask = change(sigma, mask, extra_options={"model": inner.inner_model, "sigmas": inner.sigmas})
+
+    def at(level: Tensor) -> Tensor:
+        return base.scale_latent_inpaint(x=x, sigma=level, noise=inner.noise, latent_image=image, denoise_mask=mask)
+
+    return GivenFrames(at, 1.0 - mask)
 
 
 def regenerated(denoise_mask: Tensor | None, shapes: Shapes) -> Tensor | None:

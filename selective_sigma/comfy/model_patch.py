@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
-from .passes import KEY
 from .sampler import TWICE, Run, wrap
+from .seams import KEY
 
 if TYPE_CHECKING:
     from torch import Tensor

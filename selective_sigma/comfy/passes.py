@@ -1,100 +1,136 @@
-"""The two passes of a step, so that the lied one goes unnoticed.
+"""Below guidance: where a guider asks for the predictions of a step, and gets them with detail in.
 
-Both passes ask the sampler's model at the true noise level. The lie is told at the last door, where
-ComfyUI hands latent and level to the network: all that stands before it, such as ranges of
-conditioning, ControlNet, hook keyframes, context windows, guidance and masks, goes by the truth.
+The wrapper stands innermost around ComfyUI's ``calc_cond_batch``. One call of the sampler begins a step; its first
+request for predictions makes mask and effect. Guidance, hooks and caches above see one request with one answer, and
+everything below but the network itself (ranges of conditioning, ControlNets, context windows, areas) goes by the
+true noise level.
 """
 
 from __future__ import annotations
 
-import math
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from .state import States
+from .request import Request
+from .seams import ContextHandler, cache_is_on, with_wrappers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from torch import Tensor
 
-    from ..prediction import Call
-    from ..settings import Family, Settings
+    from ..detailer import Detailer
+    from ..lie import Lie
+    from ..prediction import Output
+    from .latent import GivenFrames, Shapes
 
-KEY = "selective_sigma"
-CACHE = "easycache"
-"""Where EasyCache and LazyCache keep what they make up a call from."""
+
+@dataclass
+class SamplerCall:
+    """One call of the sampler, during which predictions are requested once or several times."""
+
+    sigma: Tensor
+    frames: GivenFrames | None
+    x: Tensor | None = None
+    """The latent of the first request; None before it."""
+    output: Output | None = None
+    inside: bool = False
+    """Whether a request is being answered: one that is made meanwhile is a part of it."""
+
+
+@dataclass
+class NetworkCount:
+    """What the network was asked in one run, and what the bare sampler would have asked."""
+
+    calls: int = 0
+    rows: int = 0
+    bare_calls: int = 0
+    bare_rows: int = 0
+    lies: int = 0
+    uncached: int = 0
+    """Calls that no cache answered; counted beside EasyCache alone."""
+
+    def add(self, rows: int, bare: bool) -> None:
+        self.calls, self.rows = self.calls + 1, self.rows + rows
+        if bare:
+            self.bare_calls, self.bare_rows = self.bare_calls + 1, self.bare_rows + rows
 
 
 class Passes:
-    """What each model call of one run is given, and what it leaves behind."""
+    """Answers the requests for predictions of one run."""
 
-    def __init__(self, family: Family, settings: Settings, guider: Any):
-        """``guider``: what the sampler's model calls; its own attributes count as state."""
-        self._family: Family = family
-        self._rescales = family == "flow" and settings.lie == "noise_to_signal"
-        self._guider = guider
-        self._before: States | None = None
-        self.reached = 0
-        """Times that the network was told a lie."""
-
-    def call(self, call: Call, options: dict[str, Any], ask: Callable[[dict[str, Any]], Tensor]) -> Tensor:
-        """``ask`` the model, with the options of this call.
-
-        A step's lied call starts from the state in which its plain call started, and leaves that in
-        which the plain call ended.
+    def __init__(self, detailer: Detailer, guider: Any, shapes: Shapes):
+        """Args:
+        guider: whose positive conditioning the lie is told to.
+        shapes: of the streams that are packed into one latent, or None.
         """
-        if call.kind == "plain":
-            self._before = States(options, self._guider, call.true_sigma.device)
-            return ask(options)
-        if self._before is None:  # One call a step.
-            return ask(self._lied(call, options))
-        after = States(options, self._guider, call.true_sigma.device)
-        self._before.put_back()
+        self.detailer, self.guider, self.shapes = detailer, guider, shapes
+        self.count = NetworkCount()
+        self.requests = 0
+        self.lie: Lie | None = None
+        """What the network is told now."""
+        self.bare = True
+        """Whether the bare sampler makes the present call too."""
+        self.without_network = False
+        """Whether the network is left out of the present call, which is made for the ControlNets' answers."""
+        self._call: SamplerCall | None = None
+
+    def installed(self, options: dict[str, Any]) -> dict[str, Any]:
+        """A copy of ``model_options`` in which the requests of this run are answered here."""
+        wrappers: dict[str, Any] = {WrappersMP.APPLY_MODEL: self.apply_model}
+        if cache_is_on(options):
+            wrappers[WrappersMP.DIFFUSION_MODEL] = self.diffusion_model
+        handler = options.get("context_handler")
+        if handler is None:
+            return with_wrappers(options, {WrappersMP.CALC_COND_BATCH: self.calc_cond_batch, **wrappers})
+        # The windows of a clip are requests of their own: stand above them, so that a clip has one mask.
+        return {**with_wrappers(options, wrappers), "context_handler": ContextHandler(handler, self.windows)}
+
+    @contextmanager
+    def sampler_call(self, sigma: Tensor, frames: GivenFrames | None) -> Iterator[SamplerCall]:
+        """Requests within belong to one call of the sampler at ``sigma``."""
+        self._call = SamplerCall(sigma, frames)
         try:
-            return ask(self._lied(call, options))
+            yield self._call
         finally:
-            after.put_back()
+            self._call = None
 
-    def end_step(self) -> None:
-        """Keep nothing for a later step."""
-        self._before = None
+    def calc_cond_batch(self, executor: Any, model: Any, conds: Any, x: Tensor, timestep: Tensor, options: Any) -> Any:
+        """The innermost CALC_COND_BATCH wrapper."""
+        return self._answer(executor, model, conds, x, timestep, options)
 
-    def _lied(self, call: Call, options: dict[str, Any]) -> dict[str, Any]:
-        """A copy of the options under which the network is told of ``call.sigma``."""
-        true, hat = call.true_sigma.flatten()[0], call.sigma.flatten()[0]
+    def windows(self, handler: Any, calc: Any, *request: Any) -> Any:
+        """In place of a context handler's ``execute``."""
+        return self._answer(lambda *args: handler.execute(calc, *args), *request)
 
-        def tell(executor: Any, x: Tensor, t: Tensor, *args: Any, **named: Any) -> Tensor:
-            self.reached += 1
-            said = told(t, true.to(t), hat.to(t), self._family)
-            if self._rescales:
-                # Its signal at the scale that it has at the level told: method.md section 1.
-                scale = (1.0 - said) / (1.0 - t).clamp(min=1e-6)
-                x = (x * scale.reshape(-1, *[1] * (x.ndim - 1))).to(x.dtype)
-            return executor(x, said, *args, **named)
+    def apply_model(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **named: Any) -> Tensor:
+        """The innermost APPLY_MODEL wrapper: the last place before the network that sees latent and level."""
+        if self.without_network:
+            return torch.zeros_like(x)
+        self.count.add(len(x), self.bare)
+        if self.lie is None:
+            return executor(x, t, *args, **named)
+        self.count.lies += 1
+        scale = self.lie.scale(t).reshape(-1, *[1] * (x.ndim - 1))
+        return executor((x * scale).to(x.dtype), self.lie.tell(t), *args, **named)
 
-        inner = dict(options.get("transformer_options") or {})
-        wrappers = inner["wrappers"] = dict(inner.get("wrappers") or {})
-        # Last, so innermost: the wrappers of others hear the truth.
-        wrappers[WrappersMP.APPLY_MODEL] = {**wrappers.get(WrappersMP.APPLY_MODEL, {}), KEY: [tell]}
-        if CACHE in inner:
-            # Past its end. What a cache makes up of earlier calls would pass for the lie's effect.
-            inner[CACHE] = inner[CACHE].clone()
-            inner[CACHE].end_t = math.inf
-        return {**options, "transformer_options": inner}
+    def diffusion_model(self, executor: Any, *args: Any, **named: Any) -> Any:
+        """The innermost DIFFUSION_MODEL wrapper."""
+        self.count.uncached += 1
+        return executor(*args, **named)
 
-
-def told(t: Tensor, true: Tensor, hat: Tensor, family: Family) -> Tensor:
-    """What to tell a network that would hear ``t``, where ``true`` becomes ``hat``.
-
-    Another pack may stand between and change the level as well (Detail Daemon): the same share of
-    the noise is then hidden from what it says.
-    """
-    if family == "ve":
-        said = t * (hat / true)
-    else:
-        ratio = t * hat * (1.0 - true) / (true * (1.0 - hat)).clamp(min=1e-12)
-        said = ratio / (1.0 - t + ratio).clamp(min=1e-12)
-    return torch.where(t == true, hat, said)
+    def _answer(self, calc: Any, model: Any, conds: Any, x: Tensor, timestep: Tensor, options: Any) -> Any:
+        call = self._call
+        # Guidance may ask about another latent as well (SAG about a degraded one): that is no step of the run.
+        if call is None or call.inside or (call.x is not None and call.x is not x):
+            return calc(model, conds, x, timestep, options)
+        self.requests += 1
+        call.inside = True
+        try:
+            return Request(self, call, calc, model, list(conds), x, timestep, options).answer()
+        finally:
+            call.inside = False

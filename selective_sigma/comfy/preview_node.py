@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
+from ..report import Reason
 from . import words
 from .capture import Capture, Run
 from .preview import SHOW, mask_of, message, render
@@ -21,7 +22,7 @@ SHOWN_AT_MOST = 128
 def why_none(captured: Capture | None, run: Run | None) -> str:
     """Why there is no mask to show."""
     if captured is not None and captured.idle:
-        return words.WITHOUT.format(words.REASONS["idle"])
+        return words.WITHOUT.format(Reason.IDLE.text)
     if captured is None or captured.run is None:
         return words.BYPASSED
     return words.UNKNOWN if run is None else words.WITHOUT.format(words.why(run.report))

@@ -8,16 +8,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ..detailer import Detailer
-from ..prediction import Prediction
 from . import latent, words
 from . import live as live_preview
-from .guidance import Guidance
 from .passes import Passes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..prediction import Call
     from ..settings import Settings
     from .capture import Capture
 
@@ -26,7 +23,7 @@ MARK = "selective_sigma_run"
 """Found on what is already wrapped: by name, since the package may be loaded twice under two names."""
 TWICE = "Selective Sigma Detailer is applied twice: use the SAMPLER node or the MODEL node, and only one of them"
 NO_NOISE = "Selective Sigma on %s: no detail, since this model's latent holds no noise to lie about"
-UNHEARD = "Selective Sigma on %s: no detail, since this model is called past ComfyUI's apply_model"
+PAST_US = "Selective Sigma on %s: no detail, since this model is called past ComfyUI's calc_cond_batch or apply_model"
 
 
 def wrap(
@@ -152,9 +149,9 @@ class Run:
         sigmas: the run's noise levels; read at once, since uni_pc writes into them.
         order: names of the arguments that may follow sigma by position.
         """
-        options = extra_args.get("model_options") or {}
+        self._options: dict[str, Any] = extra_args.get("model_options") or {}
         # Other packs' wrappers may hide one of ours from the other, but they all hand on the options.
-        if hasattr(inner, MARK) or MARK in options:
+        if hasattr(inner, MARK) or MARK in self._options:
             raise ValueError(TWICE)
         self.name, self.inner, self.order = name, inner, order
         self._base: Any = guider.inner_model
@@ -166,9 +163,7 @@ class Run:
         self._live = live
         self._x0: Tensor | None = None
         self._means: list[Tensor] = []
-        self._detailed: set[int] = set()
-        self._guidance = Guidance(options)
-        self._passes = Passes(family or "ve", settings, guider)
+        self._steps_with_detail: set[int] = set()
         # All streams of a pack are carried on the schedule of the first (ModelSamplingAV): the share of
         # noise to signal that is hidden is then hidden in each.
         self._detailer = Detailer(
@@ -180,14 +175,15 @@ class Run:
             within=latent.regenerated(extra_args.get("denoise_mask"), self._shapes),
             record=capture is not None,
         )
+        self._passes = Passes(self._detailer, guider, self._shapes)
 
     def model(self) -> Model:
         """What the sampler is to call."""
         return Model(self)
 
     def marked(self, extra_args: dict[str, Any]) -> dict[str, Any]:
-        """The sampler's arguments, with a sign for other copies of this pack."""
-        return {**extra_args, "model_options": {**(extra_args.get("model_options") or {}), MARK: True}}
+        """The sampler's arguments, with options in which this run answers requests, and its mark."""
+        return {**extra_args, "model_options": {**self._passes.installed(self._options), MARK: True}}
 
     def watch(self, callback: Any) -> Any:
         """The callback, from which the last denoised latent is noted where masks are kept or shown."""
@@ -213,48 +209,24 @@ class Run:
         """What the sampler gets for one call of the model."""
         if not self._noisy:
             return self.inner(x, sigma, **named)
-        options: dict[str, Any] = named.get("model_options") or {}
-        guidance = self._guidance.step(options)
-        shapes, plain = self._shapes, x
-
-        def evaluate(call: Call) -> Prediction:
-            nonlocal plain
-            seen = options if guidance is None else guidance.watch()
-
-            def ask(options_now: dict[str, Any]) -> Tensor:
-                # The plain call is the sampler's own, to the last argument.
-                given = named if options_now is options else {**named, "model_options": options_now}
-                return self.inner(x, sigma, **given)
-
-            plain = denoised = self._passes.call(call, seen, ask)
-            others = {} if guidance is None else guidance.caught(denoised, call.kind)
-            return Prediction(
-                latent.unpack(denoised, shapes), {name: latent.unpack(t, shapes) for name, t in others.items()}
-            )
-
-        try:
-            out = self._detailer.step(evaluate, latent.unpack(x, shapes), sigma)
-        finally:
-            self._passes.end_step()
-        if out.mask is not None and out.kind != "plain":
-            self._means.append(latent.first(out.mask).mean())
-            self._detailed.add(out.index)
-        denoised = latent.pack(out.denoised) if out.kind == "blended" else plain
-        if guidance is None:
-            return denoised
-        others = {name: latent.pack(t) for name, t in out.others.items()}
-        return guidance.finish(denoised, others, named.get("denoise_mask"))
+        frames = latent.given_frames(self.inner, self._base, x, sigma, named)
+        with self._passes.sampler_call(sigma, frames) as call:
+            denoised = self.inner(x, sigma, **named)
+        if call.output is not None and call.output.kind != "plain" and call.output.mask is not None:
+            self._means.append(latent.first(call.output.mask).mean())
+            self._steps_with_detail.add(call.output.index)
+        return denoised
 
     def end(self, result: Tensor, sigmas: Tensor) -> None:
         """Log the run and hand its masks over; a run that was broken off gets here never."""
-        report = self._detailer.report
+        report, count = self._detailer.report, self._passes.count
         if not self._noisy:
             logger.warning(NO_NOISE, self.name)
-        elif report.lied and not self._passes.reached:
-            logger.warning(UNHEARD, self.name)
+        elif (report.lied and not count.lies) or (len(sigmas) > 1 and not self._passes.requests):
+            logger.warning(PAST_US, self.name)
         else:
-            said = words.summary(report, self._means, len(self._detailed), len(sigmas) - 1)
-            logger.info("Selective Sigma on %s: %s", self.name, said)
+            line = words.summary(report, count, self._means, len(self._steps_with_detail), len(sigmas) - 1)
+            logger.info("Selective Sigma on %s: %s", self.name, line)
         if self._capture is not None:
             sampling = self._base.model_sampling
             latents = [self._base.process_latent_out(sampling.inverse_noise_scaling(sigmas[-1], result).float())]

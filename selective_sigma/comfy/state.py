@@ -1,230 +1,165 @@
-"""What a call of the model advances outside of its result: taken down, and put back.
+"""What the hidden pass of a step must not change: taken down before it, and put back after it.
 
-Guidance with momentum, caches, counters and random draws change from call to call, and a second
-call a step must not be seen in them. They live in closures, attributes and containers that the
-options and the guider lead to, and in the random generators.
+Random generators, what the network itself keeps (TeaCache, first block cache), and what functions around the network
+keep in their closures (DeepCache, WaveSpeed). Attributes of other objects are never written to, and nothing is put
+back for a function that moved weights or exchanged hooks meanwhile, as what it keeps mirrors them.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import random
-import threading
 import types
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .seams import EASYCACHE, KEY
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    PutBack = Callable[[], object]
-
-logger = logging.getLogger(__name__)
-MOST_OBJECTS = 20_000
-MOST_BYTES = 2**26
-"""Of tensors that are copied, in case they are changed in place; larger ones are only put back whole."""
-OF_GUIDERS = frozenset({"model_patcher", "inner_model", "loaded_models", "original_conds", "conds", "model_options"})
-"""What every guider has, and no call changes; the controls in its conds are followed, and the options as given."""
-# Machinery with state that is nobody's guidance, or shared with other threads.
-LEFT_ALONE = frozenset(
-    (
-        "comfy",
-        "comfy_api",
-        "comfy_execution",
-        "execution",
-        "server",
-        "app",
-        "api_server",
-        "folder_paths",
-        "nodes",
-        "latent_preview",
-        "torch",
-        "torchvision",
-        "numpy",
-        "PIL",
-        "tqdm",
-        "logging",
-        "threading",
-        "asyncio",
-        "aiohttp",
-        "socket",
-        "concurrent",
-        "multiprocessing",
-        "queue",
-        "weakref",
-        "selectors",
-    )
-)
-OURS = __name__.rpartition(".comfy.")[0]
+DATA = (type(None), bool, int, float, complex, str, Tensor)
+LAYER_PATCHES = frozenset({"patches", "patches_replace", "wrappers", "callbacks", EASYCACHE})
+"""Of ``transformer_options``: patches of layers keep nothing from call to call, and there are hundreds."""
 OF_MODULES = frozenset(vars(nn.Module()))
-warned: set[str] = set()
+SAMPLES = 64
+"""Values of each weight that tell whether it was moved."""
 
 
-class States:
-    """A point in a run, between two calls, that can be gone back to."""
+@contextmanager
+def untouched(options: dict[str, Any], network: nn.Module, device: torch.device) -> Iterator[None]:
+    """What a call of the model within changes is put back.
 
-    def __init__(self, options: dict[str, Any], guider: Any, device: torch.device):
-        """Args:
-        options: what the sampler hands the model; all that hooks, patches and wrappers in it hold.
-        guider: its own attributes, and those of the network (not of its layers), count too.
+    Args:
+        options: ``model_options`` of the call.
+        network: the ``diffusion_model``, whose own attributes count.
         device: whose random generator counts beside the CPU's.
-        """
-        self._put: list[PutBack] = list(generators(device))
-        self._seen: dict[int, Any] = {}
-        self._bytes = 0
-        network = getattr(getattr(guider, "inner_model", None), "diffusion_model", None)
-        found: list[Any] = [options, *controls(guider)]
-        for holder, known in ((guider, OF_GUIDERS), (network, OF_MODULES)):
-            attributes = getattr(holder, "__dict__", {})
-            self._keep_attributes(attributes)
-            found += [value for name, value in attributes.items() if name not in known]
-        self._walk(found)
-
-    def put_back(self) -> None:
-        for put in self._put:
+    """
+    put_back = [generators(device), attributes(network), *map(closure, functions(options))]
+    try:
+        yield
+    finally:
+        for put in put_back:
             put()
 
-    def _walk(self, found: list[Any]) -> None:
-        while found:
-            thing = found.pop()
-            if id(thing) in self._seen or isinstance(thing, PLAIN):
-                continue
-            if len(self._seen) > MOST_OBJECTS:
-                warn("more than this follows", "the model's patches")
-                return
-            self._seen[id(thing)] = thing
-            found.extend(self._keep(thing))
 
-    def _keep(self, thing: Any) -> Iterator[Any]:
-        """Take one thing down; what it leads to."""
-        if isinstance(thing, Tensor):
-            self._keep_tensor(thing)
-        elif isinstance(thing, dict):
-            self._keep_attributes(thing)
-            yield from thing.values()
-        elif isinstance(thing, (list, deque, set)):
-            self._keep_items(thing)
-            yield from thing
-        elif isinstance(thing, (tuple, frozenset)):
-            yield from thing
-        elif isinstance(thing, types.FunctionType):
-            yield from (thing.__defaults__ or (), thing.__kwdefaults__, thing.__dict__, thing.__closure__ or ())
-        elif isinstance(thing, types.CellType):
-            yield from self._keep_cell(thing)
-        elif isinstance(thing, types.MethodType):
-            yield from (thing.__self__, thing.__func__)
-        elif isinstance(thing, functools.partial):
-            yield from (thing.func, thing.args, thing.keywords)
-        elif isinstance(thing, (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)):
-            self._put.append(of_generator(thing))
-        elif isinstance(thing, types.GeneratorType) or type(thing).__module__ == "itertools":
-            warn("an iterator cannot be put back", type(thing).__qualname__)
-        elif not isinstance(thing, nn.Module) and not left_alone(type(thing)):
-            yield from self._keep_object(thing)
-
-    def _keep_tensor(self, tensor: Tensor) -> None:
-        size = tensor.numel() * tensor.element_size()
-        # Not where elements may share memory, or a subclass keeps them elsewhere.
-        if type(tensor) is Tensor and tensor.is_contiguous() and self._bytes + size <= MOST_BYTES:
-            self._bytes += size
-            self._put.append(functools.partial(put_tensor, tensor, tensor.detach().clone()))
-
-    def _keep_attributes(self, holder: dict[Any, Any]) -> None:
-        self._put.append(functools.partial(put_dict, holder, dict(holder)))
-
-    def _keep_items(self, holder: Any) -> None:
-        self._put.append(functools.partial(put_items, holder, list(holder)))
-
-    def _keep_cell(self, cell: types.CellType) -> Iterator[Any]:
-        try:
-            content = cell.cell_contents
-        except ValueError:  # Not filled yet.
-            return
-        self._put.append(functools.partial(setattr, cell, "cell_contents", content))
-        yield content
-
-    def _keep_object(self, thing: Any) -> Iterator[Any]:
-        attributes = getattr(thing, "__dict__", None)
-        if isinstance(attributes, dict):
-            if any(isinstance(value, SHARED) for value in attributes.values()):
-                return
-            yield attributes
-        for kind in type(thing).__mro__:
-            slots = kind.__dict__.get("__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
-                if name not in ("__dict__", "__weakref__") and hasattr(thing, name):
-                    value = getattr(thing, name)
-                    self._put.append(functools.partial(object.__setattr__, thing, name, value))
-                    yield value
-
-
-PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, types.BuiltinFunctionType)
-SHARED = (type(threading.Lock()), type(threading.RLock()), threading.Thread)
-"""Who holds one of these is shared with other threads, and is left alone."""
-PLAIN += (torch.dtype, torch.device, torch.Size)
-
-
-def left_alone(kind: type) -> bool:
-    """Whether a class is of ``LEFT_ALONE``, or of this package."""
-    return kind.__module__.partition(".")[0] in LEFT_ALONE or kind.__module__.startswith(OURS)
-
-
-def controls(guider: Any) -> Iterator[Any]:
-    """The ControlNets of a guider's conditioning."""
-    for conds in (getattr(guider, "conds", None) or {}).values():
-        for cond in conds or ():
-            yield cond.get("control")
-
-
-def put_tensor(tensor: Tensor, was: Tensor) -> None:
-    with torch.inference_mode(tensor.is_inference()):
-        tensor.data.copy_(was)
-
-
-def put_dict(holder: dict[Any, Any], was: dict[Any, Any]) -> None:
-    # Never empty in between: it may be the attributes of an object that others look at.
-    for key in [key for key in holder if key not in was]:
-        del holder[key]
-    for key, value in was.items():
-        if holder.get(key, was) is not value:
-            holder[key] = value
-
-
-def put_items(holder: Any, was: list[Any]) -> None:
-    if len(holder) != len(was) or any(a is not b for a, b in zip(holder, was, strict=True)):
-        holder.clear()
-        holder.update(was) if isinstance(holder, set) else holder.extend(was)
-
-
-def generators(device: torch.device) -> Iterator[PutBack]:
+def generators(device: torch.device) -> Callable[[], None]:
     """The random generators that everybody draws from."""
-    yield functools.partial(torch.set_rng_state, torch.get_rng_state())
-    yield functools.partial(random.setstate, random.getstate())
-    yield functools.partial(np.random.set_state, np.random.get_state())
-    if device.type == "cuda":
-        yield functools.partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
-    elif device.type != "cpu" and hasattr(module := torch.get_device_module(device), "get_rng_state"):
-        yield functools.partial(module.set_rng_state, module.get_rng_state())
+    of_torch, of_python, of_numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    module = None if device.type == "cpu" else torch.get_device_module(device)
+    of_device = module.get_rng_state(device) if module is not None and hasattr(module, "get_rng_state") else None
+
+    def put() -> None:
+        torch.set_rng_state(of_torch)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        if module is not None and of_device is not None:
+            module.set_rng_state(of_device, device)
+
+    return put
 
 
-def of_generator(generator: Any) -> PutBack:
-    """A generator of somebody's own."""
-    if isinstance(generator, torch.Generator):
-        return functools.partial(generator.set_state, generator.get_state())
-    if isinstance(generator, random.Random):
-        return functools.partial(generator.setstate, generator.getstate())
-    if isinstance(generator, np.random.RandomState):
-        return functools.partial(generator.set_state, generator.get_state())
-    return functools.partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+def attributes(network: nn.Module) -> Callable[[], None]:
+    """The network's own attributes that hold data, and the contents of its containers."""
+
+    def data() -> dict[str, Any]:
+        return {n: v for n, v in vars(network).items() if n not in OF_MODULES and isinstance(v, (*DATA, *CONTAINERS))}
+
+    before = data()
+    contents = [container(value) for value in before.values() if isinstance(value, CONTAINERS)]
+
+    def put() -> None:
+        for name in data():
+            if name not in before:
+                delattr(network, name)
+        for name, value in before.items():
+            if vars(network).get(name, before) is not value:
+                setattr(network, name, value)
+        for put_contents in contents:
+            put_contents()
+
+    return put
 
 
-def warn(what: str, where: str) -> None:
-    """Once for each: what the second call of a step leaves changed."""
-    if what + where not in warned:
-        warned.add(what + where)
-        logger.warning("Selective Sigma calls the model twice at some steps: %s (%s)", what, where)
+def functions(options: dict[str, Any]) -> list[types.FunctionType]:
+    """What stands around the network and may keep something: other packs' wrappers, and functions in the options."""
+    inner = options.get("transformer_options") or {}
+    values = [value for name, value in inner.items() if name not in LAYER_PATCHES]
+    values.append(options.get("model_function_wrapper"))
+    for kinds in (inner.get("wrappers") or {}).values():
+        values += [wrapper for key, wrappers in kinds.items() if key not in (KEY, EASYCACHE) for wrapper in wrappers]
+    return [value for value in values if isinstance(value, types.FunctionType)]
+
+
+def closure(function: types.FunctionType) -> Callable[[], None]:
+    """What a function keeps in its closure: the cells, the containers in them, and those of objects in them."""
+    cells = [(cell, cell.cell_contents) for cell in function.__closure__ or () if filled(cell)]
+    modules = [found for _, value in cells if (found := module_of(value)) is not None]
+    before = [prints(module) for module in modules]
+    contents = [container(held) for _, value in cells for held in containers(value)]
+
+    def put() -> None:
+        if any(not same(prints(module), was) for module, was in zip(modules, before, strict=True)):
+            return
+        for cell, value in cells:
+            if cell.cell_contents is not value and isinstance(value, DATA):
+                cell.cell_contents = value
+        for put_contents in contents:
+            put_contents()
+
+    return put
+
+
+CONTAINERS = (dict, list, set, deque)
+
+
+def container(held: Any) -> Callable[[], None]:
+    """The items of a container, as they are now."""
+    items = dict(held) if isinstance(held, dict) else list(held)
+
+    def put() -> None:
+        held.clear()
+        held.update(items) if isinstance(held, (dict, set)) else held.extend(items)
+
+    return put
+
+
+def containers(value: Any) -> Iterator[Any]:
+    """A container and those within it, or those that an object of another pack holds directly."""
+    if isinstance(value, CONTAINERS):
+        yield value
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, CONTAINERS):
+                yield item
+    elif type(value).__module__.partition(".")[0] not in {"comfy", "torch", "builtins"}:
+        yield from (held for held in getattr(value, "__dict__", {}).values() if isinstance(held, CONTAINERS))
+
+
+def module_of(value: Any) -> nn.Module | None:
+    """The module whose weights and hooks a closure can reach through ``value``: itself, or a MODEL's."""
+    if isinstance(value, nn.Parameter):
+        return nn.ParameterList([value])
+    model = getattr(value, "model", value)
+    return model if isinstance(model, nn.Module) else None
+
+
+def prints(module: nn.Module) -> tuple[list[Tensor], list[int]]:
+    """Samples of all weights, and the hooks, by which a change is known."""
+    weights = [p.detach().reshape(-1)[:: max(1, p.numel() // SAMPLES)].clone() for p in module.parameters()]
+    kinds = ("_forward_hooks", "_forward_pre_hooks")
+    return weights, [key for part in module.modules() for kind in kinds for key in getattr(part, kind)]
+
+
+def same(a: tuple[list[Tensor], list[int]], b: tuple[list[Tensor], list[int]]) -> bool:
+    return a[1] == b[1] and all(torch.equal(x, y) for x, y in zip(a[0], b[0], strict=True))
+
+
+def filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False

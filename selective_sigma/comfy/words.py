@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..report import Report
+    from .passes import NetworkCount
 
 STRENGTH = (
     "How much detail to add: the share of the noise hidden from the model, at most. "
@@ -82,14 +83,6 @@ UNCONNECTED = "{out} of Selective Sigma Detailer (Debug) is empty: connect its {
 BYPASSED = "no mask: Selective Sigma is bypassed or off"
 UNKNOWN = "no mask: this latent is not the one that the sampler put out; connect the sampler's own"
 WITHOUT = "no mask: this run went without detail ({})"
-REASONS = {
-    "idle": "strength or coverage is 0",
-    "window": "all its steps lie outside start and end",
-    "ascending": "it adds noise, from low noise levels to high ones",
-    "outside": "the sampler asked at noise levels outside its own",
-    "every": "another step carries its detail",
-    "first": "mask_source change needs more steps",
-}
 SIMPLE = (
     "Adds detail while sampling, only where the model is drawing something; flat areas such as sky or skin out of "
     "focus stay clean. Connect between KSamplerSelect and SamplerCustom."
@@ -136,25 +129,26 @@ ALIASES = {
 }  # fmt: skip
 
 
-def summary(report: Report, means: Sequence[Tensor], detailed: int, steps: int) -> str:
+def summary(report: Report, count: NetworkCount, means: Sequence[Tensor], detailed: int, steps: int) -> str:
     """One run in one line.
 
     Args:
+        count: what the network was asked.
         means: the mean of each mask that detail was blended under, 0-d.
-        detailed: steps of the run that it was told in, of ``steps``; a step may be several calls.
+        detailed: steps of the run with detail, of ``steps``; a step may be several calls.
     """
     if not report.lied:
         return f"no detail ({why(report)})"
-    said = f"{report.calls / report.steps:.2f}x the model calls; detail on {detailed} of {steps} steps"
-    alone = round(100 * (1 - float(torch.stack(list(means)).mean()))) if means else 0
-    if alone:
-        said += f"; sky and other flat parts left alone: {alone} % of the picture"
+    share = round(100 * float(torch.stack(list(means)).mean())) if means else 0
+    line = f"detail on {detailed} of {steps} steps, in {share} % of the picture, "
+    rows, calls = (f"{a / max(b, 1):.2f}x" for a, b in ((count.rows, count.bare_rows), (count.calls, count.bare_calls)))
+    line += f"for {rows} the work" + (f" ({calls} the model calls)" if calls != rows else "")
     if report.nonfinite:
-        said += f"; {report.nonfinite} predictions with NaN or inf left as they are"
-    return said
+        line += f"; {report.nonfinite} samples with NaN or inf"
+    return line
 
 
 def why(report: Report) -> str:
     """Why a run went without detail: the reason of most of its steps."""
     reasons = sorted(report.skipped, key=report.skipped.__getitem__)
-    return REASONS[reasons[-1]] if reasons else "its latent holds no noise to lie about"
+    return reasons[-1].text if reasons else "it has no steps"

@@ -41,19 +41,6 @@ def test_the_lie_at_both_ends_of_a_flow_model_s_range(sigma, tell, scale):
     assert torch.equal(told.scale(level), torch.tensor([told.scale(sigma)], dtype=torch.float64))
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.floats(-1, 0.9))
-def test_an_element_is_scaled_by_the_noise_that_is_in_it(sigma, noisy, strength):
-    """A frame noised to a share of the level keeps its signal's scale; a clean one is left alone."""
-    told, level = lie(strength, "flow"), torch.tensor(sigma, dtype=torch.float64)
-    scales = told.scale_part(level, torch.tensor([0.0, noisy, 1.0], dtype=torch.float64))
-    assert scales[0] == 1
-    assert float(scales[2]) == pytest.approx(told.scale(sigma), rel=1e-12)
-    if noisy * sigma < 0.999:
-        expected = (1 - noisy * told.tell(sigma)) / (1 - noisy * sigma)
-        assert float(scales[1]) == pytest.approx(expected, rel=1e-6)
-    assert torch.equal(lie(strength).scale_part(level, torch.tensor([0.3, 1.0])), torch.ones(2))
-
-
 @given(st.floats(0, 1), st.floats(-1, 1), st.sampled_from(LIES))
 def test_flow_never_leaves_the_model_s_range(sigma, strength, kind):
     told = lie(strength, "flow", kind)

@@ -1,0 +1,136 @@
+"""One request for predictions, answered with detail in."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from ..prediction import Call, Prediction
+from . import latent
+from .controls import Answers
+from .seams import cache_is_on, past_its_end, without_hooks
+from .state import untouched
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..prediction import Latent
+    from .passes import Passes, SamplerCall
+
+
+class Request:
+    """The conditionings that a guider asks about in one call of ``calc_cond_batch``, and the answers so far."""
+
+    def __init__(
+        self,
+        passes: Passes,
+        call: SamplerCall,
+        calc: Any,
+        model: Any,
+        conds: list[Any],
+        x: Tensor,
+        timestep: Tensor,
+        options: dict[str, Any],
+    ):
+        """``calc(model, conds, x, timestep, options)`` gives a prediction, shaped like ``x``, for each of ``conds``."""
+        self._passes, self._call, self._calc, self._model = passes, call, calc, model
+        self._conds, self._asked, self._x, self._timestep, self._options = conds, len(conds), x, timestep, options
+        self._wanted = (getattr(passes.guider, "conds", None) or {}).get("positive")
+        first = next((i for i, cond in enumerate(conds) if cond is not None), 0)
+        self._positive = next((i for i, cond in enumerate(conds) if cond is not None and cond is self._wanted), first)
+        self._has_cache = cache_is_on(options)
+        self._controls: Answers | None = None
+        self._answers: dict[str, list[Tensor]] = {}
+        self._uncached: dict[str, bool] = {}
+        self._latest = "plain"
+
+    def answer(self) -> list[Tensor]:
+        """A prediction for each of the conds: those of the model itself where there is nothing to do."""
+        x, detailer = latent.unpack(self._x, self._passes.shapes), self._passes.detailer
+        if self._call.output is None:
+            output = detailer.step(self._evaluate, x, self._call.sigma)
+            self._call.x, self._call.output = self._x, output
+        else:
+            output = detailer.again(self._evaluate, x, self._call.sigma, self._call.output)
+        answers = self._answers[self._latest]
+        if output.kind == "blended":
+            answers = list(answers)
+            answers[self._positive] = latent.pack(output.denoised)
+            for place, other in output.others.items():
+                answers[int(place)] = latent.pack(other)
+        return answers[: self._asked]
+
+    def _evaluate(self, call: Call) -> Prediction:
+        """As the detailer asks; ``others`` are named by their places in the request."""
+        if call.followed and not self._answers:
+            self._prepare_two_passes(call)
+        if self._has_cache and call.kind == "lied" and call.followed:
+            # Whether a cache answers is decided by the true call; the lie has nothing to be compared with then.
+            self._ask("plain", self._conds)
+            if not self._uncached["plain"]:
+                return self._prediction("plain", cached=True)
+        alone = call.conds == "positive" and call.kind == "lied"
+        if call.kind not in self._answers:
+            places = range(len(self._conds))
+            conds = [self._conds[i] if i == self._positive or not alone else None for i in places]
+            self._ask(call.kind, conds, call)
+        self._latest = call.kind
+        return self._prediction(call.kind, alone, cached=not self._uncached[call.kind])
+
+    def _prepare_two_passes(self, call: Call) -> None:
+        """ControlNets are asked once for both passes, and about the positive conditioning in any case."""
+        if call.conds == "positive" and self._wanted is not None and self._conds[self._positive] is not self._wanted:
+            self._positive, self._conds = len(self._conds), [*self._conds, self._wanted]
+        self._controls = Answers()
+        self._conds = self._controls.stand_in(self._conds)
+        others = [cond for i, cond in enumerate(self._conds) if i != self._positive]
+        same = call.conds == "positive" and self._call.frames is None
+        if self._controls.wanted_by(others if same else self._conds):
+            # Ahead of both, as the plain pass will ask, without the network.
+            self._passes.without_network = True
+            try:
+                self._calc(self._model, self._conds, self._x, self._timestep, without_hooks(self._options))
+            finally:
+                self._passes.without_network = False
+
+    def _ask(self, kind: str, conds: list[Any], call: Call | None = None) -> None:
+        """Note what the model answers; without ``call`` it is asked plainly, as the bare sampler asks."""
+        lie, hidden = (None, False) if call is None else (call.lie, call.followed)
+        x = (
+            self._x
+            if lie is None or self._call.frames is None
+            else self._call.frames.seen(self._x, self._timestep, lie)
+        )
+        options = past_its_end(self._options) if hidden and self._has_cache else self._options
+        passes, before = self._passes, self._passes.count.uncached
+        if self._controls is not None:
+            self._controls.rewind()
+        with untouched(options, self._model.diffusion_model, x.device) if hidden else nullcontext():
+            passes.lie, passes.bare = lie, not hidden
+            try:
+                self._answers[kind] = self._calc(self._model, conds, x, self._timestep, options)
+            finally:
+                passes.lie, passes.bare = None, True
+        self._uncached[kind] = not self._has_cache or passes.count.uncached > before
+
+    def _prediction(self, kind: str, alone: bool = False, cached: bool = False) -> Prediction:
+        answers, shapes = self._answers[kind], self._passes.shapes
+        others: dict[str, Latent] = {}
+        if not alone:
+            others = {
+                str(i): latent.unpack(answer, shapes)
+                for i, (cond, answer) in enumerate(zip(self._conds, answers, strict=True))
+                if i != self._positive and cond is not None
+            }
+        # A mask wants it: of this step, or a published one that remembers.
+        wanted = self._controls is not None or self._passes.detailer.settings.mask_source != "response"
+        guided = self._guided(answers) if kind == "plain" and wanted else None
+        return Prediction(latent.unpack(answers[self._positive], shapes), others, guided, cached)
+
+    def _guided(self, answers: list[Tensor]) -> Latent | None:
+        """The guided prediction of a guider with one ``cfg``, which asks about positive and negative (or empty)."""
+        cfg = getattr(self._passes.guider, "cfg", None)
+        if cfg is None or self._positive != 0 or len(self._conds) < 2 or self._conds[-1] is None:
+            return None
+        first, last = answers[0], answers[-1]
+        return latent.unpack(last + (first - last) * cfg, self._passes.shapes)
