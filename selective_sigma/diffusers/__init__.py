@@ -25,7 +25,7 @@ from torch import nn
 from ..mask import checked_map
 from ..settings import SETTING_NAMES, Settings
 from . import attach, noise, state
-from .run import Run, components
+from .run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ def enable(
         raise ValueError("Selective Sigma is already enabled on this pipe: call disable(pipe) first")
     if not run.settings.idle:
         noise.check(pipe.scheduler)
-        modules = components(pipe)
+        modules = attach.components(pipe)
         if not modules:
             raise ValueError(f"{type(pipe).__name__} has no modules: there is no denoiser to listen to")
         for module in modules:

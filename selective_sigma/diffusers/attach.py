@@ -14,10 +14,9 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import nn
+from torch import nn
 
 Listener = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """``listener(object, call, args, kwargs)`` answers for ``call(*args, **kwargs)``."""
@@ -37,6 +36,13 @@ _here = _Here()
 _lock = threading.Lock()
 _held: dict[int, int] = {}
 """How many runs, of all threads, listen to a module."""
+
+
+def components(pipe: Any) -> list[nn.Module]:
+    """The modules that a pipeline, or anything with modules for attributes, is made of."""
+    parts = getattr(pipe, "components", None)
+    values = (parts if isinstance(parts, dict) else vars(pipe)).values()
+    return list({id(value): value for value in values if isinstance(value, nn.Module)}.values())
 
 
 @contextmanager

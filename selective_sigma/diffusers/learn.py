@@ -11,14 +11,60 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from ..mask import check_fits
 from . import layout, slots, times
+from .noise import Noise
 from .streams import AuxCall, DenoiserCall, RecordedCall, SchedulerStep, Stream, kind_of, modes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .noise import Noise
     from .slots import SampleSlot
+
+
+class Learner:
+    """Learns the streams of one run's first step, and of later ones that are made another way."""
+
+    def __init__(self, pipe: Any, scheduler: Any, maps: dict[str, Any]):
+        self._pipe, self._scheduler, self._maps = pipe, scheduler, maps
+        self._noises: dict[int, Noise] = {}
+        self.shifts: dict[int, float | None] = {}
+        """What each scheduler's dynamic shift was set with, by the scheduler's id."""
+        self.streams: list[Stream] = []
+        """Of the step at hand; those of a pipeline with sound are two."""
+        self.outcome = "the scheduler's step was not called"
+        """Why a run got no detail, if it did not."""
+
+    def stream(self, scheduler: Any, given: dict[str, Any], recorded: list[RecordedCall]) -> Stream | None:
+        """One more stream of the step; None where the step tells nothing.
+
+        Args:
+            given: what the scheduler's ``step`` is called with, by name.
+            recorded: all calls of the pipeline's parts in this step.
+
+        Raises:
+            ValueError: in one line, what does not fit.
+        """
+        # From before its first step: a multistep scheduler's later ones depend on that.
+        noise = self._noises.get(id(scheduler)) or Noise(scheduler, self.shifts.get(id(scheduler)))
+        self._noises[id(scheduler)] = noise
+        step = noise.step(scheduler, given)
+        if step is None or (scheduler is not self._scheduler and not self.streams):
+            # Diffusion forcing: each frame has a scheduler, and a time, of its own.
+            raise ValueError("its scheduler steps several noise levels at once")
+        found = stream(self._pipe, noise, step, recorded)
+        if found is None:
+            self.outcome = "the sample or the model's answers were all zero, or not finite"
+            return None
+        if self.streams and noise.times != self.streams[0].noise.times:
+            raise ValueError("its streams keep different schedules")
+        self.outcome = "the run was over after its first step, which stays plain"
+        # Now, not at the first step with detail, which may come late.
+        for name in ("limit", "within") if not self.streams else ():
+            if self._maps[name] is not None:
+                check_fits(name, self._maps[name], found.layout.core(step.sample).shape)
+        self.streams.append(found)
+        return found
 
 
 def stream(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[RecordedCall]) -> Stream | None:

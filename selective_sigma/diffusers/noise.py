@@ -12,9 +12,11 @@ from torch import Tensor
 
 from . import curves, predictions, tree
 from .curves import interpolate, logit, sigmoid
+from .streams import SchedulerStep
 
 if TYPE_CHECKING:
     from ..settings import Family
+    from .streams import DenoiserCall
     from .times import TimeArgument
 
 
@@ -111,6 +113,29 @@ class Noise:
             if 0 <= index < len(self.times) and any(a.tells(value, self.times[index]) for a, value in pairs):
                 return index
         return None
+
+    def step_of(self, calls: list[DenoiserCall], arguments: Any, expected: int) -> int | None:
+        """The step that a call of the model belongs to; None where its time is none of the run's, or not certain."""
+        index = self.locate([argument for call in calls for argument in call.times], arguments, expected)
+        if index is None:
+            return None
+        for call in calls:
+            call.times = [a for a in call.times if a.agrees(tree.at(arguments, a.path), self.times[index])]
+        certain = all(call.times and all(len(a.agreed) > 1 for a in call.times) for call in calls)
+        return index if certain else None
+
+    def step(self, scheduler: Any, given: dict[str, Any]) -> SchedulerStep | None:
+        """What a scheduler's step is called with; None where it is of several noise levels."""
+        if any(name not in given for name in ("model_output", "timestep", "sample")):
+            raise ValueError("its scheduler's step does not take model_output, timestep and sample")
+        time = torch.as_tensor(given["timestep"]).detach().cpu().double()
+        if time.numel() != 1:
+            return None
+        return SchedulerStep(scheduler, given["model_output"], float(time), given["sample"])
+
+    def index_of(self, given: dict[str, Any]) -> int:
+        """The step that a scheduler is called for."""
+        return self.nearest(float(torch.as_tensor(given["timestep"]).detach().flatten()[0]))
 
     def window(self, start: float, end: float) -> tuple[float, float]:
         """Noise levels at two shares of the model's own range, 0 pure noise and 1 none."""

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from ..detailer import Detailer, MaskRecord
-from ..mask import check_fits
 from ..report import Reason, Report
-from . import attach, learn, state, tree
+from . import attach, state, tree
 from .evaluate import ModelCall
-from .noise import Noise
+from .learn import Learner
 from .slots import alike
-from .streams import DenoiserCall, RecordedCall, SchedulerStep, Stream, kind_of
+from .streams import DenoiserCall, RecordedCall, Stream, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from torch import Tensor, nn
 
     from ..prediction import Output
     from ..settings import Settings
@@ -51,6 +50,9 @@ class Run:
         self._pipe = pipe
         self._options: dict[str, Any] = {"limit": limit, "within": within, "record": record}
         self._scheduler: Any = None
+        self._managers: list[Any] = []
+        self._thread: int | None = None
+        """The thread that the run is attached in."""
         self._busy = False
         self._begin_run()
 
@@ -66,7 +68,11 @@ class Run:
         A call of an enabled pipe does this by itself; loops of one's own are written within it.
         """
         scheduler = self._pipe.scheduler
-        modules = components(self._pipe)
+        if self._thread == threading.get_ident():
+            # A call of the pipe within a loop that is attached.
+            yield
+            return
+        modules = attach.components(self._pipe)
         managers = [] if self.settings.idle else [m for module in modules for m in state.caches(module)]
         with ExitStack() as stack:
             # Before anything is forgotten: a run of another thread may be in the midst of it.
@@ -76,30 +82,30 @@ class Run:
             except (TypeError, ValueError):
                 if not self.settings.idle:
                     raise
-            self._scheduler, self._managers = scheduler, managers
+            self._scheduler, self._managers, self._thread = scheduler, managers, threading.get_ident()
+            stack.callback(self._detach)
             self._begin_run()
             stack.enter_context(attach.modules(modules, self._called))
-            # What was recorded is large, and not wanted after an error either.
-            stack.callback(self._forget)
             yield
         if not self.report.lied and not self._streams and not self.settings.idle:
-            warnings.warn(f"Selective Sigma added nothing: {self._why}", stacklevel=3)
+            warnings.warn(f"Selective Sigma added nothing: {self._learner.outcome}", stacklevel=3)
+
+    def _detach(self) -> None:
+        # What was recorded is large, and not wanted after an error either.
+        self._forget()
+        self._thread = None
 
     def _begin_run(self) -> None:
         """Forget everything: each run begins alike, whatever was before it."""
         self.report, self.masks = Report(), []
         self._state = State.LEARNING
-        self._why = "the scheduler's step was not called"
         self._streams: list[Stream] = []
-        self._learned: list[Stream] = []
-        """Streams of the step that is being learned; those of a pipeline with sound are two."""
-        self._noises: dict[int, Noise] = {}
-        self._shifts: dict[int, float | None] = {}
+        self._learner = Learner(self._pipe, self._scheduler, self._options)
         self._index = -1
         self._alters = False
         """Whether the pipeline gives the model something else than the scheduler's latest sample."""
         self._detailer: Detailer | None = None
-        self._traces = state.Traces(getattr(self, "_managers", []))
+        self._traces = state.Traces(self._managers)
         self._latest: Any = None
         self._forget()
 
@@ -139,8 +145,8 @@ class Run:
     def _begin_step(self) -> None:
         """The first call after the scheduler's step."""
         self._forget()
-        if self._learned:
-            self._streams, self._learned = self._learned, []
+        if self._learner.streams:
+            self._streams, self._learner.streams = self._learner.streams, []
         if self._state is not State.UNREADABLE:
             self._state = State.READY if self._streams else State.LEARNING
 
@@ -160,7 +166,7 @@ class Run:
         same, like = alike(sample, self._latest)
         if not same and not (own_turn and (like or self._alters)):
             return None
-        index = self._step_of(calls, arguments)
+        index = lead.noise.step_of(calls, arguments, self._index + 1)
         # What only looks like the sample is not when the run goes back: a preview from the same noise.
         if index is None or (index < self._index and not (same or self._alters)):
             return None
@@ -205,23 +211,11 @@ class Run:
 
         return ModelCall(self._streams, calls, arguments, self._index, ask, self._traces, self._recorded)
 
-    def _step_of(self, calls: list[DenoiserCall], arguments: Any) -> int | None:
-        """The scheduler's step that a call belongs to; None where its time is none of the run's, or not certain."""
-        noise = self._streams[0].noise
-        everything = [argument for call in calls for argument in call.times]
-        index = noise.locate(everything, arguments, self._index + 1)
-        if index is None:
-            return None
-        for call in calls:
-            call.times = [a for a in call.times if a.agrees(tree.at(arguments, a.path), noise.times[index])]
-        certain = all(call.times and all(len(a.agreed) > 1 for a in call.times) for call in calls)
-        return index if certain else None
-
     def _timed(self, scheduler: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The scheduler's timesteps are set: a run begins. What a dynamic shift is set with is kept nowhere else."""
         if scheduler is self._scheduler and not self._busy:
             self._begin_run()
-        self._shifts[id(scheduler)] = kwargs.get("mu")
+        self._learner.shifts[id(scheduler)] = kwargs.get("mu")
         return call(*args, **kwargs)
 
     def _stepped(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -236,73 +230,42 @@ class Run:
 
     def _understand(self, scheduler: Any, given: dict[str, Any]) -> None:
         """A step that stayed plain: whose calls it was made of, or how they are to be read."""
-        if self._streams and not self._learned:
+        if self._streams and not self._learner.streams:
             if scheduler is not self._scheduler:
                 return
-            shown = [alike(sample, given.get("sample"))[0] for sample in self._unclaimed]
-            if any(shown):
+            noise = self._streams[0].noise
+            if noise.index_of(given) < self._index == len(noise.times) - 1:
+                # The timesteps once more, without having been set.
+                recorded = self._recorded
+                self._begin_run()
+                self._recorded = recorded
+            elif any(shows := [alike(sample, given.get("sample"))[0] for sample in self._unclaimed]):
                 # Not known for the sample's before: the pipeline changes it on the way to the model.
                 self._alters = True
                 for stream in self._streams:
-                    stream.turn = shown.index(True)
-                self._count(sum(shown), Reason.LEARNING)
+                    stream.turn = shows.index(True)
+                self._count(sum(shows))
                 return
         try:
-            if self._state is State.UNREADABLE:
-                raise ValueError
-            stream = self._learn(scheduler, given)
+            stream = None if self._state is State.UNREADABLE else self._learner.stream(scheduler, given, self._recorded)
         except ValueError as error:
             if not self.settings.idle:
                 raise ValueError(f"Selective Sigma cannot work with {type(self._pipe).__name__}: {error}") from None
-            self._state = State.UNREADABLE
-            stream = None
+            self._state, stream = State.UNREADABLE, None
         if stream is None:
             kinds = [kind_of(call.module) for call in self._recorded]
             largest = max(self._recorded, key=lambda call: sum(p.numel() for p in call.module.parameters()))
-            self._count(kinds.count(kind_of(largest.module)), Reason.LEARNING)
+            self._count(kinds.count(kind_of(largest.module)))
             return
-        if not self._learned:
-            # Plain calls, while it was learned what they are.
-            self._count(len(stream.calls), Reason.LEARNING)
+        if len(self._learner.streams) == 1:
+            self._index = stream.noise.index_of(given)
+            self._count(len(stream.calls))
         for old in self._streams:
             if old.scheduler is scheduler:
                 stream.calls += [call for call in old.calls if all(call.key != new.key for new in stream.calls)]
-        self._learned.append(stream)
 
-    def _learn(self, scheduler: Any, given: dict[str, Any]) -> Stream | None:
-        if any(name not in given for name in ("model_output", "timestep", "sample")):
-            raise ValueError("its scheduler's step does not take model_output, timestep and sample")
-        noise = self._noises.get(id(scheduler)) or Noise(scheduler, self._shifts.get(id(scheduler)))
-        self._noises[id(scheduler)] = noise
-        time = torch.as_tensor(given["timestep"]).detach().cpu().double()
-        if time.numel() != 1 or (scheduler is not self._scheduler and not self._learned):
-            # Diffusion forcing: each frame has a scheduler, and a time, of its own.
-            raise ValueError("its scheduler steps several noise levels at once")
-        step = SchedulerStep(scheduler, given["model_output"], float(time), given["sample"])
-        stream = learn.stream(self._pipe, noise, step, self._recorded)
-        if stream is None:
-            self._why = "the sample or the model's answers were all zero, or not finite"
-            return None
-        if self._learned and noise.times != self._learned[0].noise.times:
-            raise ValueError("its streams keep different schedules")
-        self._why = "the run was over after its first step, which stays plain"
-        if not self._learned:
-            # Now, not at the first step with detail, which may come late.
-            for name in ("limit", "within"):
-                if self._options[name] is not None:
-                    check_fits(name, self._options[name], stream.layout.core(step.sample).shape)
-            self._index = noise.nearest(step.time)
-        return stream
-
-    def _count(self, calls: int, reason: Reason) -> None:
+    def _count(self, calls: int) -> None:
         """Plain calls that the detailer was not asked about."""
         self.report.steps += calls
         self.report.plain += calls
-        self.report.skip(Reason.IDLE if self.settings.idle else reason)
-
-
-def components(pipe: Any) -> list[nn.Module]:
-    """The modules that a pipeline, or anything with modules for attributes, is made of."""
-    parts = getattr(pipe, "components", None)
-    values = (parts if isinstance(parts, dict) else vars(pipe)).values()
-    return list({id(value): value for value in values if isinstance(value, nn.Module)}.values())
+        self.report.skip(Reason.IDLE if self.settings.idle else Reason.LEARNING)
