@@ -97,17 +97,27 @@ class Run:
 
     def _begin_run(self) -> None:
         """Forget everything: each run begins alike, whatever was before it."""
-        self.report, self.masks = Report(), []
+        self._relearn()
+        self._reset()
+
+    def _relearn(self) -> None:
+        """The next step is learned anew. What the run before came to stays, as there may be no other."""
         self._state = State.LEARNING
         self._streams: list[Stream] = []
         self._learner = Learner(self._pipe, self._scheduler, self._options)
+        self._is_new = True
+        self._forget()
+
+    def _reset(self) -> None:
+        """The first step of a run is made."""
+        self.report, self.masks = Report(), []
         self._index = -1
         self._alters = False
         """Whether the pipeline gives the model something else than the scheduler's latest sample."""
         self._detailer: Detailer | None = None
         self._traces = state.Traces(self._managers)
         self._latest: Any = None
-        self._forget()
+        self._is_new = False
 
     def _forget(self) -> None:
         """Let go of what belongs to one step."""
@@ -172,7 +182,7 @@ class Run:
             return None
         if index < self._index == len(lead.noise.times) - 1:
             # The timesteps once more, without having been set.
-            self._begin_run()
+            self._relearn()
             return None
         self._index = index
         if self._detailer is None:
@@ -180,8 +190,9 @@ class Run:
             window = lead.noise.window(self.settings.start, self.settings.end)
             self._detailer = Detailer(self.settings, levels, lead.noise.family, window=window, **self._options)
             self._detailer.report, self._detailer.masks = self.report, self.masks
-        for each in (module, *(recorded.module for recorded in self._recorded)):
-            self._traces.watch(each)
+        if not self.settings.idle:
+            for each in (module, *(recorded.module for recorded in self._recorded)):
+                self._traces.watch(each)
         step = self._model_call(call, arguments, calls)
         output = self._detailer.step(step.evaluate, step.x, step.sigma)
         self._first = sample, output
@@ -197,7 +208,8 @@ class Run:
         begun, output = self._first
         if not alike(sample, begun)[0]:
             return None
-        self._traces.watch(module)
+        if not self.settings.idle:
+            self._traces.watch(module)
         step = self._model_call(call, arguments, calls)
         if output.effect is None:
             return step.answer(self._detailer.again(step.evaluate, step.x, step.sigma, output))
@@ -214,7 +226,7 @@ class Run:
     def _timed(self, scheduler: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The scheduler's timesteps are set: a run begins. What a dynamic shift is set with is kept nowhere else."""
         if scheduler is self._scheduler and not self._busy:
-            self._begin_run()
+            self._relearn()
         self._learner.shifts[id(scheduler)] = kwargs.get("mu")
         return call(*args, **kwargs)
 
@@ -237,7 +249,7 @@ class Run:
             if noise.index_of(given) < self._index == len(noise.times) - 1:
                 # The timesteps once more, without having been set.
                 recorded = self._recorded
-                self._begin_run()
+                self._relearn()
                 self._recorded = recorded
             elif any(shows := [alike(sample, given.get("sample"))[0] for sample in self._unclaimed]):
                 # Not known for the sample's before: the pipeline changes it on the way to the model.
@@ -246,6 +258,8 @@ class Run:
                     stream.turn = shows.index(True)
                 self._count(sum(shows))
                 return
+        if self._is_new:
+            self._reset()
         try:
             stream = None if self._state is State.UNREADABLE else self._learner.stream(scheduler, given, self._recorded)
         except ValueError as error:

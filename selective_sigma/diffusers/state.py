@@ -22,10 +22,10 @@ SHAREABLE = ("FBCHeadBlockHook", "FBCBlockHook")
 ACCELERATORS = {
     "DeepCache": "DeepCache",
     "tgate": "T-GATE",
-    "cache_dit": "cache-dit",
+    "cache_dit.caching.cache_": "cache-dit",
     "para_attn": "ParaAttention",
 }
-"""Packages that look up a call's time, or count calls, in what they put on a model: by the name they import as."""
+"""What looks up a call's time, or counts calls, in parts that it puts on a model: by how their modules' names begin."""
 NUMBERS = (bool, int, float)
 
 
@@ -38,10 +38,10 @@ def caches(module: nn.Module) -> list[StateManager]:
     """
     managers: dict[int, StateManager] = {}
     for part in module.modules():
-        package = next((name for kind in _kinds(part) if (name := kind.partition(".")[0]) in ACCELERATORS), None)
-        if package is not None:
+        names = (name for kind in _kinds(part) for start, name in ACCELERATORS.items() if kind.startswith(start))
+        if name := next(names, None):
             raise ValueError(
-                f"{ACCELERATORS[package]} on {type(module).__name__} counts model calls or looks up their time, "
+                f"{name} on {type(module).__name__} counts model calls or looks up their time, "
                 "which the lied pass would upset: take it off first, or use FirstBlockCacheConfig"
             )
         for hook in getattr(getattr(part, "_diffusers_hook", None), "hooks", {}).values():
@@ -76,9 +76,14 @@ class Traces:
         """Whether the model was seen to count on all rows."""
 
     def watch(self, module: nn.Module) -> None:
-        """Note a module whose traces are to be removed: a denoiser or a ControlNet."""
+        """Note a module whose traces are to be removed: a denoiser or a ControlNet.
+
+        Raises:
+            ValueError: an accelerator or a cache has come upon it since the run began.
+        """
         if id(module) in self._parts:
             return
+        caches(module)
         self._parts[id(module)] = module
         for part in module.modules():
             processor = vars(part).get("processor")

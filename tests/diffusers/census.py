@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import math
 import signal
 import sys
 import warnings
@@ -60,7 +61,8 @@ def look(test: Any) -> tuple[str, str]:
         given = {"device": "cpu"} if "device" in inspect.signature(test.get_dummy_inputs).parameters else {}
         inputs = test.get_dummy_inputs(**given)
         if "num_inference_steps" in taken:
-            inputs["num_inference_steps"] = STEPS
+            share = inputs.get("strength") or 1.0
+            inputs["num_inference_steps"] = math.ceil(STEPS / share) if 0 < share <= 1 else STEPS
         if "output_type" in taken:
             inputs["output_type"] = "latent"
         return pipe, inputs
@@ -110,8 +112,8 @@ def look(test: Any) -> tuple[str, str]:
         return "nothing", "coverage 1 changes nothing"
     check_noise(pipe, plain.pairs)
     check_answer(pipe, plain, everywhere)
-    check_grid(pipe, run, torch.zeros(1, *run._streams[0].layout.shape))
-    return "right", f"{run.report.steps} model calls, {run.report.lied} lied"
+    by_tokens = check_grid(pipe, run, torch.zeros(1, *run._streams[0].layout.shape))
+    return "right", f"{run.report.steps} model calls, {run.report.lied} lied{by_tokens}"
 
 
 def tests_of(module: Any) -> dict[str, Any]:

@@ -234,13 +234,16 @@ def check_answer(pipe: Any, plain: Watch, everywhere: Watch) -> None:
         raise WrongError(f"the answer comes back {float(fit[0]):.4f} times, with {b:.4f} of the sample")
 
 
-def check_grid(pipe: Any, run: Run, sample: torch.Tensor) -> None:
-    """The mask has one value for each place of the latent."""
+def check_grid(pipe: Any, run: Run, sample: torch.Tensor) -> str:
+    """The mask has one value for each place of the latent, or for each token of it, which is said."""
     mask = run.mask[0] if isinstance(run.mask, list) else run.mask
     config = getattr(getattr(pipe, "vae", None), "config", {})
     names = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
     channels = next((config.get(n) for n in names if isinstance(config.get(n), int)), None)
     places = mask[0].numel()
     per = sample[0].numel() / places
+    if channels and sample.ndim == 3 and places == sample.shape[1] and per % channels == 0 and per > channels:
+        return ", a mask of tokens"
     if channels and abs(per - channels) > 1e-6:
         raise WrongError(f"the mask has {places} values for a latent of {tuple(sample.shape)} with {channels} channels")
+    return ""
