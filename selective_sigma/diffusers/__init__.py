@@ -80,7 +80,8 @@ def enable(
     if isinstance(pipe, nn.Module):
         raise TypeError(f"pipe is the model {type(pipe).__name__}: give the pipeline that it is a part of")
     if not hasattr(pipe, "scheduler") or not hasattr(pipe, "__dict__"):
-        raise TypeError(f"pipe is {pipe!r:.60}: give a diffusers pipeline, or anything with a scheduler and modules")
+        kind = repr(pipe) if pipe is None or isinstance(pipe, str) else f"a {type(pipe).__name__}, without a scheduler"
+        raise TypeError(f"pipe is {kind}: give a diffusers pipeline, or anything with a scheduler and modules")
     run = Run(pipe, Settings(**settings), checked_map("limit", limit), checked_map("within", within), record)
     if attach.listened(pipe):
         raise ValueError("Selective Sigma is already enabled on this pipe: call disable(pipe) first")

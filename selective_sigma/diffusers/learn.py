@@ -162,7 +162,7 @@ def _fit(step: SchedulerStep, matches: list[tuple[RecordedCall, SampleSlot]], ch
         basis.append([] if here is None else here.read(call.answer))
     if not any(basis):
         return None
-    thin = slice(None, None, max(1, step.sample.numel() // 100_000))
+    thin = slice(None, None, max(1, step.sample.numel() // 20_000))
     wanted = step.prediction
     if wanted.ndim > 1 and wanted.shape[1] > step.sample.shape[1]:
         # A learned variance behind it, which is the scheduler's affair (DeepFloyd IF).

@@ -185,28 +185,26 @@ def _adder(scheduler: Any) -> Any:
 def _probe(scheduler: Any) -> tuple[Tensor, Tensor]:
     """Shares of signal and noise, (timesteps,) float64 on the CPU, at each of the run's timesteps."""
     asked = copy.deepcopy(scheduler)
-    device = asked.timesteps.device
-    zero, one = torch.zeros(1, 1, device=device), torch.ones(1, 1, device=device)
-
-    def add(signal: Tensor, noise: Tensor) -> Tensor:
-        mixed = []
+    # Signal alone, and noise alone.
+    signal = torch.eye(2, device=asked.timesteps.device)[:, :1]
+    noise = 1 - signal
+    levels: list[Tensor] = []
+    try:
         for time in asked.timesteps.split(1):
             # As at training time, when any timestep may be asked for.
             for name in ("_begin_index", "_step_index"):
                 if hasattr(asked, name):
                     setattr(asked, name, None)
             if hasattr(asked, "scale_noise"):
-                mixed.append(asked.scale_noise(signal, time, noise))
+                levels.append(asked.scale_noise(signal, time, noise))
             else:
-                mixed.append(asked.add_noise(signal, noise, time))
-        return torch.cat(mixed).flatten().cpu().double()
-
-    try:
-        return add(one, zero), add(zero, one)
+                levels.append(asked.add_noise(signal, noise, time))
+        shares = torch.stack(levels).squeeze(2).cpu().double()
     except Exception as error:
         raise ValueError(
             f"{type(scheduler).__name__} is not supported: asked how it adds noise, {predictions.one_line(error)}"
         ) from error
+    return shares[:, 0], shares[:, 1]
 
 
 def _near(values: Tensor) -> bool:

@@ -172,9 +172,11 @@ def _stepped(scheduler: Any, index: int) -> tuple[int, float, float]:
         }
         given["model_output"] = time.new_zeros((1, variance, 2, 2), dtype=torch.float32)
         given["model_output"][:, 0] = answer
-        # The same numbers each time, drawn from nobody's generator.
-        with torch.random.fork_rng([]):
-            torch.manual_seed(0)
+        # The same numbers each time, and nobody's generator is further for them.
+        with torch.random.fork_rng([time.device] if time.device.type == "cuda" else []):
+            torch.default_generator.manual_seed(0)
+            if time.device.type == "cuda":
+                torch.cuda.default_generators[time.device.index or 0].manual_seed(0)
             if "generator" in taken:
                 given["generator"] = torch.Generator().manual_seed(0)
             stepped = type(scheduler).step(trial, **given)

@@ -83,6 +83,9 @@ def find(arguments: Any, time: float, count: float, slack: float = 0.0) -> list[
             continue
         if isinstance(leaf, Tensor) and (leaf.dtype == torch.bool or leaf.is_complex() or leaf.numel() == 0):
             continue
+        # One time, or that of the tokens that are noisy beside that of those that are not: two values at most.
+        if isinstance(leaf, Tensor) and len(leaf.detach().flatten()[:: max(1, leaf.numel() // 64)].cpu().unique()) > 2:
+            continue
         argument = TimeArgument(path, list(dict.fromkeys(units)), slack)
         if argument.agrees(leaf, time):
             matches.append(argument)

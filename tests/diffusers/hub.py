@@ -34,6 +34,10 @@ CONFIGS: dict[str, Any] = {
 """By a part of the name on the hub."""
 
 
+TOKENIZERS = ("t5", "clip", "gemma", "bert", "llama", "stable-diffusion", "qwen", "hunyaun", "glm")
+"""Parts of names on the hub for whose tokenizer letters will do."""
+
+
 class AbsentError(RuntimeError):
     """Something on the hub that nothing stands in for."""
 
@@ -63,7 +67,7 @@ def stand_in() -> None:
     """Have ``from_pretrained`` of tokenizers and of text models give stand-ins, for the rest of the process."""
 
     def tokenized(_: Any, name: Any, *_args: Any, **__: Any) -> Any:
-        if not any(part in str(name).lower() for part in ("t5", "clip", "gemma", "bert", "llama", "stable-diffusion")):
+        if not any(part in str(name).lower() for part in TOKENIZERS):
             raise AbsentError(str(name))
         return tokenizer(77 if "clip" in str(name).lower() else 512)
 

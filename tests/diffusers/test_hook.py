@@ -183,6 +183,7 @@ def test_unknown_setting():
     [
         (lambda _: None, "pipe is None: give a diffusers pipeline"),
         (lambda _: "pipe", "pipe is 'pipe': give a diffusers pipeline"),
+        (lambda _: object(), "pipe is a object, without a scheduler: give"),
         (lambda tiny: tiny.pipe.unet, "pipe is the model UNet2DConditionModel: give the pipeline"),
     ],
 )
