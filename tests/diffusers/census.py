@@ -124,7 +124,9 @@ def look(test: Any) -> tuple[str, str]:
         return "nothing", "coverage 1 changes nothing"
     check_noise(pipe, plain.pairs)
     check_answer(pipe, plain, everywhere)
-    by_tokens = check_grid(pipe, run, torch.zeros(1, *run._streams[0].layout.shape))
+    # Wan Animate sets its timesteps once more at the end, and is then no longer known.
+    known = run._streams[:1]
+    by_tokens = check_grid(pipe, run, torch.zeros(1, *known[0].layout.shape)) if known else ", grid not looked at"
     return "right", f"{run.report.steps} model calls, {run.report.lied} lied{by_tokens}"
 
 
