@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class Reason(str, Enum):
-    """Why a step went without detail; ``text`` says it in words."""
+    """Why a step went without detail; ``text`` says it in words that complete "no detail"."""
 
     IDLE = "idle", "strength or coverage is 0"
-    WINDOW = "window", "the step lies outside start and end"
+    WINDOW = "window", "outside start and end"
     EVERY = "every", "another step carries its dose"
-    OUTSIDE = "outside", "the sampler asked at a noise level that the run does not hold"
-    ASCENDING = "ascending", "the step adds noise"
+    OUTSIDE = "outside", "at noise levels that the run does not hold"
+    ASCENDING = "ascending", "noise is added, from low levels to high ones"
     EMPTY = "empty", "the mask that detail is limited to is black"
     FIRST = "first", "mask_source change has nothing to compare with yet"
     CACHED = "cached", "a cache answered in place of the model"

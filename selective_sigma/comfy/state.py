@@ -39,7 +39,7 @@ def untouched(options: dict[str, Any], network: nn.Module, device: torch.device)
         network: the ``diffusion_model``, whose own attributes count.
         device: whose random generator counts beside the CPU's.
     """
-    put_back = [generators(device), attributes(network), *map(closure, functions(options))]
+    put_back = [generators(device), attributes(network), *map(closure, around_the_network(options))]
     try:
         yield
     finally:
@@ -85,19 +85,28 @@ def attributes(network: nn.Module) -> Callable[[], None]:
     return put
 
 
-def functions(options: dict[str, Any]) -> list[types.FunctionType]:
-    """What stands around the network and may keep something: other packs' wrappers, and functions in the options."""
+def around_the_network(options: dict[str, Any]) -> list[Any]:
+    """Other packs' wrappers, and functions in the options, but for patches of layers."""
     inner = options.get("transformer_options") or {}
     values = [value for name, value in inner.items() if name not in LAYER_PATCHES]
     values.append(options.get("model_function_wrapper"))
     for kinds in (inner.get("wrappers") or {}).values():
         values += [wrapper for key, wrappers in kinds.items() if key not in (KEY, EASYCACHE) for wrapper in wrappers]
-    return [value for value in values if isinstance(value, types.FunctionType)]
+    return values
 
 
-def closure(function: types.FunctionType) -> Callable[[], None]:
+def cells_of(function: Any, seen: set[int]) -> Iterator[tuple[types.CellType, Any]]:
+    """The cells of a function's closure with their contents, and those of the functions in them."""
+    for cell in getattr(function, "__closure__", None) or ():
+        if id(cell) not in seen and filled(cell):
+            seen.add(id(cell))
+            yield cell, cell.cell_contents
+            yield from cells_of(cell.cell_contents, seen)
+
+
+def closure(function: Any) -> Callable[[], None]:
     """What a function keeps in its closure: the cells, the containers in them, and those of objects in them."""
-    cells = [(cell, cell.cell_contents) for cell in function.__closure__ or () if filled(cell)]
+    cells = list(cells_of(function, set()))
     modules = [found for _, value in cells if (found := module_of(value)) is not None]
     before = [prints(module) for module in modules]
     contents = [container(held) for _, value in cells for held in containers(value)]
@@ -122,8 +131,13 @@ def container(held: Any) -> Callable[[], None]:
     items = dict(held) if isinstance(held, dict) else list(held)
 
     def put() -> None:
-        held.clear()
-        held.update(items) if isinstance(held, (dict, set)) else held.extend(items)
+        now = dict(held) if isinstance(held, dict) else list(held)
+        # By identity: tensors have no truth value to compare by.
+        if [*map(id, now)] != [*map(id, items)] or (
+            isinstance(now, dict) and [*map(id, now.values())] != [*map(id, items.values())]
+        ):
+            held.clear()
+            held.update(items) if isinstance(held, (dict, set)) else held.extend(items)
 
     return put
 

@@ -18,8 +18,9 @@ from comfy_extras.nodes_custom_sampler import KSamplerSelect
 from comfy_extras.nodes_hypertile import HyperTile
 
 from selective_sigma.comfy import nodes, preview, preview_node, widgets, words
+from selective_sigma.comfy.passes import NetworkCount
 from selective_sigma.comfy.sampler import wrap
-from selective_sigma.report import Report
+from selective_sigma.report import Reason, Report
 from selective_sigma.settings import Settings
 
 if TYPE_CHECKING:
@@ -128,32 +129,39 @@ def reason(ref: Capture | None, done: torch.Tensor, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("settings", "levels", "why"),
-    [({"strength": 0.0}, slice(None), "idle"), ({"start": 0.9}, slice(0, 4), "window"), ({}, "up", "ascending")],
+    [
+        ({"strength": 0.0}, slice(None), Reason.IDLE),
+        ({"start": 0.9}, slice(0, 4), Reason.WINDOW),
+        ({}, "up", Reason.ASCENDING),
+    ],
     ids=["strength 0", "outside start and end", "ascending"],
 )
 def test_a_run_without_detail_says_why(
-    settings: dict[str, Any], levels: Any, why: str, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], levels: Any, why: Reason, monkeypatch: pytest.MonkeyPatch
 ):
     model = tiny.model()
     sigmas = tiny.schedule(model, 10)
     sigmas = sigmas[:-1].flip(0) if levels == "up" else sigmas[levels]
     wrapped, ref = DEBUG.execute(sampler(), **settings).args[:2]
     done = tiny.sample(model, wrapped, sigmas)
-    assert reason(ref, done, monkeypatch) == words.WITHOUT.format(words.REASONS[why])
+    assert reason(ref, done, monkeypatch) == words.WITHOUT.format(why.text)
 
 
 def test_a_line_for_the_console():
     report = Report(steps=24, plain=24, lied=8)
     means = [torch.tensor(0.25), torch.tensor(0.51)]
-    assert words.summary(report, means, 8, 24) == (
-        "1.33x the model calls; detail on 8 of 24 steps; sky and other flat parts left alone: 62 % of the picture"
+    count = NetworkCount(calls=32, rows=56, bare_calls=24, bare_rows=48)
+    assert words.summary(report, count, means, 8, 24) == (
+        "detail on 8 of 24 steps, in 38 % of the picture, for 1.17x the work (1.33x the model calls)"
     )
-    assert words.summary(Report(steps=15, lied=15), [torch.tensor(1.0)], 8, 8) == (
-        "1.00x the model calls; detail on 8 of 8 steps"
+    once = NetworkCount(calls=8, rows=8, bare_calls=8, bare_rows=8)
+    assert words.summary(Report(steps=8, lied=8), once, [torch.tensor(1.0)], 8, 8) == (
+        "detail on 8 of 8 steps, in 100 % of the picture, for 1.00x the work"
     )
     nothing = Report(steps=8, plain=8)
-    nothing.skip("window")
-    assert words.summary(nothing, [], 0, 8) == "no detail (all its steps lie outside start and end)"
+    nothing.skip(Reason.WINDOW)
+    assert words.summary(nothing, NetworkCount(), [], 0, 8) == "no detail (outside start and end)"
+    assert words.summary(Report(), NetworkCount(), [], 0, 0) == "no detail (it has no steps)"
 
 
 @pytest.mark.parametrize(("family", "scheduler"), [("ve", "karras"), ("flow", "simple")])

@@ -15,7 +15,6 @@ from comfy_extras import nodes_cfg, nodes_eps, nodes_mahiro, nodes_pag, nodes_sa
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.guidance import split
 from selective_sigma.comfy.sampler import wrap
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def test_effect_does_not_depend_on_the_step_count(name: str, kind: str, cfg: flo
     assert max(sizes) <= 2 * min(sizes)
 
 
-@pytest.mark.compat("CFG++ samplers", "uncond is blended with the mask of denoised")
+@pytest.mark.compat("CFG++ samplers", "zeros and ones hold, beside other hooks too")
 @seven
 @both
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
@@ -110,16 +109,17 @@ def euler_effect(patch: str | None) -> tuple[float, Tensor]:
     return tiny.effect(ours, bare) / float(bare.norm()), bare
 
 
-@pytest.mark.compat("PAG, SAG, CFGNorm, CFGZeroStar, Mahiro, Epsilon Scaling", "run in both passes; the effect stays")
+@pytest.mark.compat("PAG, SAG, CFGNorm, CFGZeroStar, Mahiro, Epsilon Scaling", "run once a step; the effect stays")
 @pytest.mark.parametrize("patch", PATCHES)
 def test_guidance_patches_do_not_weaken_euler(patch: str):
     with_patch, patched = euler_effect(patch)
     without, plain = euler_effect(None)
     assert not torch.equal(patched, plain)
-    assert 0.8 <= with_patch / without <= 1.2
+    # SAG compares the detailed prediction, blurred, with one of another latent, which stays plain.
+    assert 0.8 <= with_patch / without <= (1.6 if patch == "SAG" else 1.2)
 
 
-@pytest.mark.compat("Skip Layer Guidance (SD3)", "runs in both passes; the effect stays")
+@pytest.mark.compat("Skip Layer Guidance (SD3)", "runs once a step; the effect stays")
 def test_slg_does_not_weaken_euler(files: dict[str, Path]):
     model = comfy.sd.load_diffusion_model(str(files["tiny_sd3.safetensors"]))
     patched = tiny.node(nodes_slg.SkipLayerGuidanceDiT, model, 1.0, 0.01, 0.3, "0", "")
@@ -134,17 +134,6 @@ def test_slg_does_not_weaken_euler(files: dict[str, Path]):
     assert not torch.equal(plain, slg)
     ratio = tiny.effect(run(patched, settings), slg) / tiny.effect(run(model, settings), plain)
     assert 0.8 <= ratio <= 1.2
-
-
-def test_own_hooks_are_told_by_identity_and_count():
-    def a(args: Any) -> Any: ...
-
-    def b(args: Any) -> Any: ...
-
-    assert split([a, b], [a]) == ([a], [b])
-    assert split([a, b, a], [a]) == ([a], [b, a])
-    assert split([b], [a]) == ([], [b])
-    assert split([a, a], [a, a, b]) == ([a, a], [])
 
 
 SEEN: dict[Any, list[Any]] = {}
@@ -218,15 +207,13 @@ def test_own_hook_may_change_what_it_sees(masked: bool):
     assert torch.allclose(spied(Spy(0.9), ones, mask=mask), spied(Spy(0.9), full, mask=mask), rtol=1e-5, atol=1e-6)
 
 
-def test_hooks_of_others_run_in_every_pass():
-    model, seen = base("eps").clone(), SEEN.setdefault("others", [])
+def test_hooks_run_once_a_step():
+    model, seen = base("eps").clone(), []
 
     def other(args: dict[str, Any]) -> Tensor:
-        SEEN["others"].append(float(args["sigma"][0]))
+        seen.append(float(args["sigma"][0]))
         return args["denoised"]
 
     model.set_model_sampler_post_cfg_function(other)
     tiny.sample(model, wrap(tiny.sampler("euler_cfg_pp"), Settings()), tiny.schedule(model, 8))
-    steps = [float(sigma) for sigma in tiny.schedule(model, 8)[:-1]]
-    assert list(dict.fromkeys(seen)) == steps
-    assert len(seen) > len(steps)
+    assert seen == [float(sigma) for sigma in tiny.schedule(model, 8)[:-1]]

@@ -14,7 +14,7 @@ from server_process import REPOSITORY
 from selective_sigma.comfy import neighbours, nodes, preview, preview_node, widgets, words
 from selective_sigma.comfy.capture import Capture
 from selective_sigma.detailer import MaskRecord
-from selective_sigma.report import Report
+from selective_sigma.report import Reason, Report
 from selective_sigma.settings import SETTING_NAMES
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_what_does_nothing_hands_back_what_came(values: dict[str, float]):
     same, ref, _ = nodes.SelectiveSigmaDetailerDebugNode.execute(given, **values).args
     assert same is given
     shown = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute({"samples": torch.zeros(2, 4, 16, 24)}, ref)[1]
-    assert torch.equal(shown, preview.message(words.WITHOUT.format(words.REASONS["idle"])))
+    assert torch.equal(shown, preview.message(words.WITHOUT.format(Reason.IDLE.text)))
 
 
 def test_the_debug_node_takes_what_the_published_graph_gives():
@@ -106,7 +106,7 @@ def test_the_preview_says_why_there_is_no_mask(case: str, monkeypatch: pytest.Mo
         done, wanted = tiny.sample(tiny.model(), sampler(), levels), words.BYPASSED
     else:
         done = tiny.sample(tiny.model(), wrapped, levels[:4] if case == "short" else levels)
-        wanted = words.WITHOUT.format(words.REASONS["window"])
+        wanted = words.WITHOUT.format(Reason.WINDOW.text)
     if case == "not the sampler's":
         done, wanted = done + 1, words.UNKNOWN
     if case == "no reference":

@@ -1,48 +1,51 @@
-"""Every place where a hook may keep what it has seen is taken down and put back."""
+"""The hidden pass of a step leaves no trace below guidance, and puts nothing back that mirrors weights."""
 
 from __future__ import annotations
 
-import functools
 import random
-import threading
 from collections import deque
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_patcher
+import comfy.patcher_extension
 import numpy as np
 import pytest
 import tiny
 import torch
+from torch import Tensor
 
 from selective_sigma import Settings
 from selective_sigma.comfy.sampler import wrap
-from selective_sigma.comfy.state import States
+from selective_sigma.comfy.state import untouched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
+KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
+both = pytest.mark.parametrize("kind", KINDS)
+ZEROS, ONES = Settings(mask_override="zeros", every=1), Settings(mask_override="ones", every=1)
 
 
-class Slotted:
-    __slots__ = ("count",)
+@cache
+def base(kind: str = "eps") -> Any:
+    return tiny.model(KINDS[kind])
+
+
+def run(model: Any, settings: Settings | None = None, name: str = "euler", **given: Any) -> Tensor:
+    sampler = tiny.sampler(name)
+    sampler = sampler if settings is None else wrap(sampler, settings)
+    return tiny.sample(model, sampler, tiny.schedule(model), **given)
+
+
+class Context:
+    """As WaveSpeed's: an object of a pack, whose buffers change and whose attributes are not ours to write."""
 
     def __init__(self) -> None:
-        self.count = 0.0
+        self.buffers: dict[str, float] = {"count": 0.0}
 
 
-class Counter:
-    def __init__(self) -> None:
-        self.count = 0.0
-
-    def __call__(self) -> float:
-        self.count += 1
-        return self.count
-
-    def method(self) -> float:
-        return self()
-
-
-def in_a_closure() -> Callable[[], float]:
+def in_a_cell() -> Callable[[], float]:
     count = 0.0
 
     def draw() -> float:
@@ -53,126 +56,183 @@ def in_a_closure() -> Callable[[], float]:
     return draw
 
 
-def in_a_container(made: Any, add: Callable[[Any], object]) -> Callable[[], float]:
+def in_a_container(held: Any, add: Callable[[Any], object]) -> Callable[[], float]:
     def draw() -> float:
-        add(made)
-        return float(len(made))
+        add(held)
+        return float(len(held))
 
     return draw
 
 
-def in_place() -> Callable[[], float]:
-    with torch.inference_mode():
-        running = torch.zeros(3)
+def in_an_object() -> Callable[[], float]:
+    context = Context()
 
     def draw() -> float:
-        with torch.inference_mode():
-            return float(running.add_(1).sum())
+        context.buffers["count"] += 1
+        return context.buffers["count"]
 
     return draw
 
 
-def in_place_of_a_tensor_made_before() -> Callable[[], float]:
-    running = torch.zeros(3)
-    return lambda: float(running.add_(1).sum())
-
-
-def in_a_default(kept: list[float] = [0.0]) -> float:  # noqa: B006
-    kept[0] += 1
-    return kept[0]
-
-
-def in_slots() -> Callable[[], float]:
-    holder = Slotted()
+def in_a_tensor() -> Callable[[], float]:
+    kept = None
 
     def draw() -> float:
-        holder.count += 1
-        return holder.count
+        nonlocal kept
+        kept = torch.ones(()) if kept is None else kept + 1
+        return float(kept)
 
     return draw
-
-
-def on_the_function() -> Callable[[], float]:
-    def draw() -> float:
-        draw.count += 1  # type: ignore[attr-defined]
-        return draw.count  # type: ignore[attr-defined]
-
-    draw.count = 0.0  # type: ignore[attr-defined]
-    return draw
-
-
-def of_a_generator(made: Any, draw: Callable[[Any], Any]) -> Callable[[], float]:
-    return lambda: float(draw(made))
 
 
 PLACES: dict[str, Callable[[], Callable[[], float]]] = {
-    "closure": in_a_closure,
-    "object": Counter,
-    "bound method": lambda: Counter().method,
-    "partial": lambda: functools.partial(Counter.__call__, Counter()),
-    "slots": in_slots,
-    "function": on_the_function,
-    "default": lambda: in_a_default,
-    "list": lambda: in_a_container([], lambda made: made.append(1)),
-    "deque": lambda: in_a_container(deque([1]), lambda made: made.append(1)),
-    "set": lambda: in_a_container(set(), lambda made: made.add(len(made))),
-    "dict in a dict": lambda: in_a_container({}, lambda made: made.update({len(made): {}})),
-    "tensor in place": in_place,
-    "older tensor in place": in_place_of_a_tensor_made_before,
+    "cell": in_a_cell,
+    "tensor": in_a_tensor,
+    "list": lambda: in_a_container([], lambda held: held.append(1)),
+    "deque": lambda: in_a_container(deque([1]), lambda held: held.append(1)),
+    "set": lambda: in_a_container(set(), lambda held: held.add(len(held))),
+    "dict": lambda: in_a_container({}, lambda held: held.update({len(held): {}})),
+    "object's dict": in_an_object,
     "torch": lambda: lambda: float(torch.rand(())),
     "random": lambda: random.random,
-    "numpy": lambda: np.random.rand,
-    "a generator of torch": lambda: of_a_generator(torch.Generator(), lambda g: torch.rand((), generator=g)),
-    "a generator of random": lambda: of_a_generator(random.Random(1), lambda g: g.random()),
-    "a generator of numpy": lambda: of_a_generator(np.random.default_rng(1), lambda g: g.random()),
-    "an old generator of numpy": lambda: of_a_generator(np.random.RandomState(1), lambda g: g.rand()),
+    "numpy": lambda: lambda: float(np.random.rand()),
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_a_hook_keeps_is_put_back(place: str):
-    draw = PLACES[place]()
-    options = {"sampler_pre_cfg_function": [draw], "transformer_options": {"patches": {"attn1_patch": [draw]}}}
-    draw()
-    with torch.inference_mode():  # As ComfyUI samples.
-        state = States(options, None, torch.device("cpu"))
-        first, second = draw(), draw()
-        assert first != second
-        state.put_back()
-    assert (draw(), draw()) == (first, second)
-    state.put_back()
-    assert draw() == first
+@pytest.mark.parametrize("where", ["model_function_wrapper", "APPLY_MODEL", "DIFFUSION_MODEL"])
+def test_what_a_function_around_the_network_keeps_is_put_back(place: str, where: str):
+    """As DeepCache, WaveSpeed and ToMe do: zeros is the bare run, ones is coverage 1."""
+
+    def patched() -> Any:
+        torch.manual_seed(0), random.seed(0), np.random.seed(0)
+        draw, model = PLACES[place](), base().clone()
+
+        def by_call(executor: Any, *args: Any, **named: Any) -> Any:
+            return executor(*args, **named) * (1 + 0.01 * draw())
+
+        def by_function(apply: Any, args: dict[str, Any]) -> Tensor:
+            return apply(args["input"], args["timestep"], **args["c"]) * (1 + 0.01 * draw())
+
+        if where == "model_function_wrapper":
+            model.set_model_unet_function_wrapper(by_function)
+        else:
+            kind = getattr(comfy.patcher_extension.WrappersMP, where)
+            model.add_wrapper_with_key(kind, "another", by_call)
+        return model
+
+    bare = run(patched())
+    assert torch.equal(run(patched(), ZEROS), bare)
+    assert torch.equal(run(patched(), ONES), run(patched(), Settings(coverage=1.0, every=1)))
+    assert not torch.equal(bare, run(base()))
 
 
-def test_what_other_threads_share_is_left_alone():
-    """A server that a hook holds goes on in the meantime."""
-
-    class Server(Counter):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lock = threading.Lock()
-
-    server = Server()
-    state = States({"hook": server.method}, None, torch.device("cpu"))
-    server()
-    state.put_back()
-    assert server.count == 1
-
-
-def test_the_layers_of_the_network_are_left_alone_and_its_own_attributes_are_not():
+def test_what_the_network_keeps_is_put_back_and_its_layers_are_left_alone():
     """Where TeaCache and its kin keep what they compare with."""
-    model = tiny.model()
-    model.model.diffusion_model.seen = []
-    bare = tiny.sample(model, tiny.sampler("euler"), tiny.schedule(model))
+    model = base().clone()
     network = model.model.diffusion_model
 
     def patched(apply: Any, args: dict[str, Any]) -> Tensor:
-        network.seen = [*network.seen, 1]
+        network.seen = [*getattr(network, "seen", []), 1]
         return apply(args["input"], args["timestep"], **args["c"]) * (1 + 0.01 * len(network.seen))
 
     model.set_model_unet_function_wrapper(patched)
-    counted = tiny.sample(model, tiny.sampler("euler"), tiny.schedule(model))
-    assert not torch.equal(counted, bare)
-    network.seen = []
-    zeros = wrap(tiny.sampler("euler"), Settings(mask_override="zeros", every=1))
-    assert torch.equal(tiny.sample(model, zeros, tiny.schedule(model)), counted)
+    results = []
+    for settings in (None, ZEROS):
+        network.seen = []
+        results.append(run(model, settings))
+    del network.seen
+    assert torch.equal(*results)
+    assert not torch.equal(results[0], run(base()))
+    with untouched({}, network, torch.device("cpu")):
+        network.fresh = 1
+        network.read.weight.data.add_(1)
+    assert not hasattr(network, "fresh")
+    network.read.weight.data.sub_(1)
+
+
+def moved_by_the_step(model: Any, strength: float = 0.02) -> Any:
+    """A patch that moves a weight by the step, and remembers what it moved."""
+    model = model.clone()
+    weight, belief = model.model.diffusion_model.context.weight, 0.0
+
+    def patched(apply: Any, args: dict[str, Any]) -> Tensor:
+        nonlocal belief
+        wanted = strength * float(args["timestep"][0])
+        weight.data.add_(wanted - belief)
+        belief = wanted
+        return apply(args["input"], args["timestep"], **args["c"])
+
+    model.set_model_unet_function_wrapper(patched)
+    return model, lambda: weight.data.sub_(belief)
+
+
+@both
+def test_a_belief_about_weights_stays_with_the_weights(kind: str):
+    weight = base(kind).model.diffusion_model.context.weight
+    before, results, after = weight.clone(), [], []
+    for settings in (None, ZEROS, Settings(every=1)):
+        model, undo = moved_by_the_step(base(kind))
+        results.append(run(model, settings))
+        after.append(weight.clone())
+        undo()
+        torch.testing.assert_close(weight, before, atol=1e-6, rtol=0)
+        weight.data.copy_(before)
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+    for moved in after:
+        torch.testing.assert_close(moved, after[0], atol=1e-6, rtol=0)
+
+
+@both
+def test_a_hook_that_is_exchanged_at_every_step_is_there_once(kind: str):
+    network, results = base(kind).model.diffusion_model, []
+    for settings in (None, ZEROS):
+        model, handle, level = base(kind).clone(), None, None
+
+        def patched(apply: Any, args: dict[str, Any]) -> Tensor:
+            nonlocal handle, level
+            if level != float(args["timestep"][0]):
+                level = float(args["timestep"][0])
+                if handle is not None:
+                    handle.remove()
+                handle = network.context.register_forward_hook(lambda _m, _i, out: out * 1.1)
+            return apply(args["input"], args["timestep"], **args["c"])
+
+        model.set_model_unet_function_wrapper(patched)
+        results.append(run(model, settings))
+        assert len(network.context._forward_hooks) == 1
+        handle.remove()
+    assert torch.equal(*results)
+    assert not torch.equal(results[0], run(base(kind)))
+
+
+class OwnPatcher(comfy.model_patcher.ModelPatcher):
+    """A ModelPatcher of a pack's own class (as GGUF loaders have) that keeps which weights are in."""
+
+    level: float | None = None
+
+    def prepare_state(self, timestep: Tensor, *more: Any) -> Any:
+        weight = self.model.diffusion_model.context.weight
+        if self.level is not None:
+            weight.data.sub_(self.level)
+        self.level = 0.02 * float(timestep[0])
+        weight.data.add_(self.level)
+        return super().prepare_state(timestep, *more)
+
+
+@both
+def test_a_patcher_of_a_packs_own_class_keeps_its_weights(kind: str):
+    """Both passes run under the weights of their step: the effect is that of the same moves made by a function."""
+    weight = base(kind).model.diffusion_model.context.weight
+    before, results = weight.clone(), {}
+    for settings in (None, ZEROS, Settings(every=1)):
+        device = torch.device("cpu")
+        own = OwnPatcher(base(kind).model, load_device=device, offload_device=device)
+        results["own", settings] = run(own, settings)
+        weight.data.copy_(before)
+        results["function", settings] = run(moved_by_the_step(base(kind))[0], settings)
+        weight.data.copy_(before)
+    assert torch.equal(results["own", ZEROS], results["own", None])
+    for settings in (None, Settings(every=1)):
+        torch.testing.assert_close(results["own", settings], results["function", settings], rtol=1e-4, atol=1e-4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 from typing import Any
 
@@ -19,7 +18,6 @@ from torch import Tensor
 from selective_sigma import Settings
 from selective_sigma.comfy.model_patch import patch
 from selective_sigma.comfy.sampler import wrap
-from selective_sigma.comfy.state import warned
 
 KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
 both = pytest.mark.parametrize("kind", KINDS)
@@ -231,20 +229,3 @@ def test_another_packs_lie_adds_to_ours(kind: str):
         ours = tiny.sample(model, sampler, levels)
         alone = tiny.sample(model, euler(full), levels) - tiny.sample(model, euler(None), levels)
         assert 0.7 < tiny.effect(ours, theirs) / float(alone.norm()) < 1.3
-
-
-def test_what_cannot_be_put_back_is_named(caplog: pytest.LogCaptureFixture):
-    warned.clear()
-    counter = (i for i in range(1000))
-    model = base("eps").clone()
-
-    def hook(args: dict[str, Any]) -> Tensor:
-        next(counter)
-        return args["denoised"]
-
-    model.set_model_sampler_post_cfg_function(hook)
-    with caplog.at_level(logging.WARNING):
-        run(model, Settings())
-    assert [record.getMessage() for record in caplog.records].count(
-        "Selective Sigma calls the model twice at some steps: an iterator cannot be put back (generator)"
-    ) == 1

@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from server_process import REPOSITORY
 
 from selective_sigma.comfy import nodes, words
-from selective_sigma.report import Report
+from selective_sigma.report import Reason
 from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES, Settings
 
 if TYPE_CHECKING:
@@ -116,5 +116,6 @@ def test_emphasis_is_shown_as_such(page: Path):
             assert not sign(found[2][0]) or before.isspace() or sign(before), found[0]
 
 
-def test_every_reason_for_a_run_without_detail_has_words():
-    assert set(words.REASONS) == set(re.findall(r"``(\w+)`` \(", Report.__doc__ or ""))
+def test_every_reason_has_words_of_its_own():
+    assert len({reason.text for reason in Reason}) == len(Reason)
+    assert all(reason.text and reason.value in reason.name.lower() for reason in Reason)

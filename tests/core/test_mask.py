@@ -138,6 +138,13 @@ def test_dark_where_the_lie_adds_much_beside_what_is_held():
     assert m[..., 20:].mean() > 0.9
 
 
+def test_odds_are_the_formula_of_the_method():
+    """method.md section 2: (2 (1 - c))^2.5 / (2 c)^0.5."""
+    assert odds(0.25) == pytest.approx(1.5**2.5 / 0.5**0.5)
+    assert odds(0.75) == pytest.approx(0.5**2.5 / 1.5**0.5)
+    assert odds(0.5) == 1
+
+
 @given(st.floats(1e-3, 1e3))
 def test_the_scale_of_the_latent_and_of_the_lie_do_not_matter(scale):
     plain, lied = (value.double() for value in halves())

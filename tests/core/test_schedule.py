@@ -271,3 +271,12 @@ def test_a_group_is_told_at_the_first_of_its_steps_that_is_asked():
     assert told({0, 8, 11})[8] == 6  # Two groups: its own and the one that was missed.
     assert told({0, 11})[11] == 8  # No more than the largest group may carry.
     assert told({8, 9, 10, 11})[8] == 3  # What lies before the first call is not missed.
+
+
+def test_what_one_dose_cannot_carry_is_told_by_the_next():
+    levels = short_steps(30).tolist()
+    one = -math.log1p(-Settings().strength)
+    schedule = Schedule(levels, Settings(every=2), window=(levels[0], 0.0))
+    told = {i: schedule.carry(schedule.steps[i]) / one for i in (0, 14, 16, 18)}
+    # Six groups were missed: 14 tells 8 of 14, 16 the rest with its own, 18 its own.
+    assert told == pytest.approx({0: 2, 14: 8, 16: 8, 18: 2})

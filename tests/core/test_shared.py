@@ -163,6 +163,33 @@ def test_streams_are_stepped_as_if_alone_and_blended_alike(source):
         torch.testing.assert_close(together, single, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("coverage", [0.5, 1.0])
+def test_a_fractional_limit_lets_its_share_through(coverage):
+    levels, x, model = karras(12), start(IMAGE), Denoiser(IMAGE)
+    free = Detailer(Settings(coverage=coverage, **ALL), levels, limit=torch.ones(1, 1, 12, 12))
+    half = Detailer(Settings(coverage=coverage, **ALL), levels, limit=torch.full((1, 1, 12, 12), 0.3))
+    plain = model.denoise(x, levels[6])
+    whole, part = (detailer.step(model, x, levels[6]) for detailer in (free, half))
+    torch.testing.assert_close(part.mask, 0.3 * whole.mask)
+    torch.testing.assert_close(part.denoised - plain, 0.3 * (whole.denoised - plain), rtol=1e-5, atol=1e-6)
+
+
+def test_beside_a_cache_ones_is_coverage_one():
+    """Under ones the lied call comes last, as the only one of coverage 1, and what a cache answers to it is kept."""
+    levels, x, results = short_steps(12), start(IMAGE), []
+    for chosen in ({"mask_override": "ones"}, {"coverage": 1.0}):
+        model, detailer = Denoiser(IMAGE), Detailer(Settings(**ALL, **chosen), levels)
+
+        def cache(call, model=model):
+            answer = model(call)
+            if call.kind == "lied" and call.index % 3 == 0:
+                return Prediction(answer.denoised * 1.01, answer.others, cached=True)
+            return answer
+
+        results.append([detailer.step(cache, x, sigma).denoised for sigma in levels[:-1]])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_limit_and_within_concern_the_first_stream():
     levels, x = karras(12), [start((1, 4, 8, 8)), start((1, 4, 8, 8), seed=2)]
 
