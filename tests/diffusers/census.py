@@ -244,7 +244,8 @@ def write_page(rows: list[dict[str, str]]) -> None:
                     "" if verdict == "right" else row["why"].partition(": ")[2] if verdict == "refused" else row["why"]
                 )
                 name = row["pipeline"] or row["file"].partition("/")[0]
-                group.setdefault(why.replace("|", "/")[:140], set()).add(name.removesuffix("Pipeline"))
+                why = why.replace("AbsentError: ", "only on the hub: ").replace("|", "/")[:140]
+                group.setdefault(why, set()).add(name.removesuffix("Pipeline"))
         for why, names in sorted(group.items()):
             lines.append(f"| {verdict} | {', '.join(sorted(names))} | {why} |")
     text = PAGE.read_text()
