@@ -19,6 +19,7 @@ from selective_sigma import Settings
 from selective_sigma import mask as response_mask
 
 from .figures import Effect, Made, Row, Value, compare
+from .learning import learning
 from .methods import EVERYWHERE, METHODS, OURS, THEIRS, ours, plain, published_cfg_pp
 from .models import MODELS, mixture8
 from .overhead import step_time
@@ -192,6 +193,7 @@ QUESTIONS: dict[str, tuple[Callable[[str], Iterator[Row]], tuple[str, ...]]] = {
     "cfg_pp": (cfg_pp, ("mixture 8x8, guided",)),
     "calls": (calls, ("none",)),
     "step_time": (step_time, ("none",)),
+    "learning": (learning, ("none",)),
     "comfyui": (comfyui, ("mixture 4x4",)),
 }
 """Each question, and the models it is asked about; ``none`` where no pictures answer."""

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import zlib
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.core import TyperCommand, TyperGroup
 
 from . import __version__
 from .demo import NAMES, STRENGTH
@@ -37,7 +39,26 @@ SEEDS = 2**64 - 1
 PHOTOS = ", ".join(NAMES)
 SAMPLERS = f"{one_of(VE)}; with --flow {one_of(FLOW)}; with --model also own, the checkpoint's scheduler"
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class HelpFlag:
+    """Lists ``--help`` as the flag that it is, without a type."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # pyright: ignore[reportAttributeAccessIssue]
+        if option is not None:
+            option.metavar = ""
+        return option
+
+
+class Command(HelpFlag, TyperCommand):
+    pass
+
+
+class Group(HelpFlag, TyperGroup):
+    pass
+
+
+app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 # Progress and talk go to stderr, so that --json leaves stdout to machines.
 talk = Console(stderr=True)
 
@@ -59,13 +80,34 @@ def refusals() -> Iterator[None]:
 
 @contextmanager
 def interruptions(stopped: Callable[[], str] = lambda: "Stopped.") -> Iterator[None]:
-    """Ctrl-C during the work itself is answered in one line, with the shell's own exit code."""
+    """Ctrl-C during the work itself is answered in one line, with the shell's own exit code.
+
+    So is a second one, while what the first has interrupted is put away.
+    """
+
+    def second(*_: object) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        say(stopped())
+        os._exit(130)
+
+    def first(*_: object) -> NoReturn:
+        signal.signal(signal.SIGINT, second)
+        raise KeyboardInterrupt
+
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, first)
         yield
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         say(stopped())
         raise typer.Exit(130) from None
+
+
+def show_table(table: Table) -> None:
+    """Print a table as wide as it is, however narrow the terminal: a row that is cut short tells nothing."""
+    console = Console()
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)
+    console.print(table)
 
 
 def floats(text: str, option: str) -> list[float]:
@@ -90,21 +132,21 @@ def _version(asked: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
     """More detail from diffusion samplers, only where the model draws it."""
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("out"),
-    steps: Annotated[int, typer.Option(help="sampler steps", min=2)] = 20,
+    steps: Annotated[int, typer.Option(help="sampler steps; from 4 on detail is plain to see", min=2)] = 20,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS)] = 0,
     photo: Annotated[str | None, typer.Option(help=f"in place of ours, a picture of yours or one of {PHOTOS}")] = None,
     strength: Annotated[float, typer.Option(help="of Selective Sigma; the lie everywhere is matched to it")] = STRENGTH,
-    open_page: Annotated[bool, typer.Option("--open", help="open the page in a browser")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
+    open_page: Annotated[bool, typer.Option("--open", metavar="", help="open the page in a browser")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="print the figures as JSON")] = False,
 ) -> None:
     """Redraw photographs plain, with the lie told everywhere, and with Selective Sigma; sweep both sliders."""
     with refusals():
@@ -125,17 +167,18 @@ def demo(
     for row in shown.rows:
         cost = f"{row.calls} ({row.calls / row.steps:.2f}x)"
         table.add_row(row.photo, row.method, f"{row.strength:.3g}", cost, f"{row.inside:.4f}", f"{row.outside:.4f}")
+    show_table(table)
     console = Console()
-    console.print(table)
-    console.print(shown.text)
+    # Whoever reads it from a pipe wraps it as they like.
+    console.print(shown.text, soft_wrap=not console.is_terminal, markup=False, highlight=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def sweep(
     strength: Annotated[str, typer.Option(help="comma-separated strengths, -1 to 1")] = "0,0.1,0.2",
     coverage: Annotated[str, typer.Option(help="comma-separated coverages, 0 to 1")] = "0,0.25,0.5,1",
     sampler: Annotated[str, typer.Option(help=SAMPLERS)] = "euler",
-    steps: Annotated[int, typer.Option(min=2)] = 20,
+    steps: Annotated[int, typer.Option(help="sampler steps; one alone gets no detail", min=2)] = 20,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS)] = 11,
     guidance: Annotated[float, typer.Option(help="classifier-free guidance scale")] = 1.0,
     photo: Annotated[
@@ -144,13 +187,15 @@ def sweep(
             help=f"what the embedded network redraws: a picture of yours, or one of {PHOTOS}", show_default="chelsea"
         ),
     ] = None,
-    flow: Annotated[bool, typer.Option("--flow", help="embedded network as a rectified-flow model")] = False,
+    flow: Annotated[
+        bool, typer.Option("--flow", metavar="", help="embedded network as a rectified-flow model")
+    ] = False,
     model: Annotated[Path | None, typer.Option(help="folder of a local diffusers checkpoint")] = None,
     prompt: Annotated[str | None, typer.Option(help="for --model")] = None,
     mask_source: Annotated[str, typer.Option(help=one_of(CHOICES["mask_source"]))] = Settings.mask_source,
     lie: Annotated[str, typer.Option(help=one_of(CHOICES["lie"]))] = Settings.lie,
     out: Annotated[Path, typer.Option(help="folder for cells and figure")] = Path("out/sweep"),
-    as_json: Annotated[bool, typer.Option("--json", help="print the cells' reports as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="print the cells' reports as JSON")] = False,
 ) -> None:
     """Sample a grid of strengths and coverages; finished cells are kept and not made twice.
 
@@ -173,7 +218,7 @@ def sweep(
         from accelerate import PartialState
 
         from .demo import sweep as sweeping
-        from .demo.source import open_source
+        from .demo.source import check_checkpoint, open_source
 
         # Told so, accelerate also shares the cells out where there are only CPUs.
         state: Any = PartialState(cpu=not torch.accelerator.is_available())
@@ -187,8 +232,12 @@ def sweep(
             content=f"{zlib.crc32(Path(photo).read_bytes()):08x}" if photo and Path(photo).is_file() else "",
             settings=tuple(extra.items()),
         )
+        # Before the folder is looked at, which may be another sweep's: what is wrong with the model, or what is there.
+        if model:
+            check_checkpoint(model)
         folder = sweeping.Folder(out, job)
         pipe, sample = open_source(job, flow, model, state.device)
+        folder.make()
     wanted = sweeping.cells(strengths, coverages)
     missing = folder.missing(wanted)
     # All look before anyone begins, or the shares would not fit together.
@@ -215,4 +264,4 @@ def sweep(
     table = Table(*(name.replace("calls", "model calls") for name in names), title=f"{out / 'sweep.png'}")
     for r in reports:
         table.add_row(*(f"{r[name]:g}" for name in names))
-    Console().print(table)
+    show_table(table)

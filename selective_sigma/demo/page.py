@@ -22,6 +22,15 @@ class Wipe(NamedTuple):
     mask: Image
 
 
+class Sheet(NamedTuple):
+    """A figure below the photographs."""
+
+    title: str
+    text: str
+    """One sentence that says what to look at; also in place of the picture where it is not seen."""
+    path: str
+
+
 STYLE = """
 body { background: #101012; color: #ebebeb; font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1400px;
   padding: 0 1rem; }
@@ -54,12 +63,12 @@ for (const figure of document.querySelectorAll('figure.compare')) {
 """
 
 
-def build(wipes: Sequence[Wipe], sheets: Sequence[str]) -> str:
-    """The page: a wipe for each photograph, and the figures at these paths below."""
+def build(wipes: Sequence[Wipe], sheets: Sequence[Sheet]) -> str:
+    """The page: a wipe for each photograph, and the figures below."""
     parts = [_compare(wipe) for wipe in wipes]
     parts += [
-        f"<h2>{html.escape(Path(sheet).stem.replace('_', ' '))}</h2>"
-        f'<img class="sheet" alt="" src="{_data(Path(sheet).read_bytes())}">'
+        f"<h2>{html.escape(sheet.title)}</h2><p>{html.escape(sheet.text)}</p>"
+        f'<img class="sheet" alt="{html.escape(sheet.text)}" src="{_data(Path(sheet.path).read_bytes())}">'
         for sheet in sheets
     ]
     return f"""<!doctype html>
@@ -90,11 +99,12 @@ def _compare(wipe: Wipe) -> str:
     return f"""
 <h2>{html.escape(wipe.name)}</h2>
 <figure class="compare" data-images="{html.escape(json.dumps(data), quote=True)}"><div class="pair">
-<div><div class="wipe"><img class="left" alt="{html.escape(left)}" src="{data[left]}">
-<img class="right" alt="{html.escape(right)}" src="{data[right]}"><div class="bar"></div>
+<div><div class="wipe"><img class="left" alt="{html.escape(wipe.name)}, left of the bar" src="{data[left]}">
+<img class="right" alt="{html.escape(wipe.name)}, right of the bar" src="{data[right]}"><div class="bar"></div>
 <input type="range" min="0" max="100" value="50" step="0.5" aria-label="wipe"></div>
 <figcaption>left {selects["left"]} right {selects["right"]}</figcaption></div>
-<div><img class="mask" alt="mask" src="{_png(wipe.mask)}"><figcaption>mask: white is where detail was added</figcaption>
+<div><img class="mask" alt="mask of {html.escape(wipe.name)}: white is where detail was added"
+src="{_png(wipe.mask)}"><figcaption>mask: white is where detail was added</figcaption>
 </div></div></figure>"""
 
 

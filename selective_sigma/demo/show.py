@@ -87,25 +87,34 @@ def _drawn(scenes: list[Scene], out: Path, strength: float) -> Shown:
     """Pictures and page in ``out``."""
     shown = Shown([], str(out / "demo.html"), [])
     wipes: list[page.Wipe] = []
+    sheets: list[page.Sheet] = []
     for scene in scenes:
         name = Path(scene.source).stem
         figure, rows, wipe = compared(scene, name, strength)
         # Under a name that no photograph of the user's has, should it lie in that very folder.
         file = f"{name}.png" if str(scene.source) in NAMES else f"{name}_compared.png"
         shown.pictures.append(_save(figure, out / file))
+        text = f"{name}, drawn three ways with as much fine detail in the busy part; below, crops of busy and smooth."
+        sheets.append(page.Sheet(f"{name}, side by side", text, shown.pictures[-1]))
         shown.rows += rows
         wipes.append(wipe)
     first = scenes[0]
     sweeps = {
-        "coverage_sweep": ([(strength, c) for c in COVERAGES], [f"coverage {c:g}" for c in COVERAGES]),
-        "strength_sweep": ([(s, 0.5) for s in STRENGTHS], [f"strength {s:g}" for s in STRENGTHS]),
+        "coverage": ([(strength, c) for c in COVERAGES], [f"coverage {c:g}" for c in COVERAGES]),
+        "strength": ([(s, 0.5) for s in STRENGTHS], [f"strength {s:g}" for s in STRENGTHS]),
+    }
+    fixed = {"coverage": f"strength {strength:g}", "strength": "coverage 0.5"}
+    texts = {
+        "coverage": "From everywhere (1) to nowhere (0): the masks below show where the lie was told.",
+        "strength": "Softer below 0, the plain sampler's picture at 0, finer above.",
     }
     for name, (cells, columns) in sweeps.items():
         drawn = [first.draw(*cell) for cell in cells]
         rows = [("picture", [image(d.picture) for d in drawn]), ("mask", [to_image(d.mask[0]) for d in drawn])]
-        fixed = f"strength {strength:g}" if name == "coverage_sweep" else "coverage 0.5"
-        shown.pictures.append(_save(grid(rows, columns, note=f"{fixed}, {first.steps} steps"), out / f"{name}.png"))
-    Path(shown.page).write_text(page.build(wipes, shown.pictures), encoding="utf-8")
+        note = f"{fixed[name]}, {first.steps} steps"
+        shown.pictures.append(_save(grid(rows, columns, note=note), out / f"{name}_sweep.png"))
+        sheets.append(page.Sheet(f"{name.capitalize()}, at {fixed[name]}", texts[name], shown.pictures[-1]))
+    Path(shown.page).write_text(page.build(wipes, sheets), encoding="utf-8")
     return shown
 
 

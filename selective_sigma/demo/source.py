@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,15 +40,33 @@ def _embedded(job: Job, flow: bool, device: torch.device | str) -> tuple[Any, Ca
     return pipe, lambda: pipe(thumbnail, job.seed, job.steps, job.guidance)[0]
 
 
+def check_checkpoint(model: Path) -> None:
+    """See that a folder is there, and that it is a checkpoint's.
+
+    Raises:
+        ValueError: in one line, what it is instead.
+    """
+    if not model.is_dir():
+        raise ValueError(f"model is {str(model)!r}: there is no such folder; give that of a diffusers checkpoint")
+    index = model / "model_index.json"
+    try:
+        parts = json.loads(index.read_text())
+    except (OSError, ValueError):
+        parts = None
+    if not isinstance(parts, dict) or "_class_name" not in parts:
+        raise ValueError(
+            f"model is {str(model)!r}: give a diffusers checkpoint, whose model_index.json names a pipeline"
+        )
+
+
 def _checkpoint(job: Job, model: Path, device: torch.device | str) -> tuple[Any, Callable[[], Tensor]]:
-    if not (model / "model_index.json").is_file():
-        raise ValueError(f"model is {str(model)!r}: give the folder of a diffusers checkpoint (with model_index.json)")
+    check_checkpoint(model)
     on_gpu = torch.device(device).type != "cpu"
     dtype = torch.bfloat16 if on_gpu else torch.float32
     try:
         pipe: Any = DiffusionPipeline.from_pretrained(model, dtype=dtype, local_files_only=True)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, AttributeError, ImportError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(f"model is {str(model)!r}: give a whole diffusers checkpoint ({reason})") from error
     if job.sampler != "own":
         is_flow = "FlowMatch" in type(pipe.scheduler).__name__

@@ -91,21 +91,28 @@ def counted(pipe: Any) -> Iterator[list[None]]:
 
 
 class Folder:
-    """Cells of one job on disk.
+    """Cells of one job on disk; ``make`` makes the folder.
 
     Raises:
-        ValueError: the folder cannot be had, or holds cells of another job.
+        ValueError: the folder holds cells of another job.
     """
 
     def __init__(self, path: Path, job: Job):
         self.path, self.job = path, job
-        out.make(path)
         ours = job.facts
         for found in path.glob("*.json"):
             theirs = (_read(found) or {}).get("job", ours)
             if differs := [name for name in ours if theirs.get(name) != ours[name]]:
                 was, now = (", ".join(f"{name} {job.get(name)}" for name in differs) for job in (theirs, ours))
                 raise ValueError(f"{path} holds a sweep with {was}: give the one with {now} another --out")
+
+    def make(self) -> None:
+        """Make the folder where it is missing.
+
+        Raises:
+            ValueError: it cannot be had.
+        """
+        out.make(self.path)
 
     def store(self, cell: Cell, done: Done) -> None:
         done.picture.save(self.path / f"{cell.name}.png")

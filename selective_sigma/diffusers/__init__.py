@@ -20,15 +20,17 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import nn
 
-from ..mask import check_map
+from ..mask import checked_map
 from ..settings import SETTING_NAMES, Settings
-from . import attach, caches, noise
-from .run import Run, components
+from . import attach, noise, state
+from .run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from torch import Tensor
 
 __all__ = ["Run", "detail", "disable", "enable"]
 
@@ -44,9 +46,7 @@ def detail(pipe: Any, **options: Any) -> Iterator[Run]:
     try:
         yield run
     finally:
-        # An idle run changed nothing, and must not take away somebody else's.
-        if not run.settings.idle:
-            disable(pipe)
+        disable(pipe)
 
 
 def enable(
@@ -67,31 +67,37 @@ def enable(
             compares places within it alone.
         record: keep every step's mask in ``run.masks``.
         settings: any field of ``selective_sigma.Settings``, such as ``strength`` and
-            ``coverage``. With strength or coverage 0 nothing is changed.
+            ``coverage``. With strength or coverage 0 the pipe's calls are counted, and nothing else.
 
     Raises:
-        TypeError: a keyword that is no setting, a limit or within that is no tensor.
+        TypeError: a pipe that is none, a keyword that is no setting, a limit or within that is no tensor.
         ValueError: bad settings, a pipe without modules, one that is enabled already, a scheduler
-            that does not say how it adds noise, a cache that counts model calls.
+            that does not say how it adds noise, a cache or an accelerator that counts model calls.
     """
     unknown = sorted(settings.keys() - set(SETTING_NAMES))
     if unknown:
         raise TypeError(f"{', '.join(unknown)} is no setting: give limit, within, record, {', '.join(SETTING_NAMES)}")
-    run = Run(pipe, Settings(**settings), _mask("limit", limit), _mask("within", within), record)
+    if isinstance(pipe, nn.Module):
+        raise TypeError(f"pipe is the model {type(pipe).__name__}: give the pipeline that it is a part of")
+    if not hasattr(pipe, "scheduler") or not hasattr(pipe, "__dict__"):
+        kind = repr(pipe) if pipe is None or isinstance(pipe, str) else f"a {type(pipe).__name__}, without a scheduler"
+        raise TypeError(f"pipe is {kind}: give a diffusers pipeline, or anything with a scheduler and modules")
+    run = Run(pipe, Settings(**settings), checked_map("limit", limit), checked_map("within", within), record)
     if attach.listened(pipe):
         raise ValueError("Selective Sigma is already enabled on this pipe: call disable(pipe) first")
-    noise.check(getattr(pipe, "scheduler", None))
-    modules = components(pipe)
-    if not modules:
-        raise ValueError(f"{type(pipe).__name__} has no modules: there is no denoiser to listen to")
-    for module in modules:
-        caches.find(module)
+    if not run.settings.idle:
+        noise.check(pipe.scheduler)
+        modules = attach.components(pipe)
+        if not modules:
+            raise ValueError(f"{type(pipe).__name__} has no modules: there is no denoiser to listen to")
+        for module in modules:
+            state.caches(module)
 
     def called(_: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         with run.attached():
             return call(*args, **kwargs)
 
-    if not run.settings.idle and callable(pipe):
+    if callable(pipe):
         attach.listen(pipe, called)
     return run
 
@@ -99,11 +105,3 @@ def enable(
 def disable(pipe: Any) -> None:
     """Leave the pipe as it was; nothing where detail is not enabled."""
     attach.leave(pipe)
-
-
-def _mask(name: str, mask: Any) -> Tensor | None:
-    if mask is not None:
-        if not isinstance(mask, Tensor):
-            raise TypeError(f"{name} is a {type(mask).__name__}: give a tensor (batch or 1, 1, *space)")
-        check_map(name, mask)
-    return mask

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import nn
+from torch import nn
 
 Listener = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """``listener(object, call, args, kwargs)`` answers for ``call(*args, **kwargs)``."""
@@ -36,6 +36,13 @@ _here = _Here()
 _lock = threading.Lock()
 _held: dict[int, int] = {}
 """How many runs, of all threads, listen to a module."""
+
+
+def components(pipe: Any) -> list[nn.Module]:
+    """The modules that a pipeline, or anything with modules for attributes, is made of."""
+    parts = getattr(pipe, "components", None)
+    values = (parts if isinstance(parts, dict) else vars(pipe)).values()
+    return list({id(value): value for value in values if isinstance(value, nn.Module)}.values())
 
 
 @contextmanager
@@ -120,73 +127,109 @@ def _heard(kind: Any) -> Any:
 
 
 @contextmanager
-def steps(scheduler: Any, listener: Listener) -> Iterator[None]:
-    """Within, ``listener`` answers for ``scheduler.step``, and for that of deep copies made within.
+def methods(scheduler: Any, listeners: dict[str, Listener]) -> Iterator[None]:
+    """Within, listeners answer for a scheduler's methods of these names, and for those of deep copies made within.
 
     ``ValueError`` where another thread is at it.
     """
-    before = {name: vars(scheduler)[name] for name in _STEP if name in vars(scheduler)}
-    if isinstance(step := before.get("step"), _Step) and step.elsewhere:
+    # Of an earlier run's, that came back with attributes which somebody had kept.
+    stale = [name for name, value in vars(scheduler).items() if isinstance(value, _Method) and value.closed]
+    for name in stale:
+        del vars(scheduler)[name]
+    before = {name: vars(scheduler)[name] for name in (*listeners, _STATE) if name in vars(scheduler)}
+    if any(isinstance(method, _Method) and method.elsewhere for method in before.values()):
         raise ValueError(
             "Selective Sigma is sampling with this scheduler in another thread: give each pipe a scheduler of its own"
         )
-    heard: list[Any] = []
-    _Step(scheduler, listener, heard)
+    heard: list[_Method] = []
+    _listen(scheduler, listeners, heard)
     try:
         yield
     finally:
-        for each in heard:
-            for name in _STEP:
-                vars(each).pop(name, None)
+        for method in heard:
+            method.closed = True
+            if vars(method.owner).get(method.name) is method:
+                del vars(method.owner)[method.name]
         vars(scheduler).update(before)
 
 
-_STEP = ("step", "__getstate__")
+def arguments_of(scheduler: Any, name: str, args: Any, kwargs: Any) -> dict[str, Any]:
+    """What a scheduler's method is called with, by its parameters' names; empty where it does not take that.
+
+    Its class says so, as what somebody put in its place on the object may take anything.
+    """
+    for method in (functools.partial(getattr(type(scheduler), name), scheduler), getattr(scheduler, name)):
+        with suppress(TypeError, ValueError):
+            return inspect.signature(method).bind(*args, **kwargs).arguments
+    return {}
 
 
-class _Step:
-    """Stands for a scheduler's ``step``: an attribute, since pipelines compare schedulers' classes."""
+_STATE = "__getstate__"
+"""Copies and files are made of what this returns, also where an attribute answers."""
 
-    def __init__(self, scheduler: Any, listener: Listener, heard: list[Any]):
-        self.scheduler = scheduler
-        self.listener = listener
-        self.heard = heard
+
+def _listen(scheduler: Any, listeners: dict[str, Listener], heard: list[_Method]) -> None:
+    for name, listener in listeners.items():
+        if not callable(getattr(scheduler, name, None)):
+            continue
+        method = _Method(scheduler, name, getattr(scheduler, name), listener)
+        vars(scheduler)[name] = method
+        heard.append(method)
+    state = _Method(scheduler, _STATE, lambda: _State(scheduler, listeners, heard), _answer)
+    vars(scheduler)[_STATE] = state
+    heard.append(state)
+
+
+def _answer(_: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    return call(*args, **kwargs)
+
+
+class _Method:
+    """Stands for a scheduler's method: an attribute, since pipelines compare schedulers' classes."""
+
+    def __init__(self, owner: Any, name: str, method: Callable[..., Any], listener: Listener):
+        self.owner = owner
+        self.name = name
+        self.closed = False
+        """Whether the run that listens is over."""
+        self._listener = listener
         self._thread = threading.get_ident()
-        self.__wrapped__ = scheduler.step
-        heard.append(scheduler)
-        # Copies and files are made of what this returns, also where an attribute answers.
-        vars(scheduler).update(zip(_STEP, (self, functools.partial(_State, self)), strict=True))
+        self.__wrapped__ = method
 
     @property
     def elsewhere(self) -> bool:
         """Whether this thread is another than the one that listens."""
-        return threading.get_ident() != self._thread
+        return not self.closed and threading.get_ident() != self._thread
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.elsewhere:
+        if self.closed or self.elsewhere:
             return self.__wrapped__(*args, **kwargs)
-        return self.listener(self.scheduler, self.__wrapped__, args, kwargs)
+        return self._listener(self.owner, self.__wrapped__, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         # Pipelines and callers read what arguments it takes.
         return getattr(self.__wrapped__, name)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Method:
+        # In a copy of the scheduler's attributes, which somebody keeps to give them back (panorama pipelines).
+        return self
+
 
 class _State(dict[str, Any]):
     """Attributes of a scheduler that is listened to, for a copy or a file of it, which are plain."""
 
-    def __init__(self, step: _Step):
-        super().__init__({name: value for name, value in vars(step.scheduler).items() if name not in _STEP})
-        self._step = step
+    def __init__(self, scheduler: Any, listeners: dict[str, Listener], heard: list[_Method]):
+        super().__init__({name: value for name, value in vars(scheduler).items() if not isinstance(value, _Method)})
+        self._scheduler, self._listeners, self._heard = scheduler, listeners, heard
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
         own = copy.deepcopy(dict(self), memo)
-        if self._step.elsewhere:
+        if self._heard[0].closed or self._heard[0].elsewhere:
             return own
         # Sound's scheduler is a copy of the picture's; when the run is over, it is a plain one.
-        other = memo[id(self._step.scheduler)]
+        other = memo[id(self._scheduler)]
         vars(other).update(own)
-        _Step(other, self._step.listener, self._step.heard)
+        _listen(other, self._listeners, self._heard)
         return vars(other)
 
     def __reduce__(self) -> Any:

@@ -50,6 +50,24 @@ def log_odds(sigmas: list[float], times: list[float]) -> Curve:
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 
+def shift(scheduler: Any, sigmas: list[float], mu: float | None) -> float:
+    """By what a flow schedule multiplies the odds of its evenly spaced levels.
+
+    ``mu`` is what a dynamic shift was set with. Where that is not known, the levels are taken for evenly spaced ones
+    from 1 to one over their number, as pipelines space them.
+    """
+    if not scheduler.config.get("use_dynamic_shifting"):
+        static = (scheduler.config.get(name) for name in ("flow_shift", "shift"))
+        return float(getattr(scheduler, "shift", None) or next((value for value in static if value), 1.0))
+    if mu is not None and not hasattr(scheduler, "time_shift"):
+        return math.exp(mu)
+    if mu is not None:
+        return math.exp(logit(float(scheduler.time_shift(mu, 1.0, torch.tensor(0.5, dtype=torch.float64)))))
+    steps = len(sigmas)
+    ratios = sorted(logit(sigmas[i]) - logit(1 - i / steps) for i in range(1, steps))
+    return math.exp(ratios[len(ratios) // 2]) if ratios else 1.0
+
+
 def logit(share: float) -> float:
     share = min(max(share, 1e-9), 1 - 1e-9)
     return math.log(share / (1 - share))

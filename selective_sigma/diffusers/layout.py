@@ -12,7 +12,7 @@ from torch import Tensor
 from . import tokens
 
 if TYPE_CHECKING:
-    from .place import Shape
+    from .regions import Shape
 
 
 LATENT = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")

@@ -7,153 +7,118 @@ make up the prediction, is found by value: no pipeline is known by name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from . import clock, layout, seat, tree
+from ..mask import check_fits
+from . import layout, slots, times
+from .noise import Noise
+from .streams import AuxCall, DenoiserCall, RecordedCall, SchedulerStep, Stream, kind_of, modes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .layout import Layout
-    from .noise import Noise
-    from .seat import Seat
-    from .tree import Path
+    from .slots import SampleSlot
 
 
-Modes = tuple[tuple["Path", str], ...]
+class Learner:
+    """Learns the streams of one run's first step, and of later ones that are made another way."""
+
+    def __init__(self, pipe: Any, scheduler: Any, maps: dict[str, Any]):
+        self._pipe, self._scheduler, self._maps = pipe, scheduler, maps
+        self._noises: dict[int, Noise] = {}
+        self.shifts: dict[int, float | None] = {}
+        """What each scheduler's dynamic shift was set with, by the scheduler's id."""
+        self.streams: list[Stream] = []
+        """Of the step at hand; those of a pipeline with sound are two."""
+        self.outcome = "the scheduler's step was not called"
+        """Why a run got no detail, if it did not."""
+
+    def stream(self, scheduler: Any, given: dict[str, Any], recorded: list[RecordedCall]) -> Stream | None:
+        """One more stream of the step; None where the step tells nothing.
+
+        Args:
+            given: what the scheduler's ``step`` is called with, by name.
+            recorded: all calls of the pipeline's parts in this step.
+
+        Raises:
+            ValueError: in one line, what does not fit.
+        """
+        # From before its first step: a multistep scheduler's later ones depend on that.
+        noise = self._noises.get(id(scheduler)) or Noise(scheduler, self.shifts.get(id(scheduler)))
+        self._noises[id(scheduler)] = noise
+        step = noise.step(scheduler, given)
+        if step is None or (scheduler is not self._scheduler and not self.streams):
+            # Diffusion forcing: each frame has a scheduler, and a time, of its own.
+            raise ValueError("its scheduler steps several noise levels at once")
+        found = stream(self._pipe, noise, step, recorded)
+        if found is None:
+            self.outcome = "the sample or the model's answers were all zero, or not finite"
+            return None
+        if self.streams and noise.times != self.streams[0].noise.times:
+            raise ValueError("its streams keep different schedules")
+        self.outcome = "the run was over after its first step, which stays plain"
+        # Now, not at the first step with detail, which may come late.
+        for name in ("limit", "within") if not self.streams else ():
+            if self._maps[name] is not None:
+                check_fits(name, self._maps[name], found.layout.core(step.sample).shape)
+        self.streams.append(found)
+        return found
 
 
-class Heard(NamedTuple):
-    """One call of a module: ``arguments`` is (args, kwargs)."""
+def stream(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[RecordedCall]) -> Stream | None:
+    """Learn one sample's way through a step.
 
-    module: Any
-    arguments: Any
-    answer: Any
+    None where the step tells nothing: the sample or the model's answers are all zero, or not finite.
 
-
-class Step(NamedTuple):
-    """What a scheduler was given."""
-
-    scheduler: Any
-    prediction: Tensor
-    time: float
-    sample: Tensor
-
-
-@dataclass
-class Beside:
-    """A ControlNet's kind of call: it has the sample and the time, and answers to the model."""
-
-    kind: type
-    modes: Modes
-    """What it is told in words: to fill a cache, or to use it, are calls of two kinds."""
-    shown: Seat
-    clocks: list[clock.Clock]
-
-    def fits(self, kind: type, arguments: Any) -> bool:
-        return self.kind is kind and self.shown.fits(arguments) and self.modes == modes_of(arguments)
-
-
-@dataclass
-class View(Beside):
-    """One kind of call of one kind of model: where it has the sample and where it answers."""
-
-    answer: Seat
-    cond: dict[int, int]
-    """Which copy of the sample has the condition, by how many there are."""
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.kind, self.modes, self.shown.path, self.shown.row
-
-    def conditional(self, parts: int) -> int:
-        return self.cond.get(parts, parts - 1)
-
-
-@dataclass
-class Stream:
-    """All that is known of one sample: most pipelines have one, those with sound two."""
-
-    scheduler: Any
-    noise: Noise
-    layout: Layout
-    sign: int
-    """-1 where the pipeline negates the model's answer."""
-    views: list[View]
-    beside: list[Beside]
-
-    def view(self, kind: type, arguments: Any) -> View | None:
-        """How a call is read; None for a call of another kind than those learned."""
-        return next((v for v in self.views if v.fits(kind, arguments)), None)
-
-    def besides(self, kind: type, arguments: Any, time: float) -> Beside | None:
-        """How a ControlNet's call is read; None where it does not tell this time."""
-        found = next((b for b in self.beside if b.fits(kind, arguments)), None)
-        if found is not None:
-            found.clocks = [c for c in found.clocks if c.agrees(tree.at(arguments, c.path), time)]
-        return found if found is not None and found.clocks else None
-
-
-def stream(pipe: Any, noise: Noise, step: Step, calls: list[Heard]) -> Stream | None:
-    """Learn one sample's way through a step; None where the model said nothing (all zeros, or NaN).
-
-    ``ValueError`` says in one line what does not fit.
+    Raises:
+        ValueError: in one line, what does not fit.
     """
-    if not all(bool(values.isfinite().all()) for values in (step.sample, step.prediction)):
+    if not all(bool(values.isfinite().all()) for values in (step.sample, step.prediction)) or not step.sample.any():
         return None
-    scaled = _shown(step, noise)
-    found: list[tuple[Heard, Seat]] = []
-    for call in calls:
-        where = seat.find(scaled, call.arguments)
-        if where is None and scaled is not step.sample and seat.find(step.sample, call.arguments) is not None:
+    scaled = _scaled(step, noise)
+    matches: list[tuple[RecordedCall, SampleSlot]] = []
+    for call in recorded:
+        slot = slots.find(scaled, call.arguments)
+        if slot is None and scaled is not step.sample and slots.find(step.sample, call.arguments) is not None:
             raise ValueError("the model is shown the sample without its scheduler's scale_model_input")
-        if where is not None:
-            found.append((call, where))
-    if not found:
+        if slot is not None:
+            matches.append((call, slot))
+    if not matches:
         raise ValueError("the scheduler's sample is not found among what the model is given")
-    fitted = [fit for fit in (_fit(step, found, choice) for choice in range(8)) if fit is not None]
-    if not fitted:
+    fits = [fit for fit in (_fit(step, matches, choice) for choice in range(8)) if fit is not None]
+    if not fits:
         raise ValueError("the model's answers do not have the shape of the scheduler's sample")
-    fit = min(fitted, key=lambda fit: fit.residual)
+    fit = min(fits, key=lambda fit: fit.residual)
     if fit.total == 0:
         return None
     _check(fit, step)
-    rows = zip(found, fit.answers, fit.weights, strict=True)
-    (first, shown), answer = next((row, answer) for row, answer, weights in rows if answer and any(weights))
-    start = max(shown.place.start, default=0)
-    wide = [seat.place.along(seat.row) for seat in (shown, answer)]
-    made = layout.learn(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start, *wide)
-    views: list[View] = []
-    beside: list[Beside] = []
-    for (call, shown), answer, weights in zip(found, fit.answers, fit.weights, strict=True):
-        clocks = clock.find(call.arguments, step.time, noise.count, float(noise.rounded))
+    rows = zip(matches, fit.answers, fit.weights, strict=True)
+    (first, slot), answer = next((row, answer) for row, answer, weights in rows if answer and any(weights))
+    start = max(slot.region.start, default=0)
+    wide = [each.region.along(each.row) for each in (slot, answer)]
+    axes = layout.learn(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start, *wide)
+    calls: list[DenoiserCall] = []
+    aux: list[AuxCall] = []
+    for (call, slot), answer, weights in zip(matches, fit.answers, fit.weights, strict=True):
+        told = times.find(call.arguments, step.time, noise.count, float(noise.rounded))
+        kind, modes = kind_of(call.module), modes_of(call.arguments)
         # A ControlNet's answers may have the right shape too; they are not what the scheduler gets.
         if answer is None or not any(weights):
-            beside.append(Beside(kind_of(call.module), modes_of(call.arguments), shown, clocks))
+            aux.append(AuxCall(kind, modes, slot, told))
             continue
-        if not clocks:
+        if not told:
             raise ValueError("no argument of the model tells the scheduler's time, as it is, as a share or reversed")
-        signed = [w * (1 if fit.total > 0 else -1) for w in weights]
-        cond = {len(signed): max(range(len(signed)), key=signed.__getitem__)}
-        modes = modes_of(call.arguments)
-        views.append(View(kind_of(call.module), modes, shown, clocks, answer.widened(made.axis), cond))
-    return Stream(step.scheduler, noise, made, 1 if fit.total > 0 else -1, views, beside)
+        shares = [weight / fit.total for weight in weights]
+        calls.append(DenoiserCall(kind, modes, slot, told, answer.widened(axes.axis), {len(shares): shares}))
+    result = Stream(step.scheduler, noise, axes, 1 if fit.total > 0 else -1, calls, aux, 0)
+    first_at = next(i for i, call in enumerate(recorded) if call is first)
+    result.turn = sum(result.model_call(kind_of(c.module), c.arguments) is not None for c in recorded[:first_at])
+    return result
 
 
-def kind_of(module: Any) -> type:
-    """A module's class, also while it is listened to or compiled."""
-    kind = type(getattr(module, "_orig_mod", module))
-    return kind.__mro__[1] if "_selective_sigma" in vars(kind) else kind
-
-
-def modes_of(arguments: Any) -> Modes:
-    return tuple((path, leaf) for path, leaf in tree.leaves(arguments) if isinstance(leaf, str))
-
-
-def _shown(step: Step, noise: Noise) -> Tensor:
+def _scaled(step: SchedulerStep, noise: Noise) -> Tensor:
     """The sample as a model is shown it: as it is, or at the variance that ``predictions`` counts on."""
     scale = getattr(step.scheduler, "scale_model_input", None)
     if scale is None:
@@ -171,7 +136,7 @@ def _norm(values: Tensor) -> Tensor:
     return values.detach().cpu().double().norm()
 
 
-def _nearest(step: Step) -> Tensor:
+def _nearest(step: SchedulerStep) -> Tensor:
     times = step.scheduler.timesteps
     return times[int((times.cpu().double() - step.time).abs().argmin())]
 
@@ -179,25 +144,25 @@ def _nearest(step: Step) -> Tensor:
 class _Fit(NamedTuple):
     """``prediction`` as a sum of answers: ``weights`` for each copy of each call."""
 
-    answers: list[Seat | None]
+    answers: list[SampleSlot | None]
     weights: list[list[float]]
     total: float
     residual: float
 
 
-def _fit(step: Step, found: list[tuple[Heard, Seat]], choice: int) -> _Fit | None:
+def _fit(step: SchedulerStep, matches: list[tuple[RecordedCall, SampleSlot]], choice: int) -> _Fit | None:
     """The best weights where each call answers at its ``choice``-th possible place."""
-    answers: list[Seat | None] = []
+    answers: list[SampleSlot | None] = []
     basis: list[list[Tensor]] = []
-    for call, shown in found:
-        rows = len(shown.read(call.arguments)) * shown.batch
-        possible = list(seat.outputs(call.answer, shown, rows))
+    for call, slot in matches:
+        rows = len(slot.read(call.arguments)) * slot.batch
+        possible = list(slots.outputs(call.answer, slot, rows))
         here = possible[choice] if choice < len(possible) else None
         answers.append(here)
         basis.append([] if here is None else here.read(call.answer))
     if not any(basis):
         return None
-    thin = slice(None, None, max(1, step.sample.numel() // 100_000))
+    thin = slice(None, None, max(1, step.sample.numel() // 20_000))
     wanted = step.prediction
     if wanted.ndim > 1 and wanted.shape[1] > step.sample.shape[1]:
         # A learned variance behind it, which is the scheduler's affair (DeepFloyd IF).
@@ -225,7 +190,7 @@ def _least_squares(columns: list[Tensor], wanted: Tensor) -> tuple[list[float], 
     return weights.tolist(), float((wanted - matrix @ weights).norm()) / size
 
 
-def _check(fit: _Fit, step: Step) -> None:
+def _check(fit: _Fit, step: SchedulerStep) -> None:
     """Refuse pipelines that do more with the model's answers than to sum them up for guidance."""
     coarse = 20 * max(torch.finfo(t.dtype).eps for t in (step.prediction, step.sample))
     parts = sum(len(weights) for weights in fit.weights)

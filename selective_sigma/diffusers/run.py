@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import inspect
+import threading
 import warnings
 from contextlib import ExitStack, contextmanager
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from ..detailer import Detailer, MaskRecord
-from ..mask import check_goes
-from ..report import Report
-from . import attach, caches, learn, tree
-from .detailed import evaluator, results
-from .noise import Noise
+from ..report import Reason, Report
+from . import attach, state, tree
+from .evaluate import ModelCall
+from .learn import Learner
+from .slots import alike
+from .streams import DenoiserCall, RecordedCall, Stream, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..prediction import Call, Prediction
+    from torch import Tensor, nn
+
+    from ..prediction import Output
     from ..settings import Settings
-    from .learn import Stream, View
+
+
+class State(Enum):
+    """What a run makes of the next call of its pipeline's model."""
+
+    LEARNING = "the step stays plain, and what is called in it is watched"
+    READY = "a call that shows the scheduler's sample begins a step; any other stays plain"
+    IN_STEP = "a call that shows what the step began with follows it; any other stays plain"
+    UNREADABLE = "every call stays plain, and is counted: strength is 0, so there is nothing to refuse"
 
 
 class Run:
     """What ``enable`` and ``detail`` return: the mask and the report of the pipeline's latest run.
 
-    The mask is made from the conditional prediction where the pipeline stacks [uncond, cond] in
-    one batch, from the step's first call where it makes several; it serves all of that step.
+    The lie is told to the conditional prediction where the pipeline stacks [uncond, cond] in one batch, to the
+    step's first call where it makes several; its effect is added to all of them.
     """
 
     def __init__(self, pipe: Any, settings: Settings, limit: Tensor | None, within: Tensor | None, record: bool):
@@ -40,12 +49,17 @@ class Run:
         """With ``record``: one for each step of the latest run that had a mask."""
         self._pipe = pipe
         self._options: dict[str, Any] = {"limit": limit, "within": within, "record": record}
-        self._reset()
+        self._scheduler: Any = None
+        self._managers: list[Any] = []
+        self._thread: int | None = None
+        """The thread that the run is attached in."""
+        self._busy = False
+        self._begin_run()
 
     @property
     def mask(self) -> Any:
         """Latest mask, (batch, 1, *space) in [0, 1], a list for several streams; None before the first."""
-        return self._detailers[0].mask if self._detailers else None
+        return self._detailer.mask if self._detailer is not None else None
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -54,170 +68,218 @@ class Run:
         A call of an enabled pipe does this by itself; loops of one's own are written within it.
         """
         scheduler = self._pipe.scheduler
-        found = components(self._pipe)
-        managers = [manager for module in found for manager in caches.find(module)]
+        if self._thread == threading.get_ident():
+            # A call of the pipe within a loop that is attached.
+            yield
+            return
+        modules = attach.components(self._pipe)
+        managers = [] if self.settings.idle else [m for module in modules for m in state.caches(module)]
         with ExitStack() as stack:
             # Before anything is forgotten: a run of another thread may be in the midst of it.
-            stack.enter_context(attach.steps(scheduler, self._stepped))
-            self._reset()
-            self._scheduler, self._caches = scheduler, managers
-            stack.enter_context(attach.modules(found, self._called))
-            # What was heard is large, and not wanted after an error either.
-            stack.callback(self._forget)
+            listeners = {"step": self._stepped, "set_timesteps": self._timed}
+            try:
+                stack.enter_context(attach.methods(scheduler, listeners))
+            except (TypeError, ValueError):
+                if not self.settings.idle:
+                    raise
+            self._scheduler, self._managers, self._thread = scheduler, managers, threading.get_ident()
+            stack.callback(self._detach)
+            self._begin_run()
+            stack.enter_context(attach.modules(modules, self._called))
             yield
-        if not self.report.lied and not self._streams:
-            warnings.warn(f"Selective Sigma added nothing: {self._why}", stacklevel=3)
+        if not self.report.lied and not self._streams and not self.settings.idle:
+            warnings.warn(f"Selective Sigma added nothing: {self._learner.outcome}", stacklevel=3)
 
-    def _forget(self) -> None:
-        self._heard: list[learn.Heard] = []
-        self._during: Any = None
+    def _detach(self) -> None:
+        # What was recorded is large, and not wanted after an error either.
+        self._forget()
+        self._thread = None
+
+    def _begin_run(self) -> None:
+        """Forget everything: each run begins alike, whatever was before it."""
+        self._relearn()
+        self._reset()
+
+    def _relearn(self) -> None:
+        """The next step is learned anew. What the run before came to stays, as there may be no other."""
+        self._state = State.LEARNING
+        self._streams: list[Stream] = []
+        self._learner = Learner(self._pipe, self._scheduler, self._options)
+        self._is_new = True
+        self._forget()
 
     def _reset(self) -> None:
-        self._forget()
-        self._streams: list[Stream] = []
-        self._learned: list[Stream] = []
-        self._busy = False
-        self._why = "the scheduler's step was not called"
-        self._start_run(None)
-
-    def _start_run(self, timesteps: Any) -> None:
-        """A run begins with new timesteps, or with the same ones once more."""
-        self._timesteps = timesteps
-        self._detailers: list[Detailer] = []
-        self._index = -1
-        self._astray = False
-        self._turn = 0
-        self._stepped_on = True
-        self._shared: Any = None
+        """The first step of a run is made."""
         self.report, self.masks = Report(), []
+        self._index = -1
+        self._alters = False
+        """Whether the pipeline gives the model something else than the scheduler's latest sample."""
+        self._detailer: Detailer | None = None
+        self._traces = state.Traces(self._managers)
+        self._latest: Any = None
+        self._is_new = False
+
+    def _forget(self) -> None:
+        """Let go of what belongs to one step."""
+        self._recorded: list[RecordedCall] = []
+        self._unclaimed: list[Tensor] = []
+        """The sample that each call showed which is like the model's, and was not taken for the run's own."""
+        self._first: tuple[Tensor, Output] | None = None
+        self._stepped_on = False
 
     def _called(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """A component's call: plain until its step is understood, then with detail."""
+        """A component's call; one made within another's is part of it."""
         if self._busy:
             return call(*args, **kwargs)
-        if self._learned:
-            self._streams, self._learned, self._heard = self._learned, [], []
-        arguments = (args, kwargs)
         self._busy = True
         try:
-            views: list[Any] = [stream.view(learn.kind_of(module), arguments) for stream in self._streams]
-            if views and None not in views and self._on_time(views, arguments):
-                return self._detailed(call, arguments, views)
-            times = getattr(self._scheduler, "timesteps", None)
-            if times is not self._during:
-                # Said before the run began, as a text encoder's states: often larger than the model's.
-                self._heard, self._during = [], times
-            shown = tree.rebuilt(arguments, {})
-            answer = call(*shown[0], **shown[1])
-            self._heard.append(learn.Heard(module, arguments, answer))
+            if self._stepped_on:
+                self._begin_step()
+            arguments = (args, kwargs)
+            reads = [stream.model_call(kind_of(module), arguments) for stream in self._streams]
+            calls = [read for read in reads if read is not None]
+            if not reads or len(calls) < len(reads):
+                return self._plain(module, call, arguments)
+            sample = calls[0].sample.latent(arguments, calls[0].positive)
+            if self._state is State.IN_STEP:
+                answer = self._follow(module, call, arguments, calls, sample)
+            else:
+                answer = self._begin(module, call, arguments, calls, sample)
+            if answer is None:
+                self._unclaimed.append(sample)
+                return self._plain(module, call, arguments)
             return answer
         finally:
             self._busy = False
 
-    def _on_time(self, views: list[View], arguments: Any) -> bool:
-        """Find the step of the run by what the model is told; False where that is not yet certain."""
+    def _begin_step(self) -> None:
+        """The first call after the scheduler's step."""
+        self._forget()
+        if self._learner.streams:
+            self._streams, self._learner.streams = self._learner.streams, []
+        if self._state is not State.UNREADABLE:
+            self._state = State.READY if self._streams else State.LEARNING
+
+    def _plain(self, module: nn.Module, call: Callable[..., Any], arguments: Any) -> Any:
+        """The answer of a call that is not the sample's, or not yet understood."""
+        args, kwargs = tree.rebuilt(arguments, {})
+        answer = call(*args, **kwargs)
+        self._recorded.append(RecordedCall(module, arguments, answer))
+        return answer
+
+    def _begin(
+        self, module: nn.Module, call: Callable[..., Any], arguments: Any, calls: list[DenoiserCall], sample: Tensor
+    ) -> Any:
+        """A call that begins a step, with detail; None where it is not the sample's, or its time is not certain."""
         lead = self._streams[0]
-        if lead.scheduler.timesteps is not self._timesteps:
-            # A new run begins as every run does, so that it comes out alike whatever was before.
-            self._streams = []
-            return False
-        clocks = [clock for view in views for clock in view.clocks]
-        expected = self._index + self._stepped_on
-        index = lead.noise.locate(clocks, arguments, expected)
-        if index is None:
-            return False
-        if index < self._index or self._astray:
-            # The same timesteps once more, or another pipe's call of this model (a preview): the step will tell.
-            self._astray = True
-            return False
-        time = lead.noise.times[index]
-        for view in views:
-            view.clocks = [clock for clock in view.clocks if clock.agrees(tree.at(arguments, clock.path), time)]
-            if not view.clocks:
-                return False
-        self._index, self._stepped_on = index, False
-        return all(len(clock.seen) > 1 for view in views for clock in view.clocks)
+        own_turn = len(self._unclaimed) == lead.turn
+        same, like = alike(sample, self._latest)
+        if not same and not (own_turn and (like or self._alters)):
+            return None
+        index = lead.noise.step_of(calls, arguments, self._index + 1)
+        # What only looks like the sample is not when the run goes back: a preview from the same noise.
+        if index is None or (index < self._index and not (same or self._alters)):
+            return None
+        if index < self._index == len(lead.noise.times) - 1:
+            # The timesteps once more, without having been set.
+            self._relearn()
+            return None
+        self._index = index
+        if self._detailer is None:
+            levels = list(dict.fromkeys([*lead.noise.sigmas[index:], lead.noise.last]))
+            window = lead.noise.window(self.settings.start, self.settings.end)
+            self._detailer = Detailer(self.settings, levels, lead.noise.family, window=window, **self._options)
+            self._detailer.report, self._detailer.masks = self.report, self.masks
+        if not self.settings.idle:
+            for each in (module, *(recorded.module for recorded in self._recorded)):
+                self._traces.watch(each)
+        step = self._model_call(call, arguments, calls)
+        output = self._detailer.step(step.evaluate, step.x, step.sigma)
+        self._first = sample, output
+        self._state = State.IN_STEP
+        return step.answer(output)
 
-    def _detailed(self, call: Callable[..., Any], arguments: Any, views: Any) -> Any:
-        """A model's call as one step of the core."""
-        lead = self._streams[0].noise
-        if self._turn == len(self._detailers):
-            levels = list(dict.fromkeys([*lead.sigmas[self._index :], lead.last]))
-            window = lead.window(self.settings.start, self.settings.end)
-            made = Detailer(self.settings, levels, lead.family, window=window, **self._options)
-            made.report = self.report
-            self._detailers.append(made)
-        detailer = self._detailers[self._turn]
-        sigma = torch.tensor(lead.sigmas[self._index], dtype=torch.float64)
-        time = lead.times[self._index]
-        answers: list[Any] = []
+    def _follow(
+        self, module: nn.Module, call: Callable[..., Any], arguments: Any, calls: list[DenoiserCall], sample: Tensor
+    ) -> Any:
+        """A further call of the step; None where it shows another latent than the first."""
+        assert self._first is not None
+        assert self._detailer is not None
+        begun, output = self._first
+        if not alike(sample, begun)[0]:
+            return None
+        if not self.settings.idle:
+            self._traces.watch(module)
+        step = self._model_call(call, arguments, calls)
+        if output.effect is None:
+            return step.answer(self._detailer.again(step.evaluate, step.x, step.sigma, output))
+        self.report.steps += 1
+        self.report.plain += 1
+        return step.moved(output.effect)
 
-        def answer(shown: Any) -> Any:
-            answers.append(call(*shown[0], **shown[1]))
-            return answers[-1]
+    def _model_call(self, call: Callable[..., Any], arguments: Any, calls: list[DenoiserCall]) -> ModelCall:
+        def ask(changed: Any) -> Any:
+            return call(*changed[0], **changed[1])
 
-        evaluate, x = evaluator(self._streams, views, arguments, self._heard, answer, time, sigma)
+        return ModelCall(self._streams, calls, arguments, self._index, ask, self._traces, self._recorded)
 
-        def apart(call: Call) -> Prediction:
-            with caches.lied(self._caches if call.kind == "lied" else []):
-                return evaluate(call)
-
-        output = detailer.step(apart, x, sigma, self._shared if self._turn else None)
-        if not self._turn:
-            self._shared = output.mask
-        self._turn += 1
-        self.masks = self._detailers[0].masks
-        return answers[0] if output.kind == "plain" else results(self._streams, views, answers[0], output)
+    def _timed(self, scheduler: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The scheduler's timesteps are set: a run begins. What a dynamic shift is set with is kept nowhere else."""
+        if scheduler is self._scheduler and not self._busy:
+            self._relearn()
+        self._learner.shifts[id(scheduler)] = kwargs.get("mu")
+        return call(*args, **kwargs)
 
     def _stepped(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """The scheduler's step: what the model said since the last one is understood here."""
-        if self._turn:
-            self._heard = []
-        elif self._heard:
-            self._learn(scheduler, inspect.signature(step).bind(*args, **kwargs).arguments)
-        self._turn, self._stepped_on = 0, True
-        return step(*args, **kwargs)
+        """The scheduler's step: what was called since the last one is understood here."""
+        if self._state is not State.IN_STEP and self._recorded:
+            self._understand(scheduler, attach.arguments_of(scheduler, "step", args, kwargs))
+        result = step(*args, **kwargs)
+        if scheduler is self._scheduler:
+            self._latest = result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None)
+        self._stepped_on = True
+        return result
 
-    def _learn(self, scheduler: Any, given: dict[str, Any]) -> None:
-        name = type(self._pipe).__name__
+    def _understand(self, scheduler: Any, given: dict[str, Any]) -> None:
+        """A step that stayed plain: whose calls it was made of, or how they are to be read."""
+        if self._streams and not self._learner.streams:
+            if scheduler is not self._scheduler:
+                return
+            noise = self._streams[0].noise
+            if noise.index_of(given) < self._index == len(noise.times) - 1:
+                # The timesteps once more, without having been set.
+                recorded = self._recorded
+                self._relearn()
+                self._recorded = recorded
+            elif any(shows := [alike(sample, given.get("sample"))[0] for sample in self._unclaimed]):
+                # Not known for the sample's before: the pipeline changes it on the way to the model.
+                self._alters = True
+                for stream in self._streams:
+                    stream.turn = shows.index(True)
+                self._count(sum(shows))
+                return
+        if self._is_new:
+            self._reset()
         try:
-            noise = Noise(scheduler)
-            time = torch.as_tensor(given["timestep"]).detach().cpu().double()
-            if time.numel() != 1 or (scheduler is not self._scheduler and not self._learned):
-                # Diffusion forcing: each frame has a scheduler, and a time, of its own.
-                raise ValueError("its scheduler steps several noise levels at once")
-            step = learn.Step(scheduler, given["model_output"], float(time), given["sample"])
-            stream = learn.stream(self._pipe, noise, step, self._heard)
-            if stream is not None and self._learned and noise.times != self._learned[0].noise.times:
-                raise ValueError("its streams keep different schedules")
+            stream = None if self._state is State.UNREADABLE else self._learner.stream(scheduler, given, self._recorded)
         except ValueError as error:
-            raise ValueError(f"Selective Sigma cannot work with {name}: {error}") from None
+            if not self.settings.idle:
+                raise ValueError(f"Selective Sigma cannot work with {type(self._pipe).__name__}: {error}") from None
+            self._state, stream = State.UNREADABLE, None
         if stream is None:
-            self._why, self._heard = "the model's answers were all zero or not finite", []
+            kinds = [kind_of(call.module) for call in self._recorded]
+            largest = max(self._recorded, key=lambda call: sum(p.numel() for p in call.module.parameters()))
+            self._count(kinds.count(kind_of(largest.module)))
             return
-        self._why = "the run was over after its first step, which stays plain"
-        if not self._learned:
-            # Now, not at the first step with detail, which may come late.
-            for name in ("limit", "within"):
-                if self._options[name] is not None:
-                    check_goes(name, self._options[name], stream.layout.core(step.sample).shape)
-            index = noise.nearest(step.time)
-            if scheduler.timesteps is not self._timesteps or (self._astray and index <= self._index):
-                self._streams = []
-                self._start_run(scheduler.timesteps)
-            self._index, self._astray = index, False
-            # Plain calls, while it was learned what they are.
-            self.report.steps += len(stream.views)
-            self.report.plain += len(stream.views)
-            self.report.skip("learning")
+        if len(self._learner.streams) == 1:
+            self._index = stream.noise.index_of(given)
+            self._count(len(stream.calls))
         for old in self._streams:
             if old.scheduler is scheduler:
-                stream.views += [view for view in old.views if all(view.key != new.key for new in stream.views)]
-        self._learned.append(stream)
+                stream.calls += [call for call in old.calls if all(call.key != new.key for new in stream.calls)]
 
-
-def components(pipe: Any) -> list[nn.Module]:
-    """The modules that a pipeline, or anything with modules for attributes, is made of."""
-    parts = getattr(pipe, "components", None)
-    values = (parts if isinstance(parts, dict) else vars(pipe)).values()
-    return list({id(value): value for value in values if isinstance(value, nn.Module)}.values())
+    def _count(self, calls: int) -> None:
+        """Plain calls that the detailer was not asked about."""
+        self.report.steps += calls
+        self.report.plain += calls
+        self.report.skip(Reason.IDLE if self.settings.idle else Reason.LEARNING)

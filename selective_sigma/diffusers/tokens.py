@@ -15,7 +15,11 @@ from .tree import leaves
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .place import Shape
+    from .regions import Shape
+
+
+AXES = torch.tensor([1.0, 1e3, 1e6, 1e9], dtype=torch.float64)
+"""By these, a place on up to four axes becomes one number."""
 
 
 def grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:
@@ -57,7 +61,7 @@ def _from_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
     for first in dict.fromkeys((start, 0, len(ids) - tokens)):
         own = ids[first : first + tokens]
         # Else no places: a time for each token, or text without any.
-        if 2 * len(own.unique(dim=0)) > tokens:
+        if 2 * len((own.double() @ AXES[: own.shape[1]]).unique()) > tokens:
             yield tuple(len(column.unique()) for column in own.T)
 
 

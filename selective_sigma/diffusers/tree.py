@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 Path = tuple[Any, ...]
 
@@ -49,4 +51,40 @@ def rebuilt(tree: Any, new: dict[Path, Any], path: Path = ()) -> Any:
         return type(tree)(**{key: rebuilt(value, new, (*path, key)) for key, value in tree.items()})
     if type(tree) in (list, tuple):
         return type(tree)(rebuilt(value, new, (*path, key)) for key, value in enumerate(tree))
+    return tree
+
+
+def selected(tree: Any, rows: Sequence[int], count: int) -> Any:
+    """A copy of a call's arguments with only these of ``count`` rows in all that is batched.
+
+    None where it is not plain what is: a first axis, or a list, that is as long as ``count`` by chance, or a first
+    axis that holds several entries for each row.
+    """
+    try:
+        return _selected(tree, rows, count)
+    except _UnclearError:
+        return None
+
+
+class _UnclearError(Exception):
+    pass
+
+
+def _selected(tree: Any, rows: Sequence[int], count: int) -> Any:
+    if isinstance(tree, Tensor):
+        size = tree.shape[0] if tree.ndim else 1
+        if size != count and size % count == 0:
+            raise _UnclearError
+        return tree[list(rows)] if size == count and tree.ndim else tree
+    if type(tree) is dict:
+        return {key: _selected(value, rows, count) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)) and type(tree) in (list, tuple):
+        tensors = [value for value in tree if isinstance(value, Tensor)]
+        if len(tree) == count and not any(tensor.shape[:1] == (count,) for tensor in tensors):
+            if type(tree) is list and len(tensors) == count:
+                # A list of rows, each a tensor.
+                return [tree[row] for row in rows]
+            if type(tree) is list or len(tensors) == count:
+                raise _UnclearError
+        return type(tree)(_selected(value, rows, count) for value in tree)
     return tree

@@ -102,7 +102,7 @@ def test_a_folder_holds_one_sweep(tmp_path: Path):
         (["--flow", "--sampler", "ddim"], "rectified-flow"),
         (["--photo", "dog"], "astronaut"),
         (["--prompt", "a sky"], "give --model FOLDER"),
-        (["--model", "/nowhere"], "model_index.json"),
+        (["--model", "/nowhere"], "model is '/nowhere': there is no such folder"),
         (["--model", "/nowhere", "--flow"], "--flow is for the embedded network"),
         (["--mask-source", "luck"], "response"),
     ],
@@ -112,7 +112,63 @@ def test_bad_input_names_setting_and_remedy(args: list[str], said: str, tmp_path
     assert done.exit_code == 2
     (line,) = done.stderr.splitlines()
     assert said in line
-    assert not list(tmp_path.rglob("*.png"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("index", ["{}", "[]", "no JSON"])
+def test_what_is_no_checkpoint_is_refused_in_one_line(index: str, tmp_path: Path):
+    (tmp_path / "model_index.json").write_text(index)
+    done = call("sweep", "--model", str(tmp_path), "--prompt", "a sky", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        f"selective-sigma: model is '{tmp_path}': give a diffusers checkpoint, whose model_index.json names a pipeline"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("made")
+def test_a_model_that_is_not_there_is_said_before_whose_folder_it_is(tmp_path: Path):
+    assert call("sweep", *QUICK, "--out", str(tmp_path)).exit_code == 0
+    done = call("sweep", "--model", "/nowhere", "--out", str(tmp_path))
+    assert done.exit_code == 2
+    assert "there is no such folder" in done.stderr
+
+
+@pytest.mark.usefixtures("made")
+def test_a_table_is_whole_in_a_narrow_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wide = call("sweep", *QUICK, "--out", str(tmp_path)).stdout
+    monkeypatch.setenv("COLUMNS", "20")
+    narrow = call("sweep", *QUICK, "--out", str(tmp_path)).stdout
+    # Only the title, which is centred, may stand elsewhere.
+    assert narrow.splitlines()[-8:] == wide.splitlines()[-8:]
+    assert "model calls" in narrow
+
+
+def test_flags_have_no_type_in_the_help(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    for command in ("demo", "sweep"):
+        text = call(command, "--help").stdout
+        assert "<bool>" not in text
+        assert "boolean" not in text.lower()
+    assert "<bool>" not in call("--help").stdout
+
+
+def test_a_second_interruption_still_says_where_things_are():
+    script = """
+import os, signal, time
+from selective_sigma.cli import interruptions
+with interruptions(lambda: "Stopped. 2 of 3 pictures are in out."):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(9)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(9)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "Stopped. 2 of 3 pictures are in out.\n"
 
 
 def test_half_a_checkpoint_is_refused_in_one_line(tmp_path: Path):
@@ -198,6 +254,14 @@ def test_demo_draws_a_photograph_of_ones_own_and_says_what_it_cost(tmp_path: Pat
     assert all(Path(path).stat().st_size > 10_000 for path in shown["pictures"])
     page = Path(shown["page"]).read_text(encoding="utf-8")
     assert page.count("<option") == 8
+    headings = re.findall("<h[12]>(.*?)</h", page)
+    assert len(headings) == len(set(headings)) == 5
+    assert page.count("<h2>") == 4
+    # Each sweep is said in a sentence what to see in, and every picture has words in its place.
+    assert re.findall("<h2>(Coverage|Strength), at [^<]*</h2><p>[^<]*[.]</p>", page) == ["Coverage", "Strength"]
+    alts = re.findall('<img[^>]* alt="([^"]*)"', re.sub('base64,[^"]*', "", page))
+    assert len(alts) == 6
+    assert all(alts)
     assert page.count('src="data:image/png;base64,') == page.count('src="') == 6
     assert "href" not in re.sub('base64,[^"]*', "", page)
     plain, everywhere, selective = shown["rows"]
@@ -206,6 +270,14 @@ def test_demo_draws_a_photograph_of_ones_own_and_says_what_it_cost(tmp_path: Pat
     assert selective["inside"] > 1.02 * plain["inside"]
     assert selective["inside"] == pytest.approx(everywhere["inside"], rel=0.1)
     assert selective["outside"] < everywhere["outside"]
+
+
+def test_words_in_a_pipe_are_not_wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    photos.open_photo("chelsea").crop((100, 0, 200, 60)).save(tmp_path / "cat.png")
+    done = call("demo", "--photo", str(tmp_path / "cat.png"), "--out", str(tmp_path), "--steps", "2")
+    assert done.exit_code == 0, done.output
+    assert "where the lie was told, from everywhere (left) to nowhere (right)\n" in done.stdout
 
 
 def test_demo_refuses_what_is_no_picture(tmp_path: Path):

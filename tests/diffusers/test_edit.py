@@ -93,7 +93,7 @@ def test_what_the_model_is_told(pictures, cached):
     pairs = seen[2 * learned :]
     given = pictures * GIVEN[0] * GIVEN[1]
     # The last step is told by half.
-    for (true, time), (lied, told) in list(zip(pairs[::2], pairs[1::2], strict=True))[:-2]:
+    for (lied, told), (true, time) in list(zip(pairs[::2], pairs[1::2], strict=True))[:-2]:
         assert told / (1 - told) == pytest.approx(0.9 * time / (1 - time), rel=1e-4)
         assert torch.equal(lied[:, :given], true[:, :given])
         torch.testing.assert_close(lied[:, given:], true[:, given:] * (1 - told) / (1 - time))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from diffusers import (
@@ -40,13 +42,17 @@ class ScaleForward(Scale):
 
 
 @pytest.mark.parametrize("settings", [{"strength": 0}, {"coverage": 0.0}])
-def test_idle_installs_nothing(settings):
-    tiny = sdxl()
+@pytest.mark.parametrize("scheduler", [None, IPNDMScheduler])
+def test_idle_counts_and_does_nothing(settings, scheduler):
+    tiny = sdxl(scheduler and scheduler())
     kind = type(tiny.pipe)
+    plain = tiny()
     with detail(tiny.pipe, **settings) as run:
-        assert type(tiny.pipe) is kind
+        assert torch.equal(tiny(), plain)
     assert run.mask is None
-    assert run.report.calls == 0
+    assert run.report.steps == run.report.calls == run.report.plain == 8
+    assert run.report.skipped == {"idle": 8}
+    assert type(tiny.pipe) is kind
 
 
 @pytest.mark.parametrize("kind", [Scale, ScaleForward])
@@ -90,10 +96,9 @@ def test_twice_is_refused():
         ({"mask_source": "no"}, "mask_source"),
         ({"limit": torch.ones(4, 4)}, "limit has shape"),
         ({"limit": torch.ones(1, 1, 1, 2, 4, 4)}, "limit has shape"),
-        ({"limit": torch.full((1, 1, 4, 4), 2.0)}, "limit holds values from 2 to 2"),
-        ({"within": torch.full((1, 1, 4, 4), torch.nan)}, "within holds values"),
+        ({"within": torch.full((1, 1, 4, 4), torch.nan)}, "within holds NaN"),
         ({"limit": torch.ones(1, 1, 4, 0)}, "limit has shape"),
-        ({"limit": [[1.0]]}, "limit is a list: give a tensor"),
+        ({"limit": [[1.0]]}, "limit is a list: give a torch tensor"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -127,7 +132,7 @@ def test_refused_at_once(scheduler, message):
             lambda: EulerDiscreteScheduler(use_karras_sigmas=True, sigma_min=20.0, sigma_max=700.0),
             "by a rule of its own",
         ),
-        (lambda: DDIMScheduler(prediction_type="odd"), "prediction_type 'odd'"),
+        (lambda: DDIMScheduler(prediction_type="odd"), "prediction_type given as odd"),
     ],
 )
 def test_refused_at_the_first_step(scheduler, message):
@@ -170,6 +175,21 @@ def test_scheduler_changed_while_enabled():
 def test_unknown_setting():
     with pytest.raises(TypeError, match=r"foo is no setting: give limit, .*strength, coverage") as caught:
         detail(sdxl().pipe, foo=1).__enter__()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: None, "pipe is None: give a diffusers pipeline"),
+        (lambda _: "pipe", "pipe is 'pipe': give a diffusers pipeline"),
+        (lambda _: object(), "pipe is a object, without a scheduler: give"),
+        (lambda tiny: tiny.pipe.unet, "pipe is the model UNet2DConditionModel: give the pipeline"),
+    ],
+)
+def test_what_is_no_pipe(make, message):
+    with pytest.raises(TypeError, match=message) as caught, detail(make(sdxl())):
+        pass
     assert "\n" not in str(caught.value)
 
 
@@ -216,13 +236,67 @@ def test_a_counting_cache_is_refused():
             tiny()
 
 
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("DeepCache.extensions.deepcache", "DeepCache"),
+        ("tgate.tgate", "T-GATE"),
+        ("cache_dit.caching.cache_adapters", "cache-dit"),
+    ],
+)
+@pytest.mark.parametrize("where", ["forward", "processor", "class"])
+def test_an_accelerator_is_refused_by_its_name(package, name, where):
+    """They look a call's time up among the scheduler's, or count calls."""
+    tiny = sdxl()
+    part = tiny.pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    if where == "forward":
+        own = tiny.pipe.unet.forward
+
+        def forward(*args, **kwargs):
+            list(tiny.pipe.scheduler.timesteps).index(args[1])
+            return own(*args, **kwargs)
+
+        forward.__module__ = package
+        tiny.pipe.unet.forward = forward
+    elif where == "processor":
+        part.processor = type("Processor", (type(part.processor),), {"__module__": package})()
+    else:
+        part.__class__ = type("Cached", (type(part),), {"__module__": package})
+    calls = []
+    message = f"^{name} on UNet2DConditionModel counts model calls or looks up their time.*take it off first"
+    with pytest.raises(ValueError, match=message) as caught, detail(tiny.pipe):
+        tiny(callback_on_step_end=lambda *_: calls.append(1) or {})
+    assert "\n" not in str(caught.value)
+    assert not calls
+    with detail(tiny.pipe, strength=0):
+        tiny()
+
+
+def test_an_accelerator_that_comes_with_the_call_is_refused_before_the_first_detailed_step():
+    """T-GATE puts its forwards on the layers when its own call has begun."""
+    tiny = sdxl()
+    part = tiny.pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    steps = []
+
+    def come(_, step, __, kwargs):
+        steps.append(step)
+        own = type(part).forward.__get__(part)
+        part.forward = functools.partial(own)
+        part.forward.__module__ = "tgate.tgate_utils"
+        return kwargs
+
+    with pytest.raises(ValueError, match=r"^T-GATE on UNet2DConditionModel counts"), detail(tiny.pipe):
+        tiny(callback_on_step_end=come)
+    assert steps == [0]
+
+
 @pytest.mark.parametrize("answer", [0.0, float("nan")])
 def test_a_model_that_says_nothing_stays_plain(answer):
     """All zeros, or not finite: as broken as it is without detail."""
     tiny = sdxl()
     hook = tiny.module.register_forward_hook(lambda _, __, said: (said[0] * answer, *said[1:]))
     plain = tiny()
-    message = "added nothing: the model's answers were all zero or not finite"
+    message = "added nothing: the sample or the model's answers were all zero, or not finite"
     with detail(tiny.pipe), pytest.warns(UserWarning, match=message):
         assert torch.equal(tiny().nan_to_num(), plain.nan_to_num())
     hook.remove()

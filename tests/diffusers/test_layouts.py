@@ -122,7 +122,7 @@ def test_what_the_lied_pass_is_told():
     pipe = Loop(net)
     with detail(pipe, strength=0.2, every=1):
         pipe()
-    pairs = [(a, b) for a, b in zip(net.seen, net.seen[1:], strict=False) if b[1].is_floating_point()]
+    pairs = [(b, a) for a, b in zip(net.seen, net.seen[1:], strict=False) if a[1].is_floating_point()]
     table = ((1 - pipe.scheduler.alphas_cumprod) / pipe.scheduler.alphas_cumprod).sqrt()
     assert len(pairs) > 3
     for (x, t), (lied, told) in pairs[:3]:
@@ -151,7 +151,7 @@ def test_measures_of_time(time, told):
     with detail(pipe, strength=0.1, every=1):
         pipe()
     pipe.scheduler.set_timesteps(8)
-    pairs = [(a, b) for a, b in zip(net.seen, net.seen[1:], strict=False) if not torch.equal(a[0], b[0])]
+    pairs = [(b, a) for a, b in zip(net.seen, net.seen[1:], strict=False) if not torch.equal(a[0], b[0])]
     sigmas = pipe.scheduler.sigmas.tolist()
     found = 0
     for (x, t), (lied, said) in pairs:

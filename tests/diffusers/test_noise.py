@@ -6,11 +6,22 @@ import math
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    CogVideoXDPMScheduler,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    KDPM2DiscreteScheduler,
+    MiniMaxH3Scheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 
-from selective_sigma.diffusers.noise import Noise
+from selective_sigma.diffusers.noise import HIGHEST, Noise
 
-from .schedulers import FLOW_SCHEDULERS, UNET_SCHEDULERS
+from .schedulers import FLOW_SCHEDULERS, SD, UNET_SCHEDULERS
 
 
 @pytest.mark.parametrize("name", UNET_SCHEDULERS)
@@ -66,6 +77,86 @@ def test_reversed():
     assert noise.time(0.3) == pytest.approx(700, abs=1)
 
 
+FLOW_LEVELS = {"use_flow_sigmas": True, "flow_shift": 3.0}
+UNREAD = {
+    "dpmpp_2m, epsilon": lambda: DPMSolverMultistepScheduler(**FLOW_LEVELS),
+    "unipc, epsilon": lambda: UniPCMultistepScheduler(**FLOW_LEVELS),
+    "dpmpp_2m, v": lambda: DPMSolverMultistepScheduler(**FLOW_LEVELS, prediction_type="v_prediction"),
+    "unipc, v": lambda: UniPCMultistepScheduler(**FLOW_LEVELS, prediction_type="v_prediction"),
+}
+READINGS = {
+    "dpmpp_2m, sample": (
+        lambda: DPMSolverMultistepScheduler(**FLOW_LEVELS, prediction_type="sample"),
+        ("flow", "sample", 1),
+    ),
+    "unipc, sample": (
+        lambda: UniPCMultistepScheduler(**FLOW_LEVELS, prediction_type="sample"),
+        ("flow", "sample", 1),
+    ),
+    "minimax": (MiniMaxH3Scheduler, ("flow", "flow_prediction", -1)),
+    "mochi": (lambda: FlowMatchEulerDiscreteScheduler(invert_sigmas=True), ("flow", "flow_prediction", -1)),
+    "stochastic": (
+        lambda: FlowMatchEulerDiscreteScheduler(stochastic_sampling=True),
+        ("flow", "flow_prediction", 1),
+    ),
+    "edm": (EDMEulerScheduler, ("ve", "v_prediction", -1)),
+    "edm, v": (lambda: EDMEulerScheduler(prediction_type="v_prediction"), ("ve", "v_prediction", 1)),
+    "ddim, sample": (lambda: DDIMScheduler(**SD, prediction_type="sample"), ("ve", "sample", 1)),
+    "learned variance": (
+        lambda: DDPMScheduler(variance_type="learned_range", thresholding=True),
+        ("ve", "epsilon", 1),
+    ),
+    "cogvideox": (
+        lambda: CogVideoXDPMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True),
+        ("ve", "v_prediction", 1),
+    ),
+    "kdpm2": (lambda: KDPM2DiscreteScheduler(**SD), ("ve", "epsilon", 1)),
+    "pndm": (lambda: PNDMScheduler(**SD), ("ve", "epsilon", 1)),
+}
+
+
+@pytest.mark.parametrize("steps", [2, 7, 50])
+@pytest.mark.parametrize("name", UNREAD)
+def test_flow_levels_with_another_prediction_are_refused(name, steps):
+    scheduler = UNREAD[name]()
+    scheduler.set_timesteps(steps)
+    with pytest.raises(
+        ValueError, match=r"prediction_type '\w+' and these noise levels it makes something else"
+    ) as caught:
+        Noise(scheduler)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("steps", [4, 7, 50])
+@pytest.mark.parametrize("name", READINGS)
+def test_what_a_scheduler_makes_of_an_answer(name, steps):
+    make, wanted = READINGS[name]
+    scheduler = make()
+    scheduler.set_timesteps(steps)
+    noise = Noise(scheduler)
+    assert (noise.family, noise.prediction, noise.sign) == wanted
+
+
+@pytest.mark.parametrize("sigmas", [None, torch.linspace(1, 0.1, 10).tolist(), torch.linspace(0.5, 0.05, 10).tolist()])
+@pytest.mark.parametrize(("shift", "mu"), [(1.0, None), (3.0, None), (None, 1.15)])
+def test_the_window_on_flow_is_of_the_models_range(sigmas, shift, mu):
+    options = {"use_dynamic_shifting": True} if shift is None else {"shift": shift}
+    scheduler = FlowMatchEulerDiscreteScheduler(**options)
+    scheduler.set_timesteps(None if sigmas else 7, sigmas=sigmas, mu=mu)
+    odds = math.exp(mu) if mu else shift
+    high, low = Noise(scheduler, mu).window(0.2, 0.9)
+    assert high == pytest.approx(odds * 4 / (1 + odds * 4), rel=1e-6)
+    assert low == pytest.approx(odds / 9 / (1 + odds / 9), rel=1e-6)
+
+
+def test_a_dynamic_shift_that_nobody_heard_of_is_that_of_the_levels():
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    scheduler.set_timesteps(sigmas=torch.linspace(1, 0.1, 10).tolist(), mu=1.15)
+    assert Noise(scheduler).window(0.2, 0.9)[0] == pytest.approx(
+        math.exp(1.15) * 4 / (1 + math.exp(1.15) * 4), rel=1e-3
+    )
+
+
 def test_window():
     scheduler = UNET_SCHEDULERS["euler"]()
     scheduler.set_timesteps(7)
@@ -74,4 +165,4 @@ def test_window():
     table = ((1 - alphas) / alphas).sqrt()
     assert high == pytest.approx(float(table[799]), rel=1e-2)
     assert low == pytest.approx(float(table[100]), rel=1e-2)
-    assert Noise(scheduler).window(0.0, 1.0) == (math.inf, 0.0)
+    assert Noise(scheduler).window(0.0, 1.0) == (HIGHEST, 0.0)

@@ -18,7 +18,7 @@ from diffusers import (
 )
 from torch import nn
 
-from selective_sigma.diffusers import detail, enable, place
+from selective_sigma.diffusers import detail, enable, regions
 from selective_sigma.diffusers.layout import learn
 
 GIVEN, TOKENS, CHANNELS = 4, 20, 3
@@ -155,15 +155,15 @@ def test_told_the_noise_level_where_timesteps_are_rounded():
         call()
     told = [float(time[0]) for _, time in net.seen[1:]]
     assert run.report.lied == 7
-    for true, lied in list(zip(told[::2], told[1::2], strict=True))[:-1]:
+    for lied, true in list(zip(told[::2], told[1::2], strict=True))[:-1]:
         assert lied / (1 - lied) == pytest.approx(0.9 * true / (1 - true), rel=1e-4)
 
 
 def test_a_sample_is_sought_in_rows_of_numbers_too():
     """What a picture's encoder is given may be longer than a small latent."""
-    assert place.find(torch.randn(4, 4), torch.randn(40)) is None
+    assert regions.find(torch.randn(4, 4), torch.randn(40)) is None
     row = torch.randn(40)
-    found, own = place.find(row[3:19].reshape(4, 4), row)
+    found, own = regions.find(row[3:19].reshape(4, 4), row)
     assert own is None
     assert found.start == (3,)
 

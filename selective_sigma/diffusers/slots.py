@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from . import place, tree
-from .place import Place
+from . import regions, tree
+from .regions import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .tree import Path
 
 
 @dataclass(frozen=True)
-class Seat:
+class SampleSlot:
     """Rows that hold the samples of a batch, once or (for guidance) several times.
 
     ``path`` leads to a tensor whose first axis counts rows, or to a list of rows. ``woven``: the
@@ -27,7 +27,7 @@ class Seat:
     """
 
     path: Path
-    place: Place
+    region: Region
     row: tuple[int, ...]
     batch: int
     woven: bool = False
@@ -40,10 +40,15 @@ class Seat:
 
     def read(self, arguments: Any) -> list[Tensor]:
         """The copies, each (batch, ...)."""
-        rows = [self.place.read(row) for row in _rows(tree.at(arguments, self.path))]
+        rows = [self.region.read(row) for row in _rows(tree.at(arguments, self.path))]
         parts = len(rows) // self.batch
         chosen = [[self.index(part, b, parts) for b in range(self.batch)] for part in range(parts)]
         return [torch.stack([rows[i] for i in part]) for part in chosen]
+
+    def latent(self, arguments: Any, positive: Callable[[int], int]) -> Tensor:
+        """The copy that has the condition, (batch, ...)."""
+        copies = self.read(arguments)
+        return copies[positive(len(copies))]
 
     def write(self, arguments: Any, samples: list[Tensor]) -> Any:
         """What is at ``path``, with other samples in it: as many copies as ``read`` found."""
@@ -55,56 +60,56 @@ class Seat:
                 i = self.index(part, b, len(samples))
                 value = sample[b].to(rows[i].dtype)
                 if self.own is not None:
-                    value = torch.where(self.own.to(value.device), value, self.place.read(rows[i]))
-                new[i] = self.place.write(rows[i], value)
+                    value = torch.where(self.own.to(value.device), value, self.region.read(rows[i]))
+                new[i] = self.region.write(rows[i], value)
         return torch.stack(new) if isinstance(there, Tensor) else type(there)(new)
 
-    def widened(self, axis: int | None) -> Seat:
+    def widened(self, axis: int | None) -> SampleSlot:
         """With all that a model says beside its prediction on the axis of channels (a learned variance)."""
-        size = self.row[axis] if axis is not None and len(self.row) == len(self.place.shape) else 0
-        plain = self.place.order == tuple(a for a, n in enumerate(self.place.shape) if n > 1)
-        if not size or not plain or any(self.place.start) or size == self.place.shape[axis or 0]:
+        size = self.row[axis] if axis is not None and len(self.row) == len(self.region.shape) else 0
+        plain = self.region.order == tuple(a for a, n in enumerate(self.region.shape) if n > 1)
+        if not size or not plain or any(self.region.start) or size == self.region.shape[axis or 0]:
             return self
-        shape = tuple(size if a == axis else n for a, n in enumerate(self.place.shape))
+        shape = tuple(size if a == axis else n for a, n in enumerate(self.region.shape))
         if shape != self.row:
             return self
         axes = tuple(a for a, n in enumerate(shape) if n > 1)
-        whole = Place(shape, axes, tuple(int(n > 1) for n in shape), (0,) * len(shape))
-        return replace(self, place=whole)
+        whole = Region(shape, axes, tuple(int(n > 1) for n in shape), (0,) * len(shape))
+        return replace(self, region=whole)
 
     def index(self, part: int, b: int, parts: int) -> int:
         """The row of a sample's copy."""
         return b * parts + part if self.woven else part * self.batch + b
 
 
-def find(samples: Tensor, arguments: Any) -> Seat | None:
+def find(samples: Tensor, arguments: Any) -> SampleSlot | None:
     """Where a call's arguments hold the values of ``samples`` (batch, ...)."""
     batch = len(samples)
     for path, there in _tables(arguments):
         rows = _rows(there)
         if len(rows) % batch or not rows[0].is_floating_point() or rows[0].numel() < samples[0].numel():
             continue
-        found = place.find(samples[0].cpu(), rows[0].detach().cpu())
+        found = regions.find(samples[0].cpu(), rows[0].detach().cpu())
         if found is None:
             continue
         where, own = found
-        seat = Seat(path, where, tuple(rows[0].shape), batch, False, own)
+        slot = SampleSlot(path, where, tuple(rows[0].shape), batch, False, own)
         for woven in (False, True):
-            candidate = replace(seat, woven=woven)
+            candidate = replace(slot, woven=woven)
             if candidate.fits(arguments) and all(_same(part, samples, own) for part in candidate.read(arguments)):
                 return candidate
     return None
 
 
-def outputs(answer: Any, seat: Seat, rows: int) -> Iterator[Seat]:
-    """Where in a model's answer the prediction for the samples in ``seat`` may be."""
+def outputs(answer: Any, slot: SampleSlot, rows: int) -> Iterator[SampleSlot]:
+    """Where in a model's answer the prediction for the samples in ``slot`` may be."""
     for path, there in _tables(answer):
         found = _rows(there)
         if len(found) != rows or not found[0].is_floating_point():
             continue
         shape = tuple(found[0].shape)
-        for where in seat.place.moved(seat.row, shape):
-            yield replace(seat, path=path, place=where, row=shape, own=None)
+        for where in slot.region.moved(slot.row, shape):
+            yield replace(slot, path=path, region=where, row=shape, own=None)
 
 
 def _tables(found: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -129,5 +134,27 @@ def _rows(there: Any) -> list[Tensor]:
 
 
 def _same(part: Tensor, samples: Tensor, own: Tensor | None) -> bool:
-    same = place.equal(part.cpu(), samples.cpu())
+    same = regions.equal(part.cpu(), samples.cpu())
     return bool(same.all() if own is None else same[:, own].all())
+
+
+SAME = 0.25
+"""Share of equal values from which on two latents are one, of which a part was replaced: while inpainting, say."""
+LIKE = 0.5
+"""Correlation from which on one latent may be made of the other; two that share no noise are far below it."""
+
+
+def alike(latent: Tensor, other: Any) -> tuple[bool, bool]:
+    """Whether two latents are the same but for their scale and rounding, and whether they are at least like."""
+    if not isinstance(other, Tensor) or latent.numel() != other.numel():
+        return False, False
+    # Some of them will do, and are one transfer from the device.
+    few = slice(None, None, max(1, latent.numel() // 4096))
+    a, b = (values.detach().flatten()[few].cpu().double() for values in (latent, other))
+    step = max(torch.finfo(values.dtype).eps for values in (latent, other))
+    scales = (a / b)[(b != 0) & b.isfinite() & a.isfinite()]
+    if not len(scales):
+        return False, False
+    same = ((a - scales.median() * b).abs() <= 4 * step * a.abs()) & (a != 0)
+    correlation = torch.corrcoef(torch.stack([a, b]))[0, 1]
+    return bool(same.double().mean() > SAME), bool(correlation > LIKE)

@@ -2,7 +2,7 @@
 
 A pipeline's scheduler steps a sample (batch, ...). Its model is shown that sample beside other
 things: stacked for guidance, behind text tokens, before a mask's channels, with axes in another
-order or merged into tokens, row by row in a list. ``Place`` says where in such a row it is.
+order or merged into tokens, row by row in a list. ``Region`` says where in such a row it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class Region:
     """One sample without its batch axis, within one row of a larger tensor.
 
     Axes of size 1 are left out. ``order``: the sample's axes in the row's order; ``split``: how
@@ -65,7 +65,7 @@ class Place:
         row[tuple(slice(s, s + n) for s, n in zip(self.start, self.sizes, strict=True))] = block
         return row
 
-    def moved(self, before: Shape, after: Shape) -> Iterator[Place]:
+    def moved(self, before: Shape, after: Shape) -> Iterator[Region]:
         """This place in a row of another shape: where an axis differs, at its start or its end."""
         if len(before) != len(after) or any(n > size for n, size in zip(self.sizes, after, strict=True)):
             return
@@ -74,10 +74,10 @@ class Place:
             for start, n, old, new in zip(self.start, self.sizes, before, after, strict=True)
         ]
         for start in itertools.product(*choices):
-            yield Place(self.shape, self.order, self.split, start)
+            yield Region(self.shape, self.order, self.split, start)
 
 
-def find(sample: Tensor, row: Tensor) -> tuple[Place, Tensor | None] | None:
+def find(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | None:
     """Where ``row`` holds the values of ``sample`` (any shape, no batch axis).
 
     Returns the place and, where the row holds only some of the values (a first frame that is
@@ -94,7 +94,7 @@ def find(sample: Tensor, row: Tensor) -> tuple[Place, Tensor | None] | None:
                 continue
             block = sample.permute(*order, *(a for a in range(sample.ndim) if a not in axes)).reshape(sizes)
             for start in _starts(block, row):
-                place = Place(shape, order, split, start)
+                place = Region(shape, order, split, start)
                 found = place.read(row)
                 # A few values first: rows are large, and most places wrong.
                 few = slice(None, None, max(1, sample.numel() // 64))

@@ -1,0 +1,260 @@
+"""diffusers' own test pipelines, each run with detail and looked at; the compatibility page has the table.
+
+    git clone https://github.com/huggingface/diffusers
+    python -m tests.diffusers.census diffusers --out out/pipelines.jsonl      # goes on where it was stopped
+    python -m tests.diffusers.census diffusers --out out/pipelines.jsonl --page
+
+Of each pipeline it is asked, without the adapter's own reading of it, whether
+
+- mask zeros is the bare pipeline, bit for bit, and coverage 1 costs no call;
+- the lied pass is shown and told nine tenths of the noise: by the sample's scale and by the argument that differs;
+- the answer to the lie comes back to the pipeline as the true level would have it;
+- the mask has one value for each place of the latent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selective_sigma.diffusers import detail
+
+from . import hub
+from .census_checks import Watch, WrongError, check_answer, check_grid, check_noise, leaves
+
+PAGE = Path(__file__).parents[2] / "docs" / "compatibility-diffusers.md"
+STEPS = 4
+SECONDS = 240
+"""For one pipeline, all of its runs."""
+
+
+def result_of(output: Any) -> torch.Tensor:
+    tensors = list(leaves(output if isinstance(output, (dict, list, tuple)) else vars(output)).values())
+    found = [torch.as_tensor(v).double() for v in tensors if not isinstance(v, str) and hasattr(v, "shape")]
+    if not found:
+        raise hub.AbsentError("a result that is no tensor")
+    return torch.cat([f.flatten() for f in found])
+
+
+def look(test: Any) -> tuple[str, str]:
+    """One test class's pipeline: (right, refused, wrong or nothing; what was seen)."""
+    taken = inspect.signature(test.pipeline_class.__call__).parameters
+
+    def build(plainly: int) -> tuple[Any, dict[str, Any]]:
+        """A fresh pipeline and its inputs: the test's own, but for the result and the steps as far as it takes that."""
+        torch.manual_seed(0)
+        adapter = {"adapter_type": "full_adapter"}
+        needed = inspect.signature(test.get_dummy_components).parameters.items()
+        pipe = test.pipeline_class(
+            **test.get_dummy_components(**{n: adapter[n] for n, p in needed if p.default is p.empty})
+        )
+        pipe.set_progress_bar_config(disable=True)
+        for module in pipe.components.values():
+            if isinstance(module, torch.nn.Module):
+                module.eval()
+        given = {"device": "cpu"} if "device" in inspect.signature(test.get_dummy_inputs).parameters else {}
+        inputs = test.get_dummy_inputs(**given)
+        if "num_inference_steps" in taken and plainly < 2:
+            share = inputs.get("strength") or 1.0
+            inputs["num_inference_steps"] = math.ceil(STEPS / share) if 0 < share <= 1 else STEPS
+        if "output_type" in taken and plainly < 1:
+            inputs["output_type"] = "latent"
+        return pipe, inputs
+
+    plainly = 0
+    pipe, _ = build(plainly)
+    state = {
+        name: {k: v.clone() for k, v in part.state_dict().items()}
+        for name, part in pipe.components.items()
+        if isinstance(part, torch.nn.Module)
+    }
+
+    def call(watch: Watch | None = None, **settings: Any) -> tuple[torch.Tensor, Any, Any]:
+        fresh, inputs = build(plainly)
+        for name, values in state.items():
+            getattr(fresh, name).load_state_dict(values)
+        torch.manual_seed(0)
+        if not settings:
+            return result_of(fresh(**inputs)), fresh, None
+        with detail(fresh, **settings) as run:
+            if watch is None:
+                return result_of(fresh(**inputs)), fresh, run
+            watch._pipe = fresh
+            with watch:
+                return result_of(fresh(**inputs)), fresh, run
+
+    for plainly in range(3):
+        try:
+            bare, pipe, _ = call()
+            break
+        except ValueError:
+            if plainly == 2:
+                raise
+    plain, everywhere = Watch(pipe), Watch(pipe)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            zeros, pipe, run = call(plain, strength=0.1, start=0.0, every=1, mask_override="zeros")
+        except (TypeError, ValueError) as error:
+            if any(words in str(error) for words in ("Selective Sigma", "is not supported", "without a scheduler")):
+                return "refused", " ".join(str(error).split())
+            raise
+    if not torch.equal(zeros.nan_to_num(), bare.nan_to_num()):
+        if not torch.equal(call()[0].nan_to_num(), bare.nan_to_num()):
+            return "not run", "the bare pipeline differs from itself"
+        raise WrongError("mask zeros is not the bare pipeline")
+    if not run.report.lied:
+        words = [str(w.message) for w in caught if "added nothing" in str(w.message)]
+        return "nothing", words[0] if words else str(run.report)
+    one, pipe, coverage = call(everywhere, strength=0.1, start=0.0, every=1, coverage=1.0)
+    if coverage.report.calls != coverage.report.steps:
+        raise WrongError("coverage 1 costs more calls")
+    if torch.equal(one.nan_to_num(), bare.nan_to_num()):
+        return "nothing", "coverage 1 changes nothing"
+    check_noise(pipe, plain.pairs)
+    check_answer(pipe, plain, everywhere)
+    # Wan Animate sets its timesteps once more at the end, and is then no longer known.
+    known = run._streams[:1]
+    by_tokens = check_grid(pipe, run, torch.zeros(1, *known[0].layout.shape)) if known else ", grid not looked at"
+    return "right", f"{run.report.steps} model calls, {run.report.lied} lied{by_tokens}"
+
+
+def tests_of(module: Any) -> dict[str, Any]:
+    """The classes of a test file that build a pipeline, one for each pipeline."""
+    found: dict[str, Any] = {}
+    for name, kind in vars(module).items():
+        if not inspect.isclass(kind) or kind.__module__ != module.__name__:
+            continue
+        needed = ("get_dummy_components", "get_dummy_inputs", "pipeline_class")
+        if all(hasattr(kind, each) for each in needed) and not isinstance(kind.pipeline_class, property):
+            components = kind.get_dummy_components
+            if all(components is not other.get_dummy_components for other in found.values()):
+                found[name] = kind
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("diffusers", type=Path, help="a checkout of diffusers, whose tests are run")
+    parser.add_argument("--out", type=Path, default=Path("out/pipelines.jsonl"))
+    parser.add_argument("--only", default="", help="a part of the test files' paths")
+    parser.add_argument("--reverse", action="store_true", help="begin at the end, beside one that begins at the front")
+    parser.add_argument("--page", action="store_true", help="write the table of the compatibility page, run nothing")
+    options = parser.parse_args()
+    rows = read(options.out)
+    if options.page:
+        write_page(rows)
+        return
+    package_of(options.diffusers / "tests")
+    signal.signal(signal.SIGALRM, _late)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    root = options.diffusers / "tests" / "pipelines"
+    for path in sorted(root.glob("*/test_*.py"), reverse=options.reverse):
+        file = str(path.relative_to(root))
+        if options.only not in file:
+            continue
+        done = {(row["file"], row["test"]) for row in read(options.out)}
+        for name, kind in opened(path, file, done, options.out).items():
+            if (file, name) not in done:
+                pipeline = getattr(kind.pipeline_class, "__name__", str(kind.pipeline_class))
+                write(options.out, file, name, pipeline, *looked_at(kind))
+
+
+def package_of(tests: Path) -> None:
+    """Have diffusers' tests be importable, beside ours, and run without the hub."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    hub.stand_in()
+    spec = importlib.util.spec_from_file_location(
+        "diffusers_tests",
+        tests / "__init__.py",
+        submodule_search_locations=[str(tests)],
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["diffusers_tests"] = package
+    spec.loader.exec_module(package)
+    # Some of them import one another by the name that the package has in its own checkout.
+    for name in ("pipelines", "pipelines.test_pipelines_common"):
+        sys.modules[f"tests.{name}"] = importlib.import_module(f"diffusers_tests.{name}")
+
+
+def opened(path: Path, file: str, done: set[tuple[str, str]], out: Path) -> dict[str, Any]:
+    try:
+        return tests_of(importlib.import_module(f"diffusers_tests.pipelines.{path.parent.name}.{path.stem}"))
+    except Exception as error:
+        if (file, "") not in done:
+            write(out, file, "", "", "not run", f"{type(error).__name__}: {error}")
+        return {}
+
+
+def looked_at(kind: Any) -> tuple[str, str]:
+    """What ``look`` says, or why it could not."""
+    try:
+        signal.alarm(SECONDS)
+        return look(kind())
+    except WrongError as error:
+        return "wrong", str(error)
+    except TimeoutError:
+        return "not run", f"takes more than {SECONDS} s"
+    except Exception as error:
+        return "not run", f"{type(error).__name__}: {error}"
+    finally:
+        signal.alarm(0)
+
+
+def _late(*_: object) -> None:
+    raise TimeoutError
+
+
+def write(out: Path, file: str, test: str, pipeline: str, verdict: str, why: str) -> None:
+    row = {"file": file, "test": test, "pipeline": pipeline, "verdict": verdict, "why": " ".join(why.split())[:300]}
+    print(f"{verdict:8} {pipeline or file} {test}: {why}", flush=True)
+    with out.open("a") as there:
+        there.write(json.dumps(row) + "\n")
+
+
+def read(out: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
+
+
+def write_page(rows: list[dict[str, str]]) -> None:
+    """The table between the page's markers: right, refused with the reason, without effect, not run."""
+    lines = []
+    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
+    lines += [", ".join(f"{n} {verdict}" for verdict, n in counts.items()) + f"; {len(rows)} in all.", ""]
+    lines += ["| | pipeline | |", "|---|---|---|"]
+    for verdict in VERDICTS:
+        group: dict[str, set[str]] = {}
+        for row in rows:
+            if row["verdict"] == verdict:
+                why = (
+                    "" if verdict == "right" else row["why"].partition(": ")[2] if verdict == "refused" else row["why"]
+                )
+                name = row["pipeline"] or row["file"].partition("/")[0]
+                why = why.replace("AbsentError: ", "only on the hub: ").replace("|", "/")[:140]
+                group.setdefault(why, set()).add(name.removesuffix("Pipeline"))
+        for why, names in sorted(group.items()):
+            lines.append(f"| {verdict} | {', '.join(sorted(names))} | {why} |")
+    text = PAGE.read_text()
+    begin, end = "<!-- census -->\n", "<!-- /census -->"
+    before, rest = text.split(begin)
+    PAGE.write_text(before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1])
+
+
+VERDICTS = ("right", "refused", "nothing", "wrong", "not run")
+
+if __name__ == "__main__":
+    main()
