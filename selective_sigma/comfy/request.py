@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..prediction import Call, Prediction
 from . import latent
 from .controls import Answers
@@ -73,8 +75,8 @@ class Request:
                 return self._prediction("plain", cached=True)
         alone = call.conds == "positive" and call.kind == "lied"
         if call.kind not in self._answers:
-            places = range(len(self._conds))
-            conds = [self._conds[i] if i == self._positive or not alone else None for i in places]
+            # In its place, by which patches know it; for those that follow ComfyUI would make empty answers.
+            conds = [*[None] * self._positive, self._conds[self._positive]] if alone else self._conds
             self._ask(call.kind, conds, call)
         self._latest = call.kind
         return self._prediction(call.kind, alone, cached=not self._uncached[call.kind])
@@ -137,4 +139,4 @@ class Request:
         if cfg is None or self._positive != 0 or len(self._conds) < 2 or self._conds[-1] is None:
             return None
         first, last = answers[0], answers[-1]
-        return latent.unpack(last + (first - last) * cfg, self._passes.shapes)
+        return latent.unpack(torch.lerp(last, first, cfg), self._passes.shapes)
