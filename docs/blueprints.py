@@ -53,7 +53,7 @@ class Blueprint:
         self.values: dict[str, Any] = {}
         """Of the widgets that are inputs of the subgraph."""
 
-    def take(self, node: Json, name: str) -> None:
+    def add_input(self, node: Json, name: str) -> None:
         """An input of the subgraph, linked to that of the node; a widget is then one of the subgraph's."""
         slot, one = next((i, one) for i, one in enumerate(node["inputs"]) if one["name"] == name)
         one["link"] = self._link(ENTRY, len(self.inputs), node["id"], slot, one["type"])
@@ -61,12 +61,12 @@ class Blueprint:
         if "widget" in one:
             self.values[name] = node["widgets_values"][self._place(node, name)]
 
-    def give(self, name: str, node: Json, slot: int) -> None:
+    def add_output(self, name: str, node: Json, slot: int) -> None:
         """An output of the subgraph."""
-        given = node["outputs"][slot]
-        link = self._link(node["id"], slot, EXIT, len(self.outputs), given["type"])
-        given["links"].append(link)
-        self.outputs.append(self._slot("out", name, given["type"], [link], len(self.outputs)))
+        output = node["outputs"][slot]
+        link = self._link(node["id"], slot, EXIT, len(self.outputs), output["type"])
+        output["links"].append(link)
+        self.outputs.append(self._slot("out", name, output["type"], [link], len(self.outputs)))
 
     def saved(self, description: str) -> Json:
         """The file: one node that is the subgraph."""
@@ -141,31 +141,31 @@ def preset(g: Graph, settings: Json, sampler: Json, description: str) -> Json:
     ours = g.add(DEBUG, (0, 0, 360, 440), settings)
     run = g.add("KSampler", (410, 0, 300, 270), {"model": out(ours, "model"), "seed": 7, **sampler})
     picture = g.add("VAEDecode", (760, 0, 300, 60), {"samples": out(run)})
-    given = {"mask_ref": out(ours, "mask_ref"), "latent": out(run), "image": out(picture), "show": "average"}
-    shown = g.add(PREVIEW, (760, 120, 420, 480), given, title="Where the detail went")
-    made = Blueprint(g)
-    made.take(ours, "model")
+    inputs = {"mask_ref": out(ours, "mask_ref"), "latent": out(run), "image": out(picture), "show": "average"}
+    preview = g.add(PREVIEW, (760, 120, 420, 480), inputs, title="Where the detail went")
+    blueprint = Blueprint(g)
+    blueprint.add_input(ours, "model")
     for name in ("positive", "negative", "latent_image"):
-        made.take(run, name)
-    made.take(picture, "vae")
-    made.take(ours, "mask")
+        blueprint.add_input(run, name)
+    blueprint.add_input(picture, "vae")
+    blueprint.add_input(ours, "mask")
     for name in ("strength", "coverage"):
-        made.take(ours, name)
+        blueprint.add_input(ours, name)
     for name in ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise"):
-        made.take(run, name)
-    made.give("image", picture, 0)
-    made.give("latent", run, 0)
-    made.give("mask", shown, 2)
-    made.give("where", shown, 1)
-    return made.saved(description)
+        blueprint.add_input(run, name)
+    blueprint.add_output("image", picture, 0)
+    blueprint.add_output("latent", run, 0)
+    blueprint.add_output("mask", preview, 2)
+    blueprint.add_output("where", preview, 1)
+    return blueprint.saved(description)
 
 
 def main(path: str) -> None:
     info = json.loads(Path(path).read_text())
     FOLDER.mkdir(exist_ok=True)
     for name, parts in PRESETS.items():
-        made = preset(Graph(name, info), *parts)
-        (FOLDER / f"{name}.json").write_text(json.dumps(made, indent=1) + "\n")
+        saved = preset(Graph(name, info), *parts)
+        (FOLDER / f"{name}.json").write_text(json.dumps(saved, indent=1) + "\n")
 
 
 if __name__ == "__main__":

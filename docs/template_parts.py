@@ -92,11 +92,11 @@ def loaders(g: Graph, url: str, names: tuple[str, str, str], kind: str) -> list[
         ("CLIPLoader", (LEFT, 210, 340, 120), "clip_name"),
         ("VAELoader", (LEFT, 450, 340, 60), "vae_name"),
     )
-    made: list[Socket] = []
+    sockets: list[Socket] = []
     for folder, name, (loader, place, widget) in zip(folders, names, nodes, strict=True):
-        given = {widget: f"{name}.safetensors"} | ({"type": kind} if loader == "CLIPLoader" else {})
-        made.append(out(g.add(loader, place, given, models=file(f"{url}{folder}/{name}.safetensors", folder))))
-    return made
+        values = {widget: f"{name}.safetensors"} | ({"type": kind} if loader == "CLIPLoader" else {})
+        sockets.append(out(g.add(loader, place, values, models=file(f"{url}{folder}/{name}.safetensors", folder))))
+    return sockets
 
 
 def two_runs(g: Graph) -> tuple[Json, Socket, Socket, Socket]:

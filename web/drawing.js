@@ -39,17 +39,17 @@ function line(...words) {
   return `<div style="display:flex;justify-content:space-between;font:9px/10px sans-serif">${spans}</div>`;
 }
 
-function drawn(settings) {
+function markup(settings) {
   const known = NAMES.slice(0, 5).every((name) => Number.isFinite(settings[name]));
   const shares = known && settings.coverage > 0 ? doses(settings) : [];
-  const told = shares.filter(Boolean);
-  const peak = told.reduce((most, share) => (Math.abs(share) > Math.abs(most) ? share : most), 0);
+  const active = shares.filter(Boolean);
+  const peak = active.reduce((most, share) => (Math.abs(share) > Math.abs(most) ? share : most), 0);
   const full = Math.max(FULL, Math.abs(peak));
   const bars = shares.map((share, i) => (share ? bar(share, i, settings.coverage, full) : "")).join("");
   const svg =
     `<svg viewBox="0 0 ${STEPS} 100" preserveAspectRatio="none" role="img" width="100%"` +
     ` height="${HEIGHT - 21}" style="display:block;border-bottom:1px solid currentColor">${bars}</svg>`;
-  const above = known ? line(peak.toFixed(2), `${told.length} / ${STEPS}`) : line("?");
+  const above = known ? line(peak.toFixed(2), `${active.length} / ${STEPS}`) : line("?");
   return above + svg + line(...MARKS.map((i) => `σ ${levels[i].toPrecision(2)}`));
 }
 
@@ -71,7 +71,7 @@ function addTo(node) {
     const now = JSON.stringify(settings);
     if (now === before) return;
     before = now;
-    box.innerHTML = drawn(settings);
+    box.innerHTML = markup(settings);
   };
   // Looked at, since loading, undo, links and promoted widgets change values without a call.
   const timer = setInterval(follow, 100);

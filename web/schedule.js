@@ -10,11 +10,11 @@ const TAPER = 0.15; // Of the first published pack.
 
 // Noise levels of the model's 1000 timesteps.
 const table = [];
-let kept = 1;
+let signal = 1;
 for (let i = 0; i < 1000; i++) {
   const root = Math.sqrt(0.00085) + (i / 999) * (Math.sqrt(0.012) - Math.sqrt(0.00085));
-  kept *= 1 - root * root;
-  table.push(Math.sqrt((1 - kept) / kept));
+  signal *= 1 - root * root;
+  table.push(Math.sqrt((1 - signal) / signal));
 }
 
 export const levels = [];
@@ -59,8 +59,8 @@ function publishedShares({ start, end }) {
 // The share of the noise that is hidden at each step; 0 where nothing is.
 export function doses(settings) {
   const { strength, start, end, every, mask_source: source } = settings;
-  const told = (source ?? "response") === "response" ? shares(settings) : publishedShares(settings);
-  const efolds = told.map((share) => -Math.log(Math.max(1 - strength * share, SMALLEST)));
+  const weights = (source ?? "response") === "response" ? shares(settings) : publishedShares(settings);
+  const efolds = weights.map((share) => -Math.log(Math.max(1 - strength * share, SMALLEST)));
   const lengths = efolds.map((_, i) => (levels[i + 1] > 0 ? Math.log(levels[i] / levels[i + 1]) : Infinity));
   const sums = efolds.map(() => 0);
   const last = efolds.length - 1;
