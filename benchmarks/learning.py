@@ -12,13 +12,13 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from selective_sigma.diffusers import enable
-from selective_sigma.diffusers.run import Run
+from selective_sigma.diffusers.steps import Steps
 
 from .figures import Value
 
 ROUNDS = 9
 FLUX_STEP = 2 * 12e9 * (4096 + 512) / 500e12
-"""Seconds of a step of Flux.1 at 1024x1024 on an H100, by arithmetic: two operations a weight and token, 500 TFLOP/s."""
+"""Seconds of a step of Flux.1 at 1024x1024 on an H100: two operations a weight and token, at 500 TFLOP/s."""
 
 
 class Tokens(nn.Module):
@@ -28,15 +28,15 @@ class Tokens(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, hidden_states: Tensor, timestep: Tensor, **_: Tensor) -> tuple[Tensor]:  # noqa: ARG002
+    def forward(self, hidden_states: Tensor, timestep: Tensor, **given: Tensor) -> tuple[Tensor]:  # noqa: ARG002
         return (0.3 * hidden_states.roll(1, 1) + 0.1,)
 
 
 class Pictures(Tokens):
     """The same with what Stable Diffusion 3 is called with: [uncond, cond] in one batch."""
 
-    def forward(self, hidden_states: Tensor, timestep: Tensor, text: Tensor, **_: Tensor) -> tuple[Tensor]:  # noqa: ARG002
-        return (0.3 * hidden_states.roll(1, 2) + 0.1 * text.mean((1, 2)).reshape(-1, 1, 1, 1),)
+    def forward(self, hidden_states: Tensor, timestep: Tensor, **given: Tensor) -> tuple[Tensor]:  # noqa: ARG002
+        return (0.3 * hidden_states.roll(1, 2) + 0.1 * given["text"].mean((1, 2)).reshape(-1, 1, 1, 1),)
 
 
 def flux(model: nn.Module, scheduler: Any) -> None:
@@ -79,19 +79,19 @@ def _learned(model: nn.Module, call: Callable[[nn.Module, Any], None]) -> float:
     """Seconds that the reading of a first step takes."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     spent = 0.0
-    understand = Run._understand
+    understand = Steps._understand
 
-    def timed(run: Run, *args: Any) -> None:
+    def timed(self: Steps, scheduler: Any, given: dict[str, Any]) -> None:
         nonlocal spent
         began = time.process_time()
-        understand(run, *args)
+        understand(self, scheduler, given)
         spent += time.process_time() - began
 
-    Run._understand = timed
+    Steps._understand = timed
     try:
         with enable(SimpleNamespace(transformer=model, scheduler=scheduler)).attached():
             scheduler.set_timesteps(28)
             call(model, scheduler)
     finally:
-        Run._understand = understand
+        Steps._understand = understand
     return spent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -184,7 +183,7 @@ def _adder(scheduler: Any) -> Any:
 
 def _probe(scheduler: Any) -> tuple[Tensor, Tensor]:
     """Shares of signal and noise, (timesteps,) float64 on the CPU, at each of the run's timesteps."""
-    asked = copy.deepcopy(scheduler)
+    asked = predictions.plain_copy(scheduler)
     # Signal alone, and noise alone.
     signal = torch.eye(2, device=asked.timesteps.device)[:, :1]
     noise = 1 - signal

@@ -55,6 +55,15 @@ def to_output(denoised: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Te
     return (x - denoised) / sigma
 
 
+def plain_copy(scheduler: Any) -> Any:
+    """A copy to try things with: what a step changes is its own, and its config the scheduler's."""
+    trial = copy.copy(scheduler)
+    for name, value in vars(trial).items():
+        if isinstance(value, (list, torch.Tensor)):
+            vars(trial)[name] = value.clone() if isinstance(value, torch.Tensor) else list(value)
+    return trial
+
+
 def one_line(error: Exception) -> str:
     """What an error says, or its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -161,7 +170,7 @@ def _stepped(scheduler: Any, index: int) -> tuple[int, float, float]:
     variance = 2 if "learned" in str(scheduler.config.get("variance_type")) else 1
     ends = []
     for sample, answer in ((0.0, 0.0), (PROBE, 0.0), (0.0, PROBE)):
-        trial = copy.deepcopy(scheduler)
+        trial = plain_copy(scheduler)
         trial.is_scale_input_called = True
         for name in ("_begin_index", "_step_index"):
             if hasattr(trial, name):

@@ -134,8 +134,11 @@ def _rows(there: Any) -> list[Tensor]:
 
 
 def _same(part: Tensor, samples: Tensor, own: Tensor | None) -> bool:
-    same = regions.equal(part.cpu(), samples.cpu())
-    return bool(same.all() if own is None else same[:, own].all())
+    if own is not None:
+        return bool(regions.equal(part.cpu(), samples.cpu())[:, own].all())
+    # The first row was looked at in full: of the others some values will do.
+    few = slice(None, None, max(1, samples.numel() // 16384))
+    return bool(regions.equal(part.flatten()[few].cpu(), samples.flatten()[few].cpu()).all())
 
 
 SAME = 0.25

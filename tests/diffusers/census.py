@@ -18,7 +18,6 @@ import argparse
 import importlib
 import importlib.util
 import inspect
-import json
 import math
 import signal
 import sys
@@ -32,8 +31,8 @@ from selective_sigma.diffusers import detail
 
 from . import hub
 from .census_checks import Watch, WrongError, check_answer, check_grid, check_noise, leaves
+from .census_page import read, write, write_page
 
-PAGE = Path(__file__).parents[2] / "docs" / "compatibility-diffusers.md"
 STEPS = 4
 SECONDS = 240
 """For one pipeline, all of its runs."""
@@ -47,33 +46,33 @@ def result_of(output: Any) -> torch.Tensor:
     return torch.cat([f.flatten() for f in found])
 
 
+def build(test: Any, plainly: int) -> tuple[Any, dict[str, Any]]:
+    """A fresh pipeline and its inputs: the test's own, but for the result and the steps as far as it takes that."""
+    torch.manual_seed(0)
+    taken = inspect.signature(test.pipeline_class.__call__).parameters
+    adapter = {"adapter_type": "full_adapter"}
+    needed = inspect.signature(test.get_dummy_components).parameters.items()
+    pipe = test.pipeline_class(
+        **test.get_dummy_components(**{n: adapter[n] for n, p in needed if p.default is p.empty})
+    )
+    pipe.set_progress_bar_config(disable=True)
+    for module in pipe.components.values():
+        if isinstance(module, torch.nn.Module):
+            module.eval()
+    given = {"device": "cpu"} if "device" in inspect.signature(test.get_dummy_inputs).parameters else {}
+    inputs = test.get_dummy_inputs(**given)
+    if "num_inference_steps" in taken and plainly < 2:
+        share = inputs.get("strength") or 1.0
+        inputs["num_inference_steps"] = math.ceil(STEPS / share) if 0 < share <= 1 else STEPS
+    if "output_type" in taken and plainly < 1:
+        inputs["output_type"] = "latent"
+    return pipe, inputs
+
+
 def look(test: Any) -> tuple[str, str]:
     """One test class's pipeline: (right, refused, wrong or nothing; what was seen)."""
-    taken = inspect.signature(test.pipeline_class.__call__).parameters
-
-    def build(plainly: int) -> tuple[Any, dict[str, Any]]:
-        """A fresh pipeline and its inputs: the test's own, but for the result and the steps as far as it takes that."""
-        torch.manual_seed(0)
-        adapter = {"adapter_type": "full_adapter"}
-        needed = inspect.signature(test.get_dummy_components).parameters.items()
-        pipe = test.pipeline_class(
-            **test.get_dummy_components(**{n: adapter[n] for n, p in needed if p.default is p.empty})
-        )
-        pipe.set_progress_bar_config(disable=True)
-        for module in pipe.components.values():
-            if isinstance(module, torch.nn.Module):
-                module.eval()
-        given = {"device": "cpu"} if "device" in inspect.signature(test.get_dummy_inputs).parameters else {}
-        inputs = test.get_dummy_inputs(**given)
-        if "num_inference_steps" in taken and plainly < 2:
-            share = inputs.get("strength") or 1.0
-            inputs["num_inference_steps"] = math.ceil(STEPS / share) if 0 < share <= 1 else STEPS
-        if "output_type" in taken and plainly < 1:
-            inputs["output_type"] = "latent"
-        return pipe, inputs
-
     plainly = 0
-    pipe, _ = build(plainly)
+    pipe, _ = build(test, plainly)
     state = {
         name: {k: v.clone() for k, v in part.state_dict().items()}
         for name, part in pipe.components.items()
@@ -81,7 +80,7 @@ def look(test: Any) -> tuple[str, str]:
     }
 
     def call(watch: Watch | None = None, **settings: Any) -> tuple[torch.Tensor, Any, Any]:
-        fresh, inputs = build(plainly)
+        fresh, inputs = build(test, plainly)
         for name, values in state.items():
             getattr(fresh, name).load_state_dict(values)
         torch.manual_seed(0)
@@ -125,7 +124,7 @@ def look(test: Any) -> tuple[str, str]:
     check_noise(pipe, plain.pairs)
     check_answer(pipe, plain, everywhere)
     # Wan Animate sets its timesteps once more at the end, and is then no longer known.
-    known = run._streams[:1]
+    known = run._steps.streams[:1]
     by_tokens = check_grid(pipe, run, torch.zeros(1, *known[0].layout.shape)) if known else ", grid not looked at"
     return "right", f"{run.report.steps} model calls, {run.report.lied} lied{by_tokens}"
 
@@ -218,43 +217,6 @@ def looked_at(kind: Any) -> tuple[str, str]:
 def _late(*_: object) -> None:
     raise TimeoutError
 
-
-def write(out: Path, file: str, test: str, pipeline: str, verdict: str, why: str) -> None:
-    row = {"file": file, "test": test, "pipeline": pipeline, "verdict": verdict, "why": " ".join(why.split())[:300]}
-    print(f"{verdict:8} {pipeline or file} {test}: {why}", flush=True)
-    with out.open("a") as there:
-        there.write(json.dumps(row) + "\n")
-
-
-def read(out: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
-
-
-def write_page(rows: list[dict[str, str]]) -> None:
-    """The table between the page's markers: right, refused with the reason, without effect, not run."""
-    lines = []
-    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
-    lines += [", ".join(f"{n} {verdict}" for verdict, n in counts.items()) + f"; {len(rows)} in all.", ""]
-    lines += ["| | pipeline | |", "|---|---|---|"]
-    for verdict in VERDICTS:
-        group: dict[str, set[str]] = {}
-        for row in rows:
-            if row["verdict"] == verdict:
-                why = (
-                    "" if verdict == "right" else row["why"].partition(": ")[2] if verdict == "refused" else row["why"]
-                )
-                name = row["pipeline"] or row["file"].partition("/")[0]
-                why = why.replace("AbsentError: ", "only on the hub: ").replace("|", "/")[:140]
-                group.setdefault(why, set()).add(name.removesuffix("Pipeline"))
-        for why, names in sorted(group.items()):
-            lines.append(f"| {verdict} | {', '.join(sorted(names))} | {why} |")
-    text = PAGE.read_text()
-    begin, end = "<!-- census -->\n", "<!-- /census -->"
-    before, rest = text.split(begin)
-    PAGE.write_text(before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1])
-
-
-VERDICTS = ("right", "refused", "nothing", "wrong", "not run")
 
 if __name__ == "__main__":
     main()

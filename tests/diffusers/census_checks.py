@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from selective_sigma.diffusers.run import Run
+from selective_sigma.diffusers.steps import Steps
 
 KEEP = 0.9
 """Share of the noise that strength 0.1 leaves."""
@@ -43,7 +43,7 @@ class Watch:
         self._pipe = pipe
 
     def __enter__(self) -> Watch:
-        self._called = Run._called
+        self._called = Steps.called
         modules = [m for m in self._pipe.components.values() if isinstance(m, torch.nn.Module)]
         hooks = [m.register_forward_hook(self._inside, with_kwargs=True) for m in modules]
         self._remove = [hook.remove for hook in hooks]
@@ -56,11 +56,11 @@ class Watch:
             watch.outside.append((mine, answer))
             return answer
 
-        Run._called = called
+        Steps.called = called
         return self
 
     def __exit__(self, *_: object) -> None:
-        Run._called = self._called
+        Steps.called = self._called
         for remove in self._remove:
             remove()
 
@@ -234,7 +234,7 @@ def check_answer(pipe: Any, plain: Watch, everywhere: Watch) -> None:
         raise WrongError(f"the answer comes back {float(fit[0]):.4f} times, with {b:.4f} of the sample")
 
 
-def check_grid(pipe: Any, run: Run, sample: torch.Tensor) -> str:
+def check_grid(pipe: Any, run: Any, sample: torch.Tensor) -> str:
     """The mask has one value for each place of the latent, or for each token of it, which is said."""
     mask = run.mask[0] if isinstance(run.mask, list) else run.mask
     config = getattr(getattr(pipe, "vae", None), "config", {})

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 
@@ -91,6 +91,45 @@ def test_a_sample_that_is_changed_on_the_way(first):
             assert run.report.lied >= 6
         with detail(pipe, every=1, start=0.0) as run, run.attached():
             assert not torch.equal(pipe(), bare)
+
+
+class Watched(Net):
+    """Keeps what it is called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def forward(self, sample, timestep):
+        self.given.append((sample.clone(), float(timestep) / 1000))
+        return super().forward(sample, timestep)
+
+
+def test_the_lie_near_all_and_no_noise():
+    """Right at both ends of the flow path: the latent neither vanishes nor grows without bound."""
+    net, scheduler = Watched(), FlowMatchEulerDiscreteScheduler()
+    levels = [1.0, 0.9999, 0.5, 1e-4]
+
+    class Loop:
+        def __init__(self):
+            self.unet, self.scheduler = net, scheduler
+
+        @torch.no_grad()
+        def __call__(self):
+            scheduler.set_timesteps(sigmas=levels)
+            x = field(0)
+            for t in scheduler.timesteps:
+                x = scheduler.step(net(x, t)[0], t, x, return_dict=False)[0]
+            return x
+
+    with detail(Loop(), strength=0.1, start=0.0, every=1, mask_override="zeros") as run, run.attached():
+        assert run._pipe().isfinite().all()
+    assert run.report.lied == 3
+    pairs = list(zip(net.given[1::2], net.given[2::2], strict=True))
+    for sigma, keep, ((lied, told), (true, time)) in zip(levels[1:], (0.9, 0.9, 0.95), pairs, strict=True):
+        assert time == pytest.approx(sigma, rel=1e-5)
+        assert told == pytest.approx(keep * sigma / (1 - (1 - keep) * sigma), rel=2e-3)
+        torch.testing.assert_close(lied, true / (1 - (1 - keep) * sigma), rtol=1e-5, atol=1e-6)
 
 
 class Counting(AttnProcessor2_0):
