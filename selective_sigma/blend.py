@@ -11,13 +11,17 @@ from .prediction import Latent, Output, Prediction, each
 def moved(plain: Prediction, lied: Prediction | None, mask: Latent, index: int, effect: Latent | None = None) -> Output:
     """Every prediction of a step with one effect added, ``m (lied - plain)`` of ``denoised`` unless it is given.
 
-    One of the ``others`` that the lied call predicts too is blended with its own lied prediction instead.
+    Those of the ``others`` that the lied call predicts too are blended with their own lied predictions.
+
+    Raises:
+        ValueError: the lied call predicts one that the plain call does not.
     """
     if effect is None:
         assert lied is not None
         effect = each(_effect, plain.denoised, lied.denoised, mask)
     others = {name: each(_add, value, effect) for name, value in plain.others.items()}
     if lied is not None:
+        check_names(set(lied.others) - set(plain.others))
         others |= {name: each(_blend, plain.others[name], value, mask) for name, value in lied.others.items()}
     guided = None if plain.guided is None else each(_add, plain.guided, effect)
     return Output(
@@ -31,14 +35,19 @@ def blended(plain: Prediction, lied: Prediction, mask: Latent, index: int) -> Ou
     Raises:
         ValueError: the two calls disagree on names.
     """
-    if set(plain.others) != set(lied.others):
-        names = ", ".join(sorted(set(plain.others) ^ set(lied.others)))
-        raise ValueError(f"evaluate returned {names} in one call of a step alone: name the same others in both")
+    check_names(set(plain.others) ^ set(lied.others))
     others = {name: each(_blend, value, lied.others[name], mask) for name, value in plain.others.items()}
     guided = None
     if plain.guided is not None and lied.guided is not None:
         guided = each(_blend, plain.guided, lied.guided, mask)
     return Output(each(_blend, plain.denoised, lied.denoised, mask), others, guided, False, "blended", index, mask)
+
+
+def check_names(names: set[str]) -> None:
+    """Raise ``ValueError`` where one call of a step names what the other does not."""
+    if names:
+        listed = ", ".join(sorted(names))
+        raise ValueError(f"evaluate returned {listed} in one call of a step alone: name the same others in both")
 
 
 def ones(like: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ class Detailer:
         limit: Tensor | None = None,
         within: Tensor | None = None,
         record: bool = False,
+        loops: bool = False,
     ):
         """Args:
             sigmas: the run's noise levels, descending, one more than there are steps, or any slice
@@ -77,6 +78,7 @@ class Detailer:
                 compares places within it alone. Both maps are clamped to [0, 1] and resized to the
                 latent; of several streams they concern the first. A black one makes the run plain.
             record: keep the mask of every step in ``masks``.
+            loops: whether the sampler may run its levels more than once; else a second run is refused.
 
         Raises:
             TypeError, ValueError: for a bad value of any of these, naming it.
@@ -99,7 +101,7 @@ class Detailer:
         self._constant = CONSTANT.get(override, 1.0 if settings.coverage >= 1 else None)
         self._one_pass = settings.coverage >= 1 and override == "off" and limit is None
         self._black = override == "off" and any(m is not None and not m.any() for m in (self._limit, self._within))
-        self._at_the_end = False
+        self._loops, self._at_the_end = loops, False
         self._published: list[PublishedMask] | None = None
         if settings.mask_source == "response":
             self._schedule = Schedule(levels, settings, family, window)
@@ -130,6 +132,7 @@ class Detailer:
         now = self._step_at(level, sigma)
         self._refuse_second_run(now)
         self.report.steps += 1
+        self.report.e_folds += self._schedule.enter(now)
         dose = self._schedule.dose(now)
         reason = self._why_plain(now, dose, x)
         if reason is not None:
@@ -185,7 +188,8 @@ class Detailer:
         """Why no lie is told in this step, or None."""
         if self.settings.idle:
             return Reason.IDLE
-        if self._black:
+        # A map concerns the first stream; the others go on.
+        if self._black and len(streams(x)) == 1:
             return Reason.EMPTY
         if now.reason is not None or not dose:
             return now.reason or Reason.EVERY
@@ -269,7 +273,7 @@ class Detailer:
 
     def _refuse_second_run(self, now: Step) -> None:
         first, last = (self._schedule.steps[i].index if self._schedule.steps else 0 for i in (0, -1))
-        if self._at_the_end and now.index == first:
+        if self._at_the_end and now.index == first and not self._loops:
             raise RuntimeError("this Detailer has finished its run: make one for each run of a sampler")
         self._at_the_end = self._at_the_end or now.index == last > first
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -119,8 +119,14 @@ def check_prediction(prediction: object, x: Latent) -> Prediction:
     if not isinstance(prediction, Prediction):
         raise TypeError(f"evaluate returned a {type(prediction).__name__}: return Prediction(denoised)")
     wanted = [tuple(t.shape) for t in streams(x)]
-    for name, latent in {"denoised": prediction.denoised, "guided": prediction.guided, **prediction.others}.items():
-        shapes = wanted if latent is None else [tuple(t.shape) for t in streams(latent)]
+    parts: dict[str, object] = {"denoised": prediction.denoised, **prediction.others}
+    if prediction.guided is not None:
+        parts["guided"] = prediction.guided
+    for name, latent in parts.items():
+        tensors: list[object] = cast("list[object]", latent) if isinstance(x, list) and isinstance(latent, list) else [latent]
+        shapes = [tuple(t.shape) for t in tensors if isinstance(t, Tensor) and t.is_floating_point()]
+        if len(shapes) < len(tensors):
+            raise TypeError(f"evaluate returned {name} as {type(latent).__name__}: return it as x is, floating point")
         if shapes != wanted:
             raise ValueError(f"evaluate returned {name} of shape {shapes} for x of {wanted}: return it shaped like x")
     return prediction

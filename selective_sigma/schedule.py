@@ -57,10 +57,14 @@ ASCENDING = Step(-1, math.inf, math.inf, reason=Reason.ASCENDING)
 class Schedule:
     """The steps of a run, and which of them carries the dose of its group.
 
-    A group's dose is told at the first of its steps that the model is asked in. Samplers and caches may skip
-    model calls: what a whole group misses is added to the next group's dose. The run begins at the first step
-    that is asked about; groups before it are not missed. ``dose`` says what to tell at a step, ``carry`` notes
-    that it was told.
+    A group's dose is told at the first of its steps that the model is asked in. What a whole group misses is
+    added to the next group's dose. A sampler that skips steps goes on with its latest answer, and so with the
+    effect in it: a dose counts once more for each step that is skipped after it. Once steps were skipped, the
+    dose is shared out over as many steps as were skipped last. The run begins at the first step that is entered;
+    groups before it are not missed.
+
+    ``enter`` notes that the model is asked in a step, ``dose`` says what to tell there, ``carry`` notes that it was
+    told.
     """
 
     def __init__(
@@ -82,7 +86,10 @@ class Schedule:
         self.doses: list[float] = []
         """E-folds of the lie, by group."""
         self._carriers: dict[int, tuple[int, float]] = {}
-        self._begun, self._next, self._owed = False, 0, 0.0
+        self._next, self._owed = 0, 0.0
+        self._entered: int | None = None
+        self._latest, self._stride = 0.0, 1
+        """The dose in the latest answer, and how many steps the one before it stood for."""
         self._most = MOST_STEPS * abs(e_folds(settings.strength))
         # An ascending run adds noise (unsampling); there is no detail to add on the way up.
         ascends = len(levels) > 1 and levels[0] < levels[-1]
@@ -98,31 +105,53 @@ class Schedule:
             if share:
                 self.doses[group] += share
 
+    def enter(self, step: Step) -> float:
+        """Note that the model is asked in ``step``; returns what the steps skipped before it were told, in e-folds."""
+        if step.index < 0:
+            return 0.0
+        skipped = 0.0
+        if self._entered is None:
+            self._next = min((s.group for s in self.steps if s.index >= step.index and s.group >= 0), default=0)
+        elif step.index > self._entered:
+            gap = step.index - self._entered
+            skipped = self._latest * (gap - 1)
+            self._owed -= skipped
+            # No answer stands for more steps than are left.
+            self._stride = min(gap, self.steps[-1].index - step.index + 1)
+        if step.index != self._entered:
+            self._entered, self._latest = step.index, 0.0
+        return skipped
+
     def dose(self, step: Step) -> float:
         """E-folds of the lie to tell at ``step``; 0 where another step carries them."""
-        if not self._begun and step.index >= 0:
-            self._begun = True
-            self._next = min((s.group for s in self.steps if s.index >= step.index and s.group >= 0), default=0)
         if step.group in self._carriers:
             carrier, dose = self._carriers[step.group]
             return dose if carrier == step.index else 0.0
         if step.group < self._next:
             return 0.0  # Passed on already, or no group at all.
-        return max(-self._most, min(self._most, self._due(step.group)))
+        due = self._due(step) / self._stride
+        return math.copysign(min(abs(due), self._most), due) if due * step.e_folds > 0 else 0.0
 
     def carry(self, step: Step) -> float:
         """Note that the dose of ``step`` was told; returns what is new of it, in e-folds: 0 at a second call."""
-        dose = self.dose(step)
+        dose = self._latest = self.dose(step)
         if step.group in self._carriers or not dose:
             return 0.0
-        self._owed = self._due(step.group) - dose
+        self._owed = self._due(step) - dose
         self._carriers[step.group] = step.index, dose
-        self._next = step.group + 1
+        self._next = self._last_group(step) + 1
         return dose
 
-    def _due(self, group: int) -> float:
-        """The dose of a group and of those before it that were missed."""
-        return self.doses[group] + (self._owed + sum(self.doses[self._next : group]))
+    def _due(self, step: Step) -> float:
+        """The dose of a step's group, and those of the groups that were missed or that this answer will stand for."""
+        group = step.group
+        others = [*self.doses[self._next : group], *self.doses[group + 1 : self._last_group(step) + 1]]
+        return self.doses[group] + (self._owed + sum(others))
+
+    def _last_group(self, step: Step) -> int:
+        """The group of the last step that an answer at ``step`` is likely to stand for."""
+        ahead = step.index + self._stride - 1
+        return max((s.group for s in self.steps if s.index <= ahead), default=step.group)
 
     def _shares(self, levels: Sequence[float], settings: Settings, window: tuple[float, float] | None) -> list[float]:
         """Share of the strength that each step is told."""

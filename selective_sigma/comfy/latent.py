@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..lie import Lie
     from ..prediction import Latent
     from ..settings import Family, Settings
+    from .passes import Passes
 
 Shapes: TypeAlias = "Sequence[Sequence[int]] | None"
 
@@ -71,36 +72,34 @@ def first(latent: Latent) -> Tensor:
 class GivenFrames(NamedTuple):
     """Frames that a model of clips is handed clean, beside noise (Wan 2.2, LTXV, HunyuanVideo, Cosmos)."""
 
-    at: Callable[[Tensor], Tensor]
-    """What such a model is handed in place of noise at a level (batch,), shaped like the latent."""
-    kept: Tensor
-    """1 where it is handed that, 0 where it is handed the noisy latent."""
+    at: Callable[[Tensor, Tensor], Tensor]
+    """What such a model is handed in place of noise at a level (batch,) under a mask, shaped like the latent."""
+    mask: Callable[[], Tensor]
+    """1 where it is handed the noisy latent, 0 where it is handed a given frame."""
 
     def in_lied_call(self, x: Tensor, sigma: Tensor, lie: Lie) -> Tensor:
         """``x`` for a lied call, so that the given frames are at the told level what they would be there."""
-        scale = lie.scale(sigma).reshape(-1, *[1] * (x.ndim - 1))
-        return x + self.kept * (self.at(lie.tell(sigma)) / scale - self.at(sigma))
+        scale, mask = lie.scale(sigma).reshape(-1, *[1] * (x.ndim - 1)), self.mask()
+        return x + (1.0 - mask) * (self.at(lie.tell(sigma), mask) / scale - self.at(sigma, mask))
 
 
-def given_frames(inner: Any, base: Any, x: Tensor, sigma: Tensor, named: dict[str, Any]) -> GivenFrames | None:
+def given_frames(inner: Any, base: Any, x: Tensor, mask: Tensor | None, passes: Passes) -> GivenFrames | None:
     """The given frames of one call of the sampler; None where there are none.
 
     Args:
         inner: ComfyUI's ``KSamplerX0Inpaint``, which puts them in.
         base: the ``BaseModel``.
-        named: arguments of the call: ``denoise_mask``, ``model_options``.
+        mask: the ``denoise_mask`` of the call.
+        passes: which know the mask that a function made of it.
     """
-    mask, image = named.get("denoise_mask"), getattr(inner, "latent_image", None)
+    image = getattr(inner, "latent_image", None)
     if mask is None or image is None or type(base).scale_latent_inpaint is BaseModel.scale_latent_inpaint:
         return None
-    change = (named.get("model_options") or {}).get("denoise_mask_function")
-    if change is not None:
-        mask = change(sigma, mask, extra_options={"model": inner.inner_model, "sigmas": inner.sigmas})
 
-    def at(level: Tensor) -> Tensor:
-        return base.scale_latent_inpaint(x=x, sigma=level, noise=inner.noise, latent_image=image, denoise_mask=mask)
+    def at(level: Tensor, present: Tensor) -> Tensor:
+        return base.scale_latent_inpaint(x=x, sigma=level, noise=inner.noise, latent_image=image, denoise_mask=present)
 
-    return GivenFrames(at, 1.0 - mask)
+    return GivenFrames(at, lambda: mask if passes.denoise_mask is None else passes.denoise_mask)
 
 
 def regenerated(denoise_mask: Tensor | None, shapes: Shapes) -> Tensor | None:

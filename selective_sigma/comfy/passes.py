@@ -9,13 +9,13 @@ true noise level.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from .request import Request
+from .request import Request, position_of
 from .seams import ContextHandler, cache_is_on, with_wrappers
 
 if TYPE_CHECKING:
@@ -35,11 +35,21 @@ class SamplerCall:
 
     sigma: Tensor
     frames: GivenFrames | None
-    x: Tensor | None = None
-    """The latent of the first request; None before it."""
-    output: Output | None = None
+    looks: list[tuple[Tensor, Output]] = field(default_factory=list)
+    """The latents that predictions were requested of, and what came of the first request for each."""
     inside: bool = False
     """Whether a request is being answered: one that is made meanwhile is a part of it."""
+
+    @property
+    def outputs(self) -> list[Output]:
+        return [output for _, output in self.looks]
+
+    def first_output(self, x: Tensor) -> Output | None:
+        """What came of the first request for this latent, also where it was copied since; None before it."""
+        for latent, output in self.looks:
+            if latent is x or (output.kind != "plain" and latent.shape == x.shape and torch.equal(latent, x)):
+                return output
+        return None
 
 
 @dataclass
@@ -70,7 +80,8 @@ class Passes:
         """
         self.detailer, self.guider, self.shapes = detailer, guider, shapes
         self.count = NetworkCount()
-        self.requests = 0
+        self.denoise_mask: Tensor | None = None
+        """The mask of the present sampler call, where a function makes it (Differential Diffusion)."""
         self.lie: Lie | None = None
         """What the network is told now."""
         self.bare = True
@@ -84,6 +95,8 @@ class Passes:
         wrappers: dict[str, Any] = {WrappersMP.APPLY_MODEL: self.apply_model}
         if cache_is_on(options):
             wrappers[WrappersMP.DIFFUSION_MODEL] = self.diffusion_model
+        if "denoise_mask_function" in options:
+            options = {**options, "denoise_mask_function": self._noted(options["denoise_mask_function"])}
         handler = options.get("context_handler")
         if handler is None:
             return with_wrappers(options, {WrappersMP.CALC_COND_BATCH: self.calc_cond_batch, **wrappers})
@@ -99,13 +112,28 @@ class Passes:
         finally:
             self._call = None
 
+    @property
+    def positive(self) -> Any:
+        """The guider's positive conditioning, or None."""
+        return (getattr(self.guider, "conds", None) or {}).get("positive")
+
+    def _noted(self, function: Any) -> Any:
+        """A denoise mask function whose latest mask is kept."""
+
+        def noting(*args: Any, **named: Any) -> Tensor:
+            self.denoise_mask = function(*args, **named)
+            return self.denoise_mask
+
+        return noting
+
     def calc_cond_batch(self, executor: Any, model: Any, conds: Any, x: Tensor, timestep: Tensor, options: Any) -> Any:
         """The innermost CALC_COND_BATCH wrapper."""
         return self._answer(executor, model, conds, x, timestep, options)
 
     def windows(self, handler: Any, calc: Any, *request: Any) -> Any:
-        """In place of a context handler's ``execute``."""
-        return self._answer(lambda *args: handler.execute(calc, *args), *request)
+        """In place of a context handler's ``execute``; a clip that fits into one window is asked about as a whole."""
+        wanted = handler.should_use_context(*request)
+        return self._answer((lambda *args: handler.execute(calc, *args)) if wanted else calc, *request)
 
     def apply_model(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **named: Any) -> Tensor:
         """The innermost APPLY_MODEL wrapper: the last place before the network that sees latent and level."""
@@ -125,12 +153,19 @@ class Passes:
 
     def _answer(self, calc: Any, model: Any, conds: Any, x: Tensor, timestep: Tensor, options: Any) -> Any:
         call = self._call
-        # Guidance may ask about another latent as well (SAG about a degraded one): that is no step of the run.
-        if call is None or call.inside or (call.x is not None and call.x is not x):
+        if call is None or call.inside:
             return calc(model, conds, x, timestep, options)
-        self.requests += 1
+        first = call.first_output(x)
+        # A sampler that looks again at another latent (LanPaint) asks about the positive conditioning too; guidance
+        # that asks about another one (SAG about a degraded one) does not, and that is no step of the run.
+        if first is None and call.looks and position_of(conds, self.positive) is None:
+            return calc(model, conds, x, timestep, options)
         call.inside = True
         try:
-            return Request(self, call, calc, model, list(conds), x, timestep, options).answer()
+            request = Request(self, call, calc, model, list(conds), x, timestep, options)
+            output, answers = request.answer(first)
+            if first is None:
+                call.looks.append((x, output))
+            return answers
         finally:
             call.inside = False

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..prediction import Call, Prediction
+from ..prediction import Call, Output, Prediction
 from . import latent
 from .controls import Answers
 from .seams import cache_is_on, past_its_end, without_hooks
 from .state import untouched
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from ..prediction import Latent
@@ -37,32 +39,33 @@ class Request:
         """``calc(model, conds, x, timestep, options)`` gives a prediction, shaped like ``x``, for each of ``conds``."""
         self._passes, self._call, self._calc, self._model = passes, call, calc, model
         self._conds, self._asked, self._x, self._timestep, self._options = conds, len(conds), x, timestep, options
-        self._guider_positive = (getattr(passes.guider, "conds", None) or {}).get("positive")
-        first = next((i for i, cond in enumerate(conds) if cond is not None), 0)
-        self._positive = next(
-            (i for i, cond in enumerate(conds) if cond is not None and cond is self._guider_positive), first
-        )
+        place = position_of(conds, passes.positive)
+        self._lacks_positive = place is None and passes.positive is not None
+        self._positive = next((i for i, cond in enumerate(conds) if cond is not None), 0) if place is None else place
         self._has_cache = cache_is_on(options)
         self._controls: Answers | None = None
         self._answers: dict[str, list[Tensor]] = {}
         self._uncached: dict[str, bool] = {}
         self._latest = "plain"
 
-    def answer(self) -> list[Tensor]:
-        """A prediction for each of the conds: those of the model itself where there is nothing to do."""
+    def answer(self, first: Output | None) -> tuple[Output, list[Tensor]]:
+        """What the step came to, and a prediction for each of the conds: the model's own where there is nothing to do.
+
+        Args:
+            first: what came of the first request for this latent in this step, if this is a further one.
+        """
         x, detailer = latent.unpack(self._x, self._passes.shapes), self._passes.detailer
-        if self._call.output is None:
+        if first is None:
             output = detailer.step(self._evaluate, x, self._call.sigma)
-            self._call.x, self._call.output = self._x, output
         else:
-            output = detailer.again(self._evaluate, x, self._call.sigma, self._call.output)
+            output = detailer.again(self._evaluate, x, self._call.sigma, first)
         answers = self._answers[self._latest]
         if output.kind == "blended":
             answers = list(answers)
             answers[self._positive] = latent.pack(output.denoised)
             for place, other in output.others.items():
                 answers[int(place)] = latent.pack(other)
-        return answers[: self._asked]
+        return output, answers[: self._asked]
 
     def _evaluate(self, call: Call) -> Prediction:
         """As the detailer asks; ``others`` are named by their places in the request."""
@@ -83,12 +86,8 @@ class Request:
 
     def _prepare_two_passes(self, call: Call) -> None:
         """ControlNets are asked once for both passes, and about the positive conditioning in any case."""
-        if (
-            call.conds == "positive"
-            and self._guider_positive is not None
-            and self._conds[self._positive] is not self._guider_positive
-        ):
-            self._positive, self._conds = len(self._conds), [*self._conds, self._guider_positive]
+        if call.conds == "positive" and self._lacks_positive:
+            self._positive, self._conds = len(self._conds), [*self._conds, self._passes.positive]
         self._controls = Answers()
         self._conds = self._controls.stand_in(self._conds)
         others = [cond for i, cond in enumerate(self._conds) if i != self._positive]
@@ -136,7 +135,19 @@ class Request:
     def _guided(self, answers: list[Tensor]) -> Latent | None:
         """The guided prediction of a guider with one ``cfg``, which asks about positive and negative (or empty)."""
         cfg = getattr(self._passes.guider, "cfg", None)
-        if cfg is None or self._positive != 0 or len(self._conds) < 2 or self._conds[-1] is None:
+        # Some guiders keep a list, one cfg a step.
+        if not isinstance(cfg, (int, float)) or self._positive != 0 or len(self._conds) < 2 or self._conds[-1] is None:
             return None
         first, last = answers[0], answers[-1]
         return latent.unpack(torch.lerp(last, first, cfg), self._passes.shapes)
+
+
+def position_of(conds: Sequence[Any], positive: Any) -> int | None:
+    """Where the positive conditioning stands among ``conds``, by identity or, where it was copied, by its uuids."""
+    if positive is None:
+        return None
+    uuids = [entry.get("uuid") for entry in positive]
+    for i, cond in enumerate(conds):
+        if cond is positive or (cond and None not in uuids and [entry.get("uuid") for entry in cond] == uuids):
+            return i
+    return None

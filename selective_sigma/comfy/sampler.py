@@ -174,7 +174,9 @@ class Run:
             limit=latent.fit(limit, x, self._shapes),
             within=latent.regenerated(extra_args.get("denoise_mask"), self._shapes),
             record=capture is not None,
+            loops=True,
         )
+        self._sampler_calls = 0
         self._passes = Passes(self._detailer, guider, self._shapes)
 
     def model(self) -> Model:
@@ -209,12 +211,14 @@ class Run:
         """What the sampler gets for one call of the model."""
         if not self._noisy:
             return self.inner(x, sigma, **named)
-        frames = latent.given_frames(self.inner, self._base, x, sigma, named)
+        self._sampler_calls += 1
+        frames = latent.given_frames(self.inner, self._base, x, named.get("denoise_mask"), self._passes)
         with self._passes.sampler_call(sigma, frames) as call:
             denoised = self.inner(x, sigma, **named)
-        if call.output is not None and call.output.kind != "plain" and call.output.mask is not None:
-            self._means.append(latent.first(call.output.mask).mean())
-            self._steps_with_detail.add(call.output.index)
+        for output in call.outputs:
+            if output.kind != "plain" and output.mask is not None:
+                self._means.append(latent.first(output.mask).mean())
+                self._steps_with_detail.add(output.index)
         return denoised
 
     def end(self, result: Tensor, sigmas: Tensor) -> None:
@@ -222,7 +226,7 @@ class Run:
         report, count = self._detailer.report, self._passes.count
         if not self._noisy:
             logger.warning(NO_NOISE, self.name)
-        elif (report.lied and not count.lies) or (len(sigmas) > 1 and not self._passes.requests):
+        elif self._sampler_calls and not count.calls:
             logger.warning(PAST_US, self.name)
         else:
             line = words.summary(report, count, self._means, len(self._steps_with_detail), len(sigmas) - 1)

@@ -132,6 +132,9 @@ ALIASES = {
 }  # fmt: skip
 
 
+INACTIVE = "the positive conditioning is not active at the steps that are due"
+
+
 def summary(report: Report, count: NetworkCount, means: Sequence[Tensor], detailed: int, steps: int) -> str:
     """One run in one line.
 
@@ -140,8 +143,8 @@ def summary(report: Report, count: NetworkCount, means: Sequence[Tensor], detail
         means: the mean of each mask that detail was blended under, 0-d.
         detailed: steps of the run with detail, of ``steps``; a step may be several calls.
     """
-    if not report.lied:
-        return f"no detail ({why(report)})"
+    if not count.lies:
+        return f"no detail ({INACTIVE if report.lied else why(report)})"
     share = round(100 * float(torch.stack(list(means)).mean())) if means else 0
     line = f"detail on {detailed} of {steps} steps, in {share} % of the picture, "
     rows, calls = (f"{a / max(b, 1):.2f}x" for a, b in ((count.rows, count.bare_rows), (count.calls, count.bare_calls)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import deque
 from functools import cache
@@ -85,6 +86,39 @@ def in_a_tensor() -> Callable[[], float]:
     return draw
 
 
+def in_nested_dicts() -> Callable[[], float]:
+    """As most TeaCache ports keep it."""
+    state: dict[int, dict[str, float]] = {0: {"count": 0.0}, 1: {"count": 0.0}}
+
+    def draw() -> float:
+        state[0]["count"] += 1
+        return state[0]["count"]
+
+    return draw
+
+
+def in_place() -> Callable[[], float]:
+    """As a distance that is accumulated by ``+=``."""
+    with torch.inference_mode():
+        distance = torch.zeros(())
+
+    def draw() -> float:
+        nonlocal distance
+        distance += 1
+        return float(distance)
+
+    return draw
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.state = {"count": 0.0}
+
+    def draw(self) -> float:
+        self.state["count"] += 1
+        return self.state["count"]
+
+
 PLACES: dict[str, Callable[[], Callable[[], float]]] = {
     "cell": in_a_cell,
     "tensor": in_a_tensor,
@@ -93,6 +127,10 @@ PLACES: dict[str, Callable[[], Callable[[], float]]] = {
     "set": lambda: in_a_container(set(), lambda held: held.add(len(held))),
     "dict": lambda: in_a_container({}, lambda held: held.update({len(held): {}})),
     "object's dict": in_an_object,
+    "nested dicts": in_nested_dicts,
+    "tensor in place": in_place,
+    "bound method": lambda: Counter().draw,
+    "partial": lambda: functools.partial(Counter.draw, Counter()),
     "torch": lambda: lambda: float(torch.rand(())),
     "random": lambda: random.random,
     "numpy": lambda: lambda: float(np.random.rand()),
@@ -144,35 +182,48 @@ def test_what_the_network_keeps_is_put_back_and_its_layers_are_left_alone():
     del network.seen
     assert torch.equal(*results)
     assert not torch.equal(results[0], run(base()))
-    with untouched({}, network, torch.device("cpu")):
+    options = {"model_function_wrapper": patched}
+    with untouched(options, network, torch.device("cpu")):
+        network.fresh = 1
+    assert not hasattr(network, "fresh")
+    # Where weights moved, what is kept may mirror them.
+    with untouched(options, network, torch.device("cpu")):
         network.fresh = 1
         network.read.weight.data.add_(1)
-    assert not hasattr(network, "fresh")
+    assert network.fresh == 1
+    del network.fresh
     network.read.weight.data.sub_(1)
 
 
-def moved_by_the_step(model: Any, strength: float = 0.02) -> Any:
-    """A patch that moves a weight by the step, and remembers what it moved."""
+def moved_by_the_step(model: Any, reach: str = "cell") -> Any:
+    """A patch that moves a weight by the step and remembers what it moved; ``reach``: how it comes by the weight."""
     model = model.clone()
-    weight, belief = model.model.diffusion_model.context.weight, 0.0
+    network, belief = model.model.diffusion_model, 0.0
+    held = {"cell": network.context.weight, "data": network.context.weight.data, "list": [network.context]}.get(reach)
 
-    def patched(apply: Any, args: dict[str, Any]) -> Tensor:
+    def weight_of(held: Any, apply: Any) -> Tensor:
+        if reach == "apply":
+            return apply.__self__.diffusion_model.context.weight
+        return held[0].weight if reach == "list" else held
+
+    def patched(apply: Any, args: dict[str, Any], held: Any = held) -> Tensor:
         nonlocal belief
-        wanted = strength * float(args["timestep"][0])
-        weight.data.add_(wanted - belief)
+        wanted = 0.02 * float(args["timestep"][0])
+        weight_of(held, apply).data.add_(wanted - belief)
         belief = wanted
         return apply(args["input"], args["timestep"], **args["c"])
 
     model.set_model_unet_function_wrapper(patched)
-    return model, lambda: weight.data.sub_(belief)
+    return model, lambda: network.context.weight.data.sub_(belief)
 
 
 @both
-def test_a_belief_about_weights_stays_with_the_weights(kind: str):
+@pytest.mark.parametrize("reach", ["cell", "data", "list", "apply"])
+def test_a_belief_about_weights_stays_with_the_weights(kind: str, reach: str):
     weight = base(kind).model.diffusion_model.context.weight
     before, results, after = weight.clone(), [], []
     for settings in (None, ZEROS, Settings(every=1)):
-        model, undo = moved_by_the_step(base(kind))
+        model, undo = moved_by_the_step(base(kind), reach)
         results.append(run(model, settings))
         after.append(weight.clone())
         undo()

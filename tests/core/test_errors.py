@@ -67,12 +67,18 @@ def test_an_answer_that_breaks_the_contract_raises_in_one_line(kind):
     for bad, error, text in (
         (x, TypeError, "evaluate returned a Tensor: return Prediction"),
         (None, TypeError, "evaluate returned a NoneType"),
+        (Prediction(None), TypeError, "evaluate returned denoised as NoneType"),
+        (Prediction(x, {"uncond": None}), TypeError, "evaluate returned uncond as NoneType"),
+        (Prediction(x.int()), TypeError, "evaluate returned denoised as Tensor"),
         (Prediction(x[:1]), ValueError, r"evaluate returned denoised of shape \[\(1, 4, 8, 8\)\] for x of"),
         (Prediction(x, {"uncond": x[..., :4]}), ValueError, "evaluate returned uncond of shape"),
-        (Prediction([x, x]), ValueError, "evaluate returned denoised of shape"),
+        (Prediction([x, x]), TypeError, "evaluate returned denoised as list"),
     ):
         with pytest.raises(error, match=text):
             Detailer(Settings(every=1), levels).step(answer(kind, bad), x, levels[6])
+    if kind == "lied":
+        with pytest.raises(ValueError, match="evaluate returned uncond in one call of a step alone"):
+            Detailer(Settings(every=1), levels).step(answer(kind, Prediction(x, {"uncond": x})), x, levels[6])
     with pytest.raises(ValueError, match="evaluate returned uncond in one call of a step alone"):
         Detailer(Settings(mask_override="half", every=1), levels).step(
             answer(kind, Prediction(x, {"uncond": x})), x, levels[6]
@@ -86,6 +92,10 @@ def test_a_second_run_is_refused():
         detailer.step(lambda call: Prediction(call.x * 0.5), x, sigma)
     with pytest.raises(RuntimeError, match="make one for each run"):
         detailer.step(refuse, x, levels[0])
+    # A host whose sampler may run its levels again says so.
+    detailer, twice = Detailer(Settings(), levels, loops=True), [*levels[:-1], *levels[:-1]]
+    kinds = [detailer.step(lambda call: Prediction(call.x * 0.5), x, sigma).kind for sigma in twice]
+    assert kinds[:10] == kinds[10:]
 
 
 def test_settings_are_settings():

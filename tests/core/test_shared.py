@@ -136,6 +136,9 @@ def test_a_black_map_makes_the_run_plain_and_says_so(name):
         assert detailer.step(model, x, sigma).kind == "plain"
     assert detailer.report.skipped == {"empty": 12}
     assert detailer.report.calls == 12
+    streams = Detailer(Settings(**ALL), levels, **{name: torch.zeros(1, 1, 6, 6)})
+    two = streams.step(lambda call: Prediction([value * 0.5 for value in call.x]), [x, x], levels[6])
+    assert two.kind == "blended"  # A map concerns the first stream alone.
     zeros = Detailer(Settings(mask_override="half", **ALL), levels, **{name: torch.zeros(1, 1, 6, 6)})
     assert zeros.step(model, x, levels[6]).kind == "blended"  # The override checks the blend itself.
 
