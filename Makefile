@@ -37,7 +37,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# All questions, or some: make evidence ASK="--only leak every --models photographs"; --jobs 2 asks two at once.
+# All questions, or some: make evidence ASK="--only leak every --models photographs".
 # Refuses a dirty tree.
 evidence: $(VENV)/.ready
 	$(BIN)/python -m benchmarks $(ASK)

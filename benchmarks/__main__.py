@@ -1,22 +1,15 @@
-"""``python -m benchmarks``: measure, keep the rows, draw the plots, write docs/evidence.md."""
+"""``python -m benchmarks``: measure, keep the rows, write docs/evidence.md."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-
-from .evaluate import QUESTIONS, answer
-from .figures import ROWS, Row, read, write
-from .plots import draw
+from .evaluate import OF_COMFYUI, QUESTIONS, answer
+from .figures import ROWS, read, write
+from .models import FOLDER, HELD_OUT, WHOLE
 from .report import PAGES, fill
 
 MODELS = tuple(dict.fromkeys(model for _, models in QUESTIONS.values() for model in models))
@@ -25,10 +18,9 @@ MODELS = tuple(dict.fromkeys(model for _, models in QUESTIONS.values() for model
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    usual = [question for question in QUESTIONS if question != "comfyui"]
-    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=usual, help="questions; all but comfyui")
+    usual = [question for question in QUESTIONS if question not in OF_COMFYUI]
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=usual, help=f"questions; all but {OF_COMFYUI}")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="asked about these; all")
-    parser.add_argument("--jobs", type=int, choices=range(1, 65), metavar="N", default=1, help="processes at once")
     parser.add_argument("--dirty", action="store_true", help="measure a tree with uncommitted changes (development)")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the page from the rows at hand")
     args = parser.parse_args()
@@ -40,24 +32,16 @@ def main() -> int:
     if not args.report:
         commit = _git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
         asked = [(name, model) for model in args.models for name in args.only if model in QUESTIONS[name][1]]
-        for made, *found in _measured(asked, commit, args.jobs):
+        if FOLDER is None and any(model == WHOLE for _, model in asked):
+            print(f"SKIPPED {WHOLE}: set PHOTOGRAPHS to the folder that holds {', '.join(HELD_OUT)}", file=sys.stderr)
+            asked = [(name, model) for name, model in asked if model != WHOLE]
+        for made, *found in (answer(each, commit) for each in asked):
             # Rows that name something else than a model are all made anew.
             old = [r for r in read() if r.question != made.question or r.model in {*MODELS} - {made.model}]
             write([*old, made, *found])
-    kept = read()
-    draw(kept, ROWS.parent)
     for page in map(Path, PAGES):
-        page.write_text(fill(page.read_text(), kept))
+        page.write_text(fill(page.read_text(), read()))
     return 0
-
-
-def _measured(asked: list[tuple[str, str]], commit: str, jobs: int) -> Iterator[list[Row]]:
-    """Rows of each question, in the order asked; what times a step comes last and alone."""
-    ask = partial(answer, commit=commit)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        yield from pool.map(ask, [(name, model) for name, model in asked if name != "step_time"])
-    yield from map(ask, [(name, model) for name, model in asked if name == "step_time"])
 
 
 def _git(*args: str) -> str:

@@ -1,6 +1,6 @@
-"""ComfyUI's own samplers on an exact denoiser, for the question ``comfyui``; needs ComfyUI's own Python.
+"""What ComfyUI itself is asked: its samplers on an exact denoiser, and what a run costs beside the network.
 
-COMFYUI_PATH=~/comfy/ComfyUI ~/comfy/ComfyUI/.venv/bin/python -m benchmarks --only comfyui
+COMFYUI_PATH=~/comfy/ComfyUI ~/comfy/ComfyUI/.venv/bin/python -m benchmarks --only comfyui overhead
 """
 
 # ComfyUI is in ComfyUI's own environment alone.
@@ -9,20 +9,28 @@ COMFYUI_PATH=~/comfy/ComfyUI ~/comfy/ComfyUI/.venv/bin/python -m benchmarks --on
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import cycle, product
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from selective_sigma import Settings
 from tests.comfy import conftest
 
-from .models import Model
+from .evaluate import STEPS, STRENGTH, Place
+from .figures import Row, Value
+from .models import MODELS, Model
 
 # With that ComfyUI is on the path, in CPU mode.
 assert conftest.MISSING is None, conftest.MISSING
 
 import comfy.samplers
 import tiny
+from published import around
 
 from selective_sigma.comfy.sampler import wrap
 
@@ -41,10 +49,68 @@ def draw(known: Model, schedule: str, name: str, steps: int, settings: Settings 
         tiny.calls(model).append(level)
         # Rectified flow is the same denoiser of x / (1 - sigma).
         alpha = 1 - level if flow else 1.0
-        return known.denoise(x / alpha, level / alpha).denoised
+        return known.denoise(x / alpha, level / alpha)
 
     model.model._apply_model = denoised
     sampler = tiny.sampler(name) if settings is None else wrap(tiny.sampler(name), settings)
     sigmas = tiny.schedule(model, steps, SCHEDULES[schedule])
     picture = tiny.sample(model, sampler, sigmas, shape=known.shape, cfg=1.0, seed=0)
     return picture, len(tiny.calls(model))
+
+
+def comfyui(model: str) -> Iterator[Row]:
+    """Gain, leak and calls of every sampler of ComfyUI itself, at ``every`` 1 and 2."""
+    for schedule, sampler in product(SCHEDULES, SAMPLERS):
+        sampled = partial(draw, MODELS[model](), schedule, sampler, STEPS)
+        usual, once = sampled(None)
+        for n in (1, 2):
+            detailed, calls = sampled(Settings(strength=STRENGTH, every=n))
+            yield Place("comfyui", model, schedule, sampler).compared(detailed, usual, calls / once, f"every {n}")
+
+
+ROUNDS = 5
+SHAPES = {"1x4x128x128, eps, Karras": (1, 4, 128, 128), "1x16x21x90x160, flow, shift 3": (1, 16, 21, 90, 160)}
+CONTESTANTS = {
+    "bare": lambda sampler: sampler,
+    "published": around,
+    "ours": partial(wrap, settings=Settings()),
+    # Where detail may go nowhere, no step is due.
+    "ours, nothing due": partial(wrap, settings=Settings(), limit=torch.zeros(1, 64, 64)),
+}
+
+
+def network(shape: tuple[int, ...], flow: bool, patches: int) -> tuple[Any, list[int]]:
+    """A MODEL whose network answers at once, with so many patches of attention, as IP-Adapters make them; its rows."""
+    model, rows = tiny.model(tiny.FLOW if flow else tiny.EPS, len(shape) - 2), list[int]()
+    answers = cycle([torch.randn(2, *shape[1:]) for _ in range(3)])
+
+    def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        rows.append(len(x))
+        return next(answers)[: len(x)]
+
+    model.model.diffusion_model.forward = forward
+    for i in range(patches // 2):
+        model.set_model_attn2_replace(partial(torch.add, torch.randn(4, 64)), "input", i)
+        model.set_model_attn2_patch(partial(torch.add, torch.randn(4, 64)))
+    return model, rows
+
+
+def overhead(_: str) -> Iterator[Value]:
+    """Milliseconds of a run over the bare sampler's, the least of the rounds, and what of it falls on a step."""
+    for (name, shape), patches in product(SHAPES.items(), (0, 500)):
+        flow = len(shape) == 5
+        model, rows = network(shape, flow, patches)
+        sigmas, least, asked = tiny.schedule(model, STEPS, "normal" if flow else "karras"), {}, {}
+        for label, make in (each for _ in range(ROUNDS) for each in CONTESTANTS.items()):
+            sampler, began = make(tiny.sampler("euler")), time.perf_counter()
+            rows.clear()
+            tiny.sample(model, sampler, sigmas, shape=shape)
+            spent, asked[label] = 1e3 * (time.perf_counter() - began), sum(rows)
+            least[label] = min(spent, least.get(label, spent))
+        over = {label: spent - least["bare"] for label, spent in least.items()}
+        values = {"bare run, ms": least["bare"], **{f"{label}, ms over bare": over[label] for label in list(over)[1:]}}
+        values["a due step, ms"] = over["ours"] / (asked["ours"] - asked["bare"])
+        values["another step, ms"] = over["ours, nothing due"] / STEPS
+        values["ours / published"] = over["ours"] / over["published"]
+        for label, value in values.items():
+            yield Value("overhead", f"{name}, {patches} patches", label, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib import import_module
 from itertools import product
@@ -15,14 +15,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from selective_sigma import Settings
 from selective_sigma import mask as response_mask
 
-from .figures import Effect, Made, Row, Value, compare
+from .figures import Effect, Made, Row, Value, compare, kind
 from .learning import learning
 from .methods import EVERYWHERE, METHODS, OURS, THEIRS, ours, plain, published_cfg_pp
-from .models import MODELS, mixture8
-from .overhead import step_time
+from .models import MODELS, WHOLE, mixture8
 from .samplers import SCHEDULES, Method, Run, sample
 
 TARGET = 0.15
@@ -32,7 +30,8 @@ FIRST, NEAR, MOST, RUNS = 0.05, 0.06, 0.9, 7
 STRENGTH, STEPS, VE, FLOW = 0.1, 20, "VE Karras", "flow, shift 3"
 FOUR = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_sde")
 COUNTS = (4, 6, 8, 12, 20, 30, 50)
-PHOTOS, DRAWN = "photographs", ("photographs", "mixture 8x8", "mixture 4x4")
+GUIDED = ("mixture 8x8, guidance 2", "mixture 8x8, guidance 4")
+PHOTOGRAPH, PHOTOS, DRAWN = "the photograph", "photographs", ("photographs", "mixture 8x8", "mixture 4x4")
 
 
 @cache
@@ -57,7 +56,11 @@ class Place:
     def effect(self, label: str, method: Method, strength: float = STRENGTH) -> Effect:
         """What a method does at one strength."""
         usual, run = bare(self.model, self.schedule, self.sampler, self.steps), self.run(method, strength)
-        return self.compared(run.picture, usual.picture, run.calls / usual.calls, label, strength)
+        found = self.compared(run.picture, usual.picture, run.calls / usual.calls, label, strength)
+        if run.detailer is None:
+            return found
+        inside, outside = (lit(run, where) for where in (run.model.inside, run.model.outside))
+        return replace(found, lit_inside=inside, lit_outside=outside)
 
     def compared(self, detailed: Tensor, usual: Tensor, calls: float, label: str, strength: float = STRENGTH) -> Effect:
         """Detailed pictures of the model beside the usual ones of the same seeds, (batch, channels, H, W)."""
@@ -67,6 +70,7 @@ class Place:
         leaks = [compare(detailed, usual, model, part).leak for part in parts]
         spread = stdev(leaks) if len(leaks) > 1 else 0.0
         whole = asdict(compare(detailed, usual, model))
+        whole |= {} if model.picture is None else kind(detailed, model.inside)
         return Effect(**whole, **asdict(self), label=label, strength=strength, leak_spread=spread, calls=calls)
 
     def matched(self, label: str, method: Method, strength: float = FIRST, target: float = TARGET) -> Effect:
@@ -79,13 +83,12 @@ class Place:
             found.append(self.effect(label, method, strength))
         return min(found, key=lambda effect: abs(effect.gain - target))
 
-    def lit(self, label: str, method: Method, after: int = 0) -> Value:
-        """Mean of the masks from step ``after`` on."""
-        detailer = self.run(method).detailer
-        assert detailer is not None
-        masks = [record.mask for record in detailer.masks if record.step >= after]
-        mean = fmean(float(m.mean()) for m in masks if isinstance(m, Tensor))
-        return Value(self.question, self.model, label, mean, self.schedule)
+
+def lit(run: Run, where: Tensor | None = None, after: int = 0) -> float:
+    """Mean of a run's masks from step ``after`` on, ``where`` (batch, 1, H, W), or everywhere."""
+    assert run.detailer is not None
+    masks = [r.mask for r in run.detailer.masks if r.step >= after and isinstance(r.mask, Tensor)]
+    return fmean(float((mask if where is None else mask[where]).mean()) for mask in masks) if masks else 0.0
 
 
 def leak(model: str) -> Iterator[Row]:
@@ -116,13 +119,6 @@ def mask(model: str) -> Iterator[Row]:
         yield place.matched("first", ours(mask_source="first"))
 
 
-def every(model: str) -> Iterator[Row]:
-    """What it does to lie at every n-th step only, with the dose of n, at one strength."""
-    samplers = ("euler",) if model == PHOTOS else FOUR
-    for schedule, sampler, n in product((VE, FLOW), samplers, (1, 2, 3, 4)):
-        yield Place("every", model, schedule, sampler).effect(f"every {n}", ours(every=n))
-
-
 def steps(model: str) -> Iterator[Row]:
     """Whether one strength does the same at any number of steps."""
     few = model == PHOTOS  # The network takes its time.
@@ -134,69 +130,88 @@ def steps(model: str) -> Iterator[Row]:
             yield place.effect(THEIRS, METHODS[THEIRS])
 
 
-def start(model: str) -> Iterator[Row]:
-    """When to begin, at one strength."""
-    for schedule, value in product((VE, FLOW), (0.0, 0.2, 0.4, 0.6)):
-        yield Place("start", model, schedule).effect(f"start {value:g}", ours(start=value))
+AT_ONE_STRENGTH: dict[str, dict[str, Method]] = {
+    "every": {f"every {n}": ours(every=n) for n in (1, 2, 3, 4)},
+    "start": {f"start {share:g}": ours(start=share) for share in (0.0, 0.2, 0.4, 0.6)},
+    "coverage": {f"coverage {share:g}": ours(coverage=share) for share in (0.1, 0.3, 0.5, 0.7, 0.9)},
+}
+"""The settings that each of these questions is about, by label."""
 
 
-def coverage(model: str) -> Iterator[Row]:
-    """How far the slider moves the mean of the mask, over all lied steps of a run."""
-    for schedule, value in product((VE, FLOW), (0.1, 0.3, 0.5, 0.7, 0.9)):
-        yield Place("coverage", model, schedule).lit(f"coverage {value:g}", ours(coverage=value))
+def at_one_strength(question: str, model: str) -> Iterator[Row]:
+    samplers = FOUR if question == "every" and model != PHOTOS else ("euler",)
+    for schedule, sampler, (label, method) in product((VE, FLOW), samplers, AT_ONE_STRENGTH[question].items()):
+        yield Place(question, model, schedule, sampler).effect(label, method)
 
 
 def smooth(model: str) -> Iterator[Row]:
     """How much of a picture without any detail is lit after the first third of the run, and its detail at the end."""
     for schedule, label in product((VE, FLOW), (OURS, THEIRS, EVERYWHERE)):
         place = Place("smooth", model, schedule)
-        yield place.lit(label, METHODS[label], STEPS // 3)
+        yield Value("smooth", model, label, lit(place.run(METHODS[label]), after=STEPS // 3), schedule)
         yield Value("smooth", model, f"{label}: detail", 1 + place.effect(label, METHODS[label]).gain, schedule)
 
 
+def kinds(model: str) -> Iterator[Row]:
+    """The kind of detail of photographs, of plain pictures, and of methods at the gain of ours at one strength."""
+    known, place, usual = MODELS[model](), Place("kinds", model), bare(model, VE, "euler", STEPS).picture
+    assert known.picture is not None
+    yield place.compared(known.picture, usual, 1.0, PHOTOGRAPH, 0.0)
+    yield place.compared(usual, usual, 1.0, "plain", 0.0)
+    yield (own := place.effect(OURS, METHODS[OURS]))
+    yield from (place.matched(label, METHODS[label], target=own.gain) for label in (THEIRS, EVERYWHERE))
+
+
+def guidance(model: str) -> Iterator[Row]:
+    """The leak at equal gain under guidance; and ours at one strength."""
+    for schedule in (VE,) if PHOTOS in model else (VE, FLOW):
+        place = Place("guidance", model, schedule)
+        yield from (place.matched(label, METHODS[label]) for label in (EVERYWHERE, THEIRS, OURS))
+        yield place.effect(f"{OURS} at {STRENGTH}", METHODS[OURS])
+
+
 def cfg_pp(model: str) -> Iterator[Row]:
-    """Gain on Euler CFG++ over that on Euler at one strength, by number of steps; guidance 2."""
-    for label in (EVERYWHERE, OURS, THEIRS):
+    """Gain on Euler CFG++ over that on Euler at one strength, by number of steps."""
+    for label, count in product((EVERYWHERE, OURS, THEIRS), (8, 12, 20, 50)):
         other = published_cfg_pp if label == THEIRS else METHODS[label]
-        ratios: list[float] = []
-        for count in (8, 12, 20, 50):
-            usual = Place("cfg_pp", model, steps=count).effect(label, METHODS[label])
-            ratios.append(Place("cfg_pp", model, VE, "euler_cfg_pp", count).effect(label, other).gain / usual.gain)
-            yield Value("cfg_pp", label, f"{count} steps", ratios[-1])
-        yield Value("cfg_pp", label, "largest / smallest", max(ratios) / min(ratios))
+        usual = Place("cfg_pp", model, steps=count).effect(label, METHODS[label])
+        ratio = Place("cfg_pp", model, VE, "euler_cfg_pp", count).effect(label, other).gain / usual.gain
+        yield Value("cfg_pp", model, f"{count} steps", ratio, label)
 
 
 def calls(_: str) -> Iterator[Row]:
-    """Model calls over those of the plain sampler, 20 steps, which no model changes."""
-    model = mixture8([0], size=16)
-    for schedule, sampler, label in product(SCHEDULES, FOUR, (THEIRS, OURS)):
-        made, usual = (sample(model, m, STRENGTH, sampler, schedule, STEPS) for m in (METHODS[label], plain))
-        yield Value("calls", f"{schedule}, {sampler}", label, made.calls / usual.calls)
+    """Calls and rows of the model over those of the plain sampler, 20 steps, with guidance; the same on all models."""
+    model = mixture8([0], size=16, guidance=2.0)
+    for schedule, sampler in product(SCHEDULES, FOUR):
+        usual, theirs, own = (
+            sample(model, m, STRENGTH, sampler, schedule, STEPS) for m in (plain, METHODS[THEIRS], METHODS[OURS])
+        )
+        counts = {f"{THEIRS}, calls and rows": theirs.rows / usual.rows, f"{OURS}, calls": own.calls / usual.calls}
+        for label, value in {**counts, f"{OURS}, rows with guidance": own.rows / usual.rows}.items():
+            yield Value("calls", f"{schedule}, {sampler}", label, value)
 
 
-def comfyui(model: str) -> Iterator[Row]:
-    """Gain, leak and calls of every sampler of ComfyUI itself, at ``every`` 1 and 2."""
-    from . import comfyui as host
-
-    for schedule, sampler in product(host.SCHEDULES, host.SAMPLERS):
-        draw = partial(host.draw, MODELS[model](), schedule, sampler, STEPS)
-        usual, once = draw(None)
-        for n in (1, 2):
-            detailed, calls = draw(Settings(strength=STRENGTH, every=n))
-            yield Place("comfyui", model, schedule, sampler).compared(detailed, usual, calls / once, f"every {n}")
+def in_comfyui(question: str, model: str) -> Iterator[Row]:
+    """A question of ``comfyui.py``, which imports ComfyUI."""
+    yield from getattr(import_module(".comfyui", __package__), question)(model)
 
 
 QUESTIONS: dict[str, tuple[Callable[[str], Iterator[Row]], tuple[str, ...]]] = {
-    **{ask.__name__: (ask, DRAWN) for ask in (leak, mask, every, start, coverage)},
+    **{ask.__name__: (ask, DRAWN) for ask in (leak, mask)},
+    **{question: (partial(at_one_strength, question), DRAWN) for question in AT_ONE_STRENGTH},
     "steps": (steps, (PHOTOS, "mixture 4x4")),
     "smooth": (smooth, (PHOTOS, "defocused")),
-    "cfg_pp": (cfg_pp, ("mixture 8x8, guided",)),
+    "kinds": (kinds, (PHOTOS, WHOLE)),
+    "guidance": (guidance, ("photographs, guidance 4", "mixture 8x8", *GUIDED)),
+    "cfg_pp": (cfg_pp, GUIDED),
     "calls": (calls, ("none",)),
-    "step_time": (step_time, ("none",)),
     "learning": (learning, ("none",)),
-    "comfyui": (comfyui, ("mixture 4x4",)),
+    "overhead": (partial(in_comfyui, "overhead"), ("none",)),
+    "comfyui": (partial(in_comfyui, "comfyui"), ("mixture 4x4",)),
 }
 """Each question, and the models it is asked about; ``none`` where no pictures answer."""
+OF_COMFYUI = ("comfyui", "overhead")
+"""Questions that only ComfyUI's own Python can answer."""
 
 
 def answer(asked: tuple[str, str], commit: str) -> list[Row]:
@@ -207,6 +222,6 @@ def answer(asked: tuple[str, str], commit: str) -> list[Row]:
         found.append(row)
         print(f"{time.perf_counter() - began:6.0f} s  {row.key}\n", end="", flush=True)
     device = f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    if question == "comfyui":
+    if question in OF_COMFYUI:
         device = f"ComfyUI {import_module('comfyui_version').__version__}, {device}"
     return [Made(question, model, commit, device, time.perf_counter() - began), *found]

@@ -6,6 +6,7 @@ A method is ``method(run, strength) -> step``, with ``step(x, sigma) -> Predicti
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,6 @@ def lying_sigma(run: Run, strength: float) -> Step:
     return _lie_about_sigma(run, lambda sigma: strength if low <= sigma <= high else 0.0)
 
 
-def multiply_sigmas(run: Run, strength: float) -> Step:
-    """Jonseed, Multiply Sigmas: no lie; every level of the run itself is a little lower."""
-    run.sigmas = [sigma * (1 - strength) for sigma in run.sigmas]
-    return run.evaluate
-
-
 def ours(*, perfect: bool = False, **options: Any) -> Method:
     """A ``Detailer`` with these settings in place of the defaults; ``perfect``: the lie in the true region alone."""
 
@@ -64,7 +59,7 @@ def ours(*, perfect: bool = False, **options: Any) -> Method:
 
         def evaluate(call: Call) -> Prediction:
             assert isinstance(call.x, Tensor)
-            return run.evaluate(call.x, call.sigma)
+            return run.evaluate(call.x, call.sigma, call.conds)
 
         return lambda x, sigma: detailer.step(evaluate, x, sigma)
 
@@ -76,7 +71,6 @@ METHODS: dict[str, Method] = {
     "the same lie everywhere": ours(coverage=1.0),
     "Detail Daemon": detail_daemon,
     "Lying Sigma": lying_sigma,
-    "Multiply Sigmas": multiply_sigmas,
     # Capacap, ComfyUI-Selective-Sigma-Detailer (method.md section 2; the core equals it to rounding).
     "published 0.1.1": ours(mask_source="change", every=1, lie="fixed_input", start=0.1, end=0.9),
     "ours, published mask": ours(mask_source="change"),
@@ -90,4 +84,4 @@ OURS, THEIRS, EVERYWHERE = "ours", "published 0.1.1", "the same lie everywhere"
 def published_cfg_pp(run: Run, strength: float) -> Step:
     """The published method on a CFG++ sampler: 0.15 of the strength, uncond from the plain call."""
     step = METHODS[THEIRS](run, 0.15 * strength)
-    return lambda x, sigma: Prediction(step(x, sigma).denoised, run.evaluate(x, sigma).others)
+    return lambda x, sigma: replace(step(x, sigma), others=run.evaluate(x, sigma).others)

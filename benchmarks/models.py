@@ -6,9 +6,12 @@ All are VE denoisers of one batch; ``samplers.sample`` shows them as rectified f
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,14 +32,27 @@ class Model:
     """Of each picture's noise, (batch,)."""
     groups: int
     """Pictures go by seed group first: the spread over groups is the error bar."""
-    denoise: Callable[[Tensor, float], Prediction]
-    """What the model says of ``x = x0 + sigma n``; ``others`` holds ``uncond``."""
+    denoise: Callable[[Tensor, float], Tensor]
+    """The conditional prediction of ``x0`` from ``x = x0 + sigma n`` and ``sigma``."""
     inside: Tensor
     """(batch, 1, H, W) bool: where detail belongs."""
     outside: Tensor
     """(batch, 1, H, W) bool: where it does not."""
     fine: Callable[[Tensor], Tensor]
     """The fine detail in a picture, shaped like it."""
+    guidance: float = 1.0
+    uncond: Callable[[Tensor, float], Tensor] | None = None
+    """The prediction that guidance leads away from; None without guidance."""
+    picture: Tensor | None = None
+    """The photographs themselves, shaped like the pictures; None on mixtures."""
+
+    def predict(self, x: Tensor, sigma: float, conds: Literal["all", "positive"] = "all") -> Prediction:
+        """What the model says; ``positive``: the conditional prediction alone."""
+        cond = self.denoise(x, sigma)
+        if self.uncond is None or conds == "positive":
+            return Prediction(cond)
+        uncond = self.uncond(x, sigma)
+        return Prediction(cond, {"uncond": uncond}, uncond + self.guidance * (cond - uncond))
 
 
 @cache
@@ -63,22 +79,13 @@ class Tiles:
     """(size^2,) bool: coefficients that are fine detail, and not shading."""
     logit: Tensor
     """(tiles,) log odds of textured, before anything is seen."""
-    guidance: float = 1.0
-    """Above 1, away from a denoiser that does not know which tiles are textured."""
 
-    def denoise(self, x: Tensor, sigma: float) -> Prediction:
-        cond = self._denoised(x, sigma, self.logit)
-        if self.guidance == 1:
-            return Prediction(cond, {"uncond": cond})
-        uncond = self._denoised(x, sigma, torch.zeros_like(self.logit))
-        return Prediction(uncond + self.guidance * (cond - uncond), {"uncond": uncond})
-
-    def _denoised(self, x: Tensor, sigma: float, logit: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
         c = self._coefficients(x)
         smooth, textured = self.smooth + sigma**2, self.textured + sigma**2
         # One class a tile, whatever its channels.
         evidence = 0.5 * (c.square() * (1 / smooth - 1 / textured) - (textured / smooth).log()).sum((-1, -2))
-        share = torch.sigmoid(evidence + logit)[..., None, None]
+        share = torch.sigmoid(evidence + self.logit)[..., None, None]
         gain = share * self.textured / textured + (1 - share) * self.smooth / smooth
         return self._picture(c * gain, x)
 
@@ -102,9 +109,11 @@ def _log_odds(textured: float, side: int) -> Tensor:
     return torch.where(right, 1.0, -1.0) * math.log(textured / (1 - textured))
 
 
-def _halves(tiles: Tiles, shape: tuple[int, ...], seeds: Sequence[int], groups: int) -> Model:
+def _halves(tiles: Tiles, shape: tuple[int, ...], seeds: Sequence[int], groups: int, guidance: float = 1.0) -> Model:
+    """Guidance leads away from a denoiser that does not know which tiles are textured."""
     inside = (torch.arange(shape[3]) >= shape[3] // 2).expand(shape[0], 1, *shape[2:])
-    return Model(shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine)
+    uncond = None if guidance == 1 else replace(tiles, logit=torch.zeros_like(tiles.logit)).denoise
+    return Model(shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine, guidance, uncond)
 
 
 def mixture8(seeds: Sequence[int], groups: int = 1, guidance: float = 1.0, size: int = 64) -> Model:
@@ -113,8 +122,8 @@ def mixture8(seeds: Sequence[int], groups: int = 1, guidance: float = 1.0, size:
     detail = (u + v > 1).flatten()
     coarse = 0.5**2 * 64 * torch.where(u + v > 0, 1 / 4, 1.0).flatten()
     smooth, textured = (torch.where(detail, std**2, coarse) for std in (0.02, 0.3))
-    tiles = Tiles(8, smooth, textured, detail, _log_odds(0.98, size // 8), guidance)
-    return _halves(tiles, (len(seeds), 1, size, size), seeds, groups)
+    tiles = Tiles(8, smooth, textured, detail, _log_odds(0.98, size // 8))
+    return _halves(tiles, (len(seeds), 1, size, size), seeds, groups, guidance)
 
 
 def mixture4(seeds: Sequence[int], groups: int = 1, size: int = 64) -> Model:
@@ -143,30 +152,45 @@ def windows() -> Tensor:
     return torch.cat([photos.photograph(n, 192)[..., y : y + WINDOW, x : x + WINDOW] for n, y, x in WINDOWS])
 
 
-def photographs(seeds: int = 3, smooth: bool = False) -> Model:
+HELD_OUT = ("budgie-canyon-wren", "budgie-roman-colosseum", "budgie-perched-osprey", "budgie-oakland-zoo-otters")
+HELD_OUT += ("aitzgorri",)
+FOLDER = os.environ.get("PHOTOGRAPHS")
+"""Where these photographs are, which the network was not trained on; they do not come with the repository."""
+
+
+def whole() -> Tensor:
+    """The photographs in ``FOLDER``, (pictures, 3, 192, 192)."""
+    assert FOLDER is not None
+    return torch.cat([photos.photograph(Path(FOLDER) / f"{name}.jpg", 192) for name in HELD_OUT])
+
+
+def photographs(
+    pictures: Callable[[], Tensor] = windows, seeds: int = 3, smooth: bool = False, guidance: float = 1.0
+) -> Model:
     """The network that redraws photographs from a four times smaller thumbnail; pictures in [-1, 1].
 
     Inside and outside are the upper and the lower third of the photograph's own smoothed fine detail (``truth``).
-    ``smooth``: the photographs out of focus, where detail belongs nowhere.
+    ``smooth``: the photographs out of focus, where detail belongs nowhere. Guidance leads away from what the network
+    predicts without a thumbnail.
     """
-    picture = windows()
-    inside, outside = (region.repeat(seeds, 1, 1, 1) > 0.5 for region in truth.measured(picture))
+    picture = pictures()
     small = photos.thumbnail(photos.defocused(picture) if smooth else picture).repeat(seeds, 1, 1, 1)
+    inside, outside = (region.repeat(seeds, 1, 1, 1) > 0.5 for region in truth.measured(picture))
     net = network.load()
-
-    def denoise(x: Tensor, sigma: float) -> Prediction:
-        denoised = net.denoise(x, sigma, small)
-        return Prediction(denoised, {"uncond": denoised})
-
-    numbers = tuple(1000 * seed + i for seed in range(seeds) for i in range(len(WINDOWS)))
-    return Model(tuple(small.shape), numbers, seeds, denoise, inside, outside, high_pass)
+    numbers = tuple(1000 * seed + i for seed in range(seeds) for i in range(len(picture)))
+    denoise, uncond = partial(net.denoise, thumbnail=small), None if guidance == 1 else net.denoise
+    picture = picture.repeat(seeds, 1, 1, 1)
+    return Model(tuple(small.shape), numbers, seeds, denoise, inside, outside, high_pass, guidance, uncond, picture)
 
 
+WHOLE = "whole photographs"
 MODELS: dict[str, Callable[[], Model]] = {
     "photographs": cache(photographs),
     "defocused": cache(partial(photographs, smooth=True)),
     "mixture 8x8": cache(partial(mixture8, range(12), 3)),
-    "mixture 8x8, guided": cache(partial(mixture8, range(12), 3, guidance=2.0)),
+    **{f"mixture 8x8, guidance {g}": cache(partial(mixture8, range(12), 3, guidance=g)) for g in (2, 4)},
+    WHOLE: cache(partial(photographs, whole, 1)),
+    "photographs, guidance 4": cache(partial(photographs, guidance=4.0)),
     "mixture 4x4": cache(partial(mixture4, range(12), 3)),
 }
 """By the name that rows have; pictures of three seeds, on the mixtures of three groups of four."""

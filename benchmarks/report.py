@@ -11,7 +11,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from .evaluate import COUNTS, DRAWN, FLOW, PHOTOS, QUESTIONS, STEPS, TARGET, VE
+from .evaluate import COUNTS, DRAWN, FLOW, PHOTOGRAPH, PHOTOS, QUESTIONS, STEPS, TARGET, VE
 from .figures import Effect, Made, Row, Value
 from .methods import METHODS, OURS, THEIRS
 
@@ -22,8 +22,9 @@ NAMES = {"euler": "Euler", "euler_ancestral": "Euler ancestral", "dpmpp_2m": "DP
 
 def pick(rows: Sequence[Row], question: str, **fields: str) -> list[Any]:
     """What was found for a question (``Effect``, ``Value``) where fields are as given; leaks in the methods' order."""
-    asked = [row for row in rows if row.question == question and not isinstance(row, Made)]
-    found = [row for row in asked if all(getattr(row, name) == value for name, value in fields.items())]
+    fields["question"] = question
+    found = [row for row in rows if all(getattr(row, name, row) == value for name, value in fields.items())]
+    found = [row for row in found if not isinstance(row, Made)]
     return sorted(found, key=lambda row: list(METHODS).index(row.label)) if question == "leak" else found
 
 
@@ -72,15 +73,6 @@ def leaks(rows: Sequence[Row]) -> str:
     return "\n\n".join(text)
 
 
-def side_effects(rows: Sequence[Row]) -> str:
-    """Change of mean and of contrast at equal gain."""
-    cells = {
-        (r.label, f"{r.model}, {r.schedule}"): f"{100 * r.mean:.1f}, {100 * r.contrast:+.1f}"
-        for r in filter(reached, pick(rows, "leak", sampler="euler"))
-    }
-    return grid("mean, contrast in %, Euler", cells, [f"{model}, {s}" for model in DRAWN for s in (VE, FLOW)])
-
-
 def place(row: Any) -> str:
     """Where a row is from: model, schedule and sampler, as far as it has them."""
     parts = (row.model, getattr(row, "schedule", ""), NAMES.get(getattr(row, "sampler", ""), ""))
@@ -88,16 +80,32 @@ def place(row: Any) -> str:
 
 
 def by_place(question: str, rows: Sequence[Row]) -> str:
-    """Gain, leak and change of mean, or a value: places down and labels across."""
+    """Gain, leak and changes of mean and contrast in %, or a value: places down and labels across."""
 
     def cell(row: Effect | Value) -> str:
         if isinstance(row, Value):
             return f"{row.value:.2f}"
-        return f"{100 * row.gain:.0f} %, {row.leak:.3f}, {100 * row.mean:.1f} %"
+        if question == "coverage":
+            return f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"
+        return f"{100 * row.gain:.0f} %, {row.leak:.3f} ({100 * row.mean:.1f}, {100 * row.contrast:+.1f})"
 
     found = pick(rows, question)
-    corner = "gain, leak, change of mean" if isinstance(found[0], Effect) else ""
-    return grid(corner, {(place(row), row.label): cell(row) for row in found})
+    corners = {"coverage": "mask inside, outside", "smooth": "", "cfg_pp": "", "calls": "", "overhead": ""}
+    return grid(
+        corners.get(question, "gain, leak (mean, contrast)"), {(place(row), row.label): cell(row) for row in found}
+    )
+
+
+def kinds(rows: Sequence[Row]) -> str:
+    """Kind of detail, gain, leak and mask; bold where chroma exceeds the photograph's by more than a fifth."""
+    found, body = pick(rows, "kinds"), list[list[str]]()
+    own = {row.model: row.chroma for row in found if row.label == PHOTOGRAPH}
+    for row in found:
+        mark = "**" if row.chroma > 1.2 * own[row.model] else ""
+        last = [f"{100 * row.gain:.0f} %", f"{row.leak:.3f}", f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"]
+        kind = [f"{mark}{row.chroma:.3f}{mark}", f"{row.finest:.2f}"]
+        body.append([f"{row.model}, {row.label}", *kind, *(last if row.strength else "–––")])
+    return table(["inside", "chroma / luma", "finest / next band", "gain", "leak", "mask inside, outside"], body)
 
 
 def steps(rows: Sequence[Row]) -> str:
@@ -124,33 +132,39 @@ def comfyui(rows: Sequence[Row]) -> str:
 
 def targets(rows: Sequence[Row]) -> str:
     """What was set out to be reached, how often it was, and the worst that was found."""
+
+    def ratios(model: str) -> dict[str, float]:
+        found = [filter(reached, pick(rows, "leak", model=model, schedule=VE, label=label)) for label in (OURS, THEIRS)]
+        own, other = ({NAMES[row.sampler]: row.leak for row in half} for half in found)
+        return {sampler: own[sampler] / other[sampler] for sampler in own if sampler in other}
+
+    def values(question: str, **fields: str) -> dict[str, float]:
+        return {place(r): r.value for r in pick(rows, question, **fields)}
+
     gains = {(place(r), r.steps): r.gain for r in pick(rows, "steps", label=OURS)}
     far = {f"{at}, {n} steps": abs(gain / gains[at, STEPS] - 1) for (at, n), gain in gains.items() if n != STEPS}
-    lit = {place(r): r.value for r in pick(rows, "smooth", model="defocused", label=OURS)}
-    calls = {r.model: r.value for r in pick(rows, "calls", label=OURS) if "sde" not in r.model}
-    times = {r.model: r.value for r in pick(rows, "step_time", label="every 2 / published")}
-    clips = {shape: times.pop(shape) for shape in list(times) if shape.count("x") == 4}
-    found = [
-        *((f"leak over the published method's, {m}, VE", 0.25 if m == PHOTOS else 0.2, ratios(rows, m)) for m in DRAWN),
+    calls = {at: n for at, n in values("calls", label=f"{OURS}, rows with guidance").items() if "sde" not in at}
+    karras = {at: calls.pop(at) for at in list(calls) if at.startswith(VE)}
+    times, work = (values("overhead", label=label) for label in ("ours / published", "a due step, ms"))
+    clips, _ = ({at: found.pop(at) for at in list(found) if "flow" in at} for found in (times, work))
+    pairs = {f"{r.model}, {r.label}": abs(r.value - 1) for r in pick(rows, "cfg_pp", schedule=OURS)}
+    found: list[tuple[str, float, dict[str, float]]] = [
+        *((f"leak over the published method's, {m}, VE", 0.25 if m == PHOTOS else 0.2, ratios(m)) for m in DRAWN),
         ("gain, how far from that at 20 steps", 0.15, far),
-        ("share that is lit of what is out of focus", 0.1, lit),
-        ("calls a step, one-call samplers", 1.36, calls),
-        ("time of a step over the published pack's, pictures", 0.25, times),
-        ("time of a step over the published pack's, video", 0.17, clips),
+        ("share that is lit of what is out of focus", 0.1, values("smooth", model="defocused", label=OURS)),
+        ("Euler CFG++ beside Euler, how far from 1", 0.3, pairs),
+        ("rows of the network with guidance, one-call samplers, Karras", 1.2, karras),
+        ("rows of the network with guidance, one-call samplers, normal and flow", 1.25, calls),
+        ("time beside the network over the published pack's, pictures", 0.5, times),
+        ("time beside the network over the published pack's, video", 0.33, clips),
+        ("own work of a due step, ms, pictures", 10, work),
     ]
     body: list[list[str]] = []
-    for what, most, values in (target for target in found if target[2]):
-        worst = max(values, key=lambda place: values[place])
-        holds = sum(value <= most for value in values.values())
-        body.append([what, f"{most:g}", f"{values[worst]:.2f} ({worst})", f"{holds} of {len(values)}"])
+    for what, most, reached_at in (target for target in found if target[2]):
+        worst = max(reached_at, key=lambda at: reached_at[at])
+        holds = sum(value <= most for value in reached_at.values())
+        body.append([what, f"{most:g}", f"{reached_at[worst]:.2f} ({worst})", f"{holds} of {len(reached_at)}"])
     return table(["target, at 20 steps unless said", "at most", "worst found", "held"], body)
-
-
-def ratios(rows: Sequence[Row], model: str) -> dict[str, float]:
-    """Our leak over the published method's, VE, by sampler, where both came to the common gain."""
-    found = [filter(reached, pick(rows, "leak", model=model, schedule=VE, label=label)) for label in (OURS, THEIRS)]
-    own, other = ({row.sampler: row.leak for row in half} for half in found)
-    return {NAMES[sampler]: own[sampler] / other[sampler] for sampler in own if sampler in other}
 
 
 def made(rows: Sequence[Row]) -> str:
@@ -165,10 +179,10 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
     "beside the others": beside_the_others,
     "targets": targets,
     "leak": leaks,
-    "side effects": side_effects,
     "steps": steps,
+    "kinds": kinds,
     "comfyui": comfyui,
-    **{name: partial(by_place, name) for name in QUESTIONS if name not in ("leak", "steps", "comfyui")},
+    **{name: partial(by_place, name) for name in QUESTIONS if name not in ("leak", "steps", "kinds", "comfyui")},
     "made": made,
 }
 

@@ -1,6 +1,7 @@
 """The samplers and schedules under test, written out because the methods wrap the model and count its calls.
 
-Samplers are functions of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms; flow is told as noise to signal.
+Samplers are functions of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms, ``denoised`` guided where the model
+is; flow is told as noise to signal.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,7 +50,7 @@ class Schedule:
 
     def window(self, start: float, end: float) -> tuple[float, float]:
         """Noise levels (high, low) for shares of the model's range, as ComfyUI's percent_to_sigma has them."""
-        high, low = (math.inf if s <= 0 else 0.0 if s >= 1 else self.own(self.at(s)) for s in (start, end))
+        high, low = (1e9 if s <= 0 else 0.0 if s >= 1 else self.own(self.at(s)) for s in (start, end))
         return high, low
 
 
@@ -57,22 +59,21 @@ def stable_diffusion(share: float) -> float:
     return float(to_log_sigma(torch.tensor(999 * (1 - share)), log_sigma_table()).exp())
 
 
-def _flow(shift: float) -> Schedule:
-    """Even times of rectified flow, shifted (Esser et al. 2024, eq. 23); 1000 (sigma = 0.999) stands for infinity."""
-    return Schedule(
-        "flow",
-        lambda steps: [1000.0, *(shift * (steps - i) / i for i in range(1, steps)), 0.0],
-        lambda share: shift * (1 - share) / share,
-    )
-
-
 SCHEDULES = {
     # Karras et al. 2022, eq. 5.
     "VE Karras": Schedule("ve", lambda steps: noise_levels(steps, 14.61, 0.0292).tolist(), stable_diffusion),
     "VE normal": Schedule(
         "ve", lambda steps: [*(stable_diffusion(i / (steps - 1)) for i in range(steps)), 0.0], stable_diffusion
     ),
-    **{f"flow, shift {shift}": _flow(shift) for shift in (1, 3, 7)},
+    # Even times of rectified flow, shifted (Esser et al. 2024, eq. 23); 1000 (sigma = 0.999) stands for infinity.
+    **{
+        f"flow, shift {shift}": Schedule(
+            "flow",
+            lambda steps, shift=shift: [1000.0, *(shift * (steps - i) / i for i in range(1, steps)), 0.0],
+            lambda share, shift=shift: shift * (1 - share) / share,
+        )
+        for shift in (1, 3, 7)
+    },
 }
 
 
@@ -142,20 +143,22 @@ class Run:
     model: Model
     schedule: Schedule
     sigmas: list[float]
-    """In the model's own terms; a method may replace them."""
+    """In the model's own terms."""
     detailer: Detailer | None = None
     calls: int = 0
+    rows: int = 0
+    """Of the network: with guidance a call of all conditionings takes two."""
     picture: Tensor = field(init=False)
     """(batch, channels, H, W), at the end."""
 
-    def evaluate(self, x: Tensor, sigma: Tensor) -> Prediction:
+    def evaluate(self, x: Tensor, sigma: Tensor, conds: Literal["all", "positive"] = "all") -> Prediction:
         """The model in its own terms, ``sigma`` of shape (1,)."""
-        self.calls += 1
         level = float(sigma[0])
-        if self.schedule.family == "ve":
-            return self.model.denoise(x, level)
         # Rectified flow is the same denoiser of x / (1 - sigma).
-        return self.model.denoise(x / (1 - level), level / (1 - level))
+        alpha = 1.0 if self.schedule.family == "ve" else 1 - level
+        prediction = self.model.predict(x / alpha, level / alpha, conds)
+        self.calls, self.rows = self.calls + 1, self.rows + 1 + len(prediction.others)
+        return prediction
 
 
 Method = Callable[[Run, float], Step]
@@ -178,7 +181,8 @@ def sample(
         # A sampler may ask between the run's levels.
         sigma = torch.tensor([own.get(level, kind.own(level))])
         prediction = step(x * (1 - float(sigma)) if flow else x, sigma)
-        return prediction.denoised, prediction.others["uncond"]  # type: ignore[return-value]
+        picture = prediction.denoised if prediction.guided is None else prediction.guided
+        return picture, prediction.others.get("uncond", picture)  # type: ignore[return-value]
 
     fresh = noise(model.seeds, model.shape)
     run.picture = SAMPLERS[sampler](predict, fresh() * levels[0], levels, fresh)

@@ -52,11 +52,13 @@ def keep(page: Browser, name: str, folder: Path, right: int = 0) -> None:
 
 
 def graph(page: Browser, folder: Path) -> None:
+    page.show(vue=True)  # The classic view has no wipe.
     page.load(TEMPLATE)
     page.queue(600)
     time.sleep(6)  # Until "Job completed" is gone.
     page.fit(LEFT, TOP, margin=24)
     keep(page, "comfyui-graph", folder)
+    page.show(vue=False)
 
 
 def live(page: Browser, folder: Path, info: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +11,8 @@ Json = dict[str, Any]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 LIST = "COMFY_AUTOGROW_V3"
 WITHOUT_CODE = {"MarkdownNote"}
-YELLOW = {"color": "#432", "bgcolor": "#653"}
+NOTE = {"color": "#223", "bgcolor": "#181a24"}
+"""Dark, since one frontend writes notes in grey, another in white."""
 OURS = "SelectiveSigma"
 
 
@@ -102,9 +104,10 @@ class Graph:
         node["widgets_values"] = values[:needed]
         return node
 
-    def note(self, place: tuple[int, int, int, int], text: str) -> None:
-        node = self._node("MarkdownNote", place)
-        node |= {"title": "Note", "properties": {}, "widgets_values": [text], **YELLOW}
+    def note(self, place: tuple[int, int, int], text: str) -> None:
+        """Words at x, y and so many pixels wide, as high as they are."""
+        node = self._node("MarkdownNote", (*place, written_height(text, place[2])))
+        node |= {"title": "Note", "properties": {}, "widgets_values": [text], **NOTE}
 
     def _node(self, kind: str, place: tuple[int, int, int, int]) -> Json:
         self._pending: list[tuple[list[Any], Json]] = []
@@ -135,6 +138,13 @@ class Graph:
             "extra": {"ds": {"scale": 0.7, "offset": [60, 60]}},
             "version": 0.4,
         }
+
+
+def written_height(text: str, width: int) -> int:
+    """Of a note, in either view."""
+    paragraphs = text.split("\n\n")
+    lines = sum(math.ceil(len(one) / ((width - 50) / 5.4)) for one in paragraphs)
+    return 26 + 14 * lines + 9 * len(paragraphs)
 
 
 def out(node: Json, name: str | int = 0) -> Socket:

@@ -16,11 +16,21 @@ def file(url: str, folder: str) -> list[Json]:
     return [{"name": url.rsplit("/", 1)[-1], "url": url, "directory": folder}]
 
 
+# Columns, which leave room for what grows: below a loader the line that says that its file is missing, below a
+# sampler the preview of its steps. Nothing stands below a sampler.
+LEFT, SECOND, THIRD, FOURTH = 0, 390, 800, 1150
+DETAILER = 200
+"""Height of the detailer nodes with their drawing."""
+SAMPLER_NODE, MODEL_NODE = "SelectiveSigmaDetailerNode", "SelectiveSigmaDetailerModelNode"
+PREVIEW = "SelectiveSigmaDetailerMaskPreviewNode"
+DEMO = "SelectiveSigmaDemoModelNode"
+
+
 def checkpoint(g: Graph, positive: str = FISHERMAN, negative: str = "blurry, low quality") -> dict[str, Socket]:
     """SDXL and two prompts, at the left."""
     node = g.add(
         "CheckpointLoaderSimple",
-        (0, 0, 340, 100),
+        (LEFT, 0, 340, 100),
         {"ckpt_name": "sd_xl_base_1.0.safetensors"},
         models=file(SDXL, "checkpoints"),
     )
@@ -28,13 +38,16 @@ def checkpoint(g: Graph, positive: str = FISHERMAN, negative: str = "blurry, low
 
 
 def prompts(g: Graph, clip: Socket, positive: str, negative: str) -> dict[str, Socket]:
-    texts = {"positive": (positive, (390, 0, 360, 150)), "negative": (negative, (390, 200, 360, 110))}
-    return {k: out(g.add("CLIPTextEncode", at, {"clip": clip, "text": text})) for k, (text, at) in texts.items()}
+    given = {"clip": clip, "text": positive}
+    first = g.add("CLIPTextEncode", (SECOND, 0, 360, 150), given, title="Prompt")
+    given = {"clip": clip, "text": negative}
+    second = g.add("CLIPTextEncode", (SECOND, 200, 360, 110), given, title="Negative prompt")
+    return {"positive": out(first), "negative": out(second)}
 
 
-def empty(g: Graph, kind: str = "EmptyLatentImage", width: int = 1024, height: int = 1024, **more: int) -> Socket:
-    given = {"width": width, "height": height, "batch_size": 1, **more}
-    return out(g.add(kind, (0, 150, 340, 110 + 24 * len(more)), given))
+def empty(g: Graph, kind: str = "EmptyLatentImage", y: int = 220, **more: int) -> Socket:
+    given = {"width": 1024, "height": 1024, "batch_size": 1, **more}
+    return out(g.add(kind, (LEFT, y, 340, 110 + 24 * ("length" in more)), given))
 
 
 def ksampler(g: Graph, at: tuple[int, int], given: Json, **more: Any) -> Socket:
@@ -42,24 +55,59 @@ def ksampler(g: Graph, at: tuple[int, int], given: Json, **more: Any) -> Socket:
     return out(g.add("KSampler", (*at, 300, 270), values, **more))
 
 
-def decode(g: Graph, at: tuple[int, int], latent: Socket, vae: Socket) -> Socket:
-    return out(g.add("VAEDecode", (*at, 300, 50), {"samples": latent, "vae": vae}))
+def decode(g: Graph, at: tuple[int, int], latent: Socket, vae: Socket, **more: Any) -> Socket:
+    return out(g.add("VAEDecode", (*at, 300, 60), {"samples": latent, "vae": vae}, **more))
 
 
-def save(g: Graph, place: tuple[int, int, int, int], images: Socket) -> None:
-    g.add("SaveImage", place, {"images": images, "filename_prefix": "selective_sigma"})
+def save(g: Graph, place: tuple[int, int, int, int], images: Socket, **more: Any) -> None:
+    g.add("SaveImage", place, {"images": images, "filename_prefix": "selective_sigma"}, **more)
+
+
+def where(g: Graph, place: tuple[int, int, int, int], ours: Json, latent: Socket, picture: Socket) -> None:
+    """The mask, laid over the picture."""
+    given = {"mask_ref": out(ours, "mask_ref"), "latent": latent, "show": "average", "image": picture}
+    g.add(PREVIEW, place, given, title="Where the detail went")
 
 
 def custom(
     g: Graph, parts: dict[str, Socket], at: tuple[int, int], sampler: Socket, sigmas: Socket, **more: Any
 ) -> Socket:
     given = {k: parts[k] for k in ("model", "positive", "negative")} | {"latent_image": parts["latent"]}
-    given |= {"sampler": sampler, "sigmas": sigmas, "noise_seed": 7, "cfg": 6.0}
+    given |= {"sampler": sampler, "sigmas": sigmas, "noise_seed": more.pop("seed", 7), "cfg": 6.0}
     return out(g.add("SamplerCustom", (*at, 300, 250), given, **more))
 
 
 def choices(g: Graph, model: Socket) -> tuple[Socket, Socket]:
-    """Sampler and noise levels."""
-    sampler = g.add("KSamplerSelect", (0, 330, 340, 60), {"sampler_name": "dpmpp_2m"})
+    """Sampler and noise levels, below checkpoint and latent."""
+    sampler = g.add("KSamplerSelect", (LEFT, 410, 340, 60), {"sampler_name": "dpmpp_2m"})
     given = {"model": model, "scheduler": "karras", "steps": 25}
-    return out(sampler), out(g.add("BasicScheduler", (0, 440, 340, 110), given))
+    return out(sampler), out(g.add("BasicScheduler", (LEFT, 530, 340, 120), given))
+
+
+def loaders(g: Graph, url: str, names: tuple[str, str, str], kind: str) -> list[Socket]:
+    """Model, text encoder and VAE from files of their own, below one address; at the left."""
+    folders = ("diffusion_models", "text_encoders", "vae")
+    nodes = (
+        ("UNETLoader", (LEFT, 0, 340, 90), "unet_name"),
+        ("CLIPLoader", (LEFT, 210, 340, 120), "clip_name"),
+        ("VAELoader", (LEFT, 450, 340, 60), "vae_name"),
+    )
+    sockets: list[Socket] = []
+    for folder, name, (loader, place, widget) in zip(folders, names, nodes, strict=True):
+        values = {widget: f"{name}.safetensors"} | ({"type": kind} if loader == "CLIPLoader" else {})
+        sockets.append(out(g.add(loader, place, values, models=file(f"{url}{folder}/{name}.safetensors", folder))))
+    return sockets
+
+
+def two_runs(g: Graph) -> tuple[Json, Socket, Socket, Socket]:
+    """The demo model, plain and with detail: the detailer, its latent, and the two pictures."""
+    made = g.add(DEMO, (LEFT, 0, 340, 200))
+    parts = {name: out(made, i) for i, name in enumerate(("model", "positive", "negative", "vae", "latent"))}
+    given = {k: parts[k] for k in ("positive", "negative")} | {"latent_image": parts["latent"]}
+    given |= {"steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
+    ours = g.add(MODEL_NODE, (LEFT, 260, 340, DETAILER), {"model": parts["model"]})
+    plain = ksampler(g, (SECOND, 0), {"model": parts["model"], **given}, title="Plain run")
+    detailed = ksampler(g, (740, 0), {"model": out(ours), **given}, title="Run with detail")
+    left = decode(g, (SECOND, 660), plain, parts["vae"], title="Decode plain")
+    right = decode(g, (740, 660), detailed, parts["vae"], title="Decode with detail")
+    return ours, detailed, left, right

@@ -11,7 +11,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from template_graph import Graph, out
-from template_parts import FISHERMAN, HUB, checkpoint, choices, custom, decode, empty, file, ksampler, prompts, save
+from template_parts import (
+    DETAILER,
+    FISHERMAN,
+    FOURTH,
+    HUB,
+    LEFT,
+    MODEL_NODE,
+    PREVIEW,
+    SAMPLER_NODE,
+    SECOND,
+    THIRD,
+    checkpoint,
+    choices,
+    custom,
+    decode,
+    empty,
+    ksampler,
+    loaders,
+    prompts,
+    save,
+    two_runs,
+    where,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,9 +43,7 @@ Z_IMAGE = HUB + "Comfy-Org/z_image_turbo/resolve/main/split_files/"
 WAN = HUB + "Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/"
 LISTS = "0.33.0"
 """First ComfyUI here known to have Create List, Make Image Grid and Compare Images."""
-SAMPLER_NODE, MODEL_NODE = "SelectiveSigmaDetailerNode", "SelectiveSigmaDetailerModelNode"
-DEBUG, PREVIEW = "SelectiveSigmaDetailerDebugNode", "SelectiveSigmaDetailerMaskPreviewNode"
-DEMO = "SelectiveSigmaDemoModelNode"
+DEBUG = "SelectiveSigmaDetailerDebugNode"
 TEMPLATES: dict[str, tuple[Any, str]] = {}
 
 
@@ -35,32 +55,33 @@ def template(name: str, since: str = "0.3.64") -> Callable[[Any], Any]:
     return keep
 
 
-@template("01 Try it without a checkpoint")
+TRY = (
+    "1. Press **Run**. It takes half a minute without a GPU. A small network that comes with the pack sees a blurred, "
+    "shrunken copy of a photograph and draws it anew, twice with the same seed.\n\n"
+    "2. {look}\n\n"
+    "3. Change **strength** and **coverage**; the drawing below them shows at which steps detail is added. At coverage "
+    "0.5 the subject gains detail and the blurred background stays as it was; 1 shows what a lie told everywhere does "
+    "to it.\n\n"
+    "4. For a photograph of yours, connect *Load Image* to **image**: hair and sky, or a face and bokeh. Large ones "
+    "take up to a minute."
+)
+
+
+@template("01 Try it without a checkpoint", LISTS)
 def demo(g: Graph) -> None:
-    made = g.add(DEMO, (0, 0, 340, 150))
-    parts = {name: out(made, i) for i, name in enumerate(("model", "positive", "negative", "vae", "latent"))}
-    given = {k: parts[k] for k in ("positive", "negative")} | {"latent_image": parts["latent"]}
-    given |= {"steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
-    ours = g.add(MODEL_NODE, (0, 210, 340, 130), {"model": parts["model"], "strength": 0.2})
-    plain = ksampler(g, (390, 0), {"model": parts["model"], **given}, title="Plain")
-    detailed = ksampler(g, (390, 330), {"model": out(ours), **given}, title="With detail")
-    left = decode(g, (390, 660), plain, parts["vae"])
-    right = decode(g, (390, 760), detailed, parts["vae"])
-    g.add("PreviewImage", (740, 0, 480, 400), {"images": left}, title="Plain")
-    g.add("PreviewImage", (1250, 0, 480, 400), {"images": right}, title="With detail")
-    where = {"mask_ref": out(ours, "mask_ref"), "latent": detailed}
-    laid_over = {**where, "show": "average", "image": right}
-    g.add(PREVIEW, (740, 460, 480, 500), laid_over, title="Where the detail went")
-    g.add(PREVIEW, (1250, 460, 480, 500), {**where, "show": "timeline"}, title="Step by step")
-    g.note(
-        (0, 400, 340, 280),
-        "1. Press **Run**. It takes half a minute without a GPU. A small network that comes with the pack sees a "
-        "blurred, shrunken copy of a photograph and draws it anew, twice with the same seed.\n\n"
-        "2. Change **strength** and **coverage**. At coverage 0.5 fur gains detail and the blurred background stays "
-        "as it was; 1 shows what a lie told everywhere does to it.\n\n"
-        "3. For a photograph of yours, connect *Load Image* to **image**: hair and sky, or a face and bokeh. Large "
-        "ones take up to a minute.",
+    ours, latent, left, right = two_runs(g)
+    g.add("ImageCompare", (1090, 0, 560, 470), {"image_a": left, "image_b": right}, title="Plain, with detail")
+    # The classic view has no wipe.
+    g.add("PreviewImage", (1700, 0, 420, 470), {"images": left}, title="Plain")
+    save(g, (2170, 0, 420, 470), right, title="With detail")
+    where(g, (1090, 530, 560, 560), ours, latent, right)
+    given = {"mask_ref": out(ours, "mask_ref"), "latent": latent, "show": "timeline", "image": right}
+    g.add(PREVIEW, (1700, 530, 560, 560), given, title="Step by step")
+    look = (
+        "Move the mouse over the large picture: left of the line plain, right of it with detail (Nodes 2.0; in the "
+        "classic view compare the two beside it)."
     )
+    g.note((LEFT, 520, 340), TRY.format(look=look))
 
 
 @template("02 Before and after", LISTS)
@@ -68,27 +89,33 @@ def before(g: Graph) -> None:
     parts = checkpoint(g)
     parts["latent"] = empty(g)
     sampler, sigmas = choices(g, parts["model"])
-    ours = g.add(SAMPLER_NODE, (390, 360, 360, 130), {"sampler": sampler})
-    plain = decode(g, (800, 280), custom(g, parts, (800, 0), sampler, sigmas, title="Plain"), parts["vae"])
-    latent = custom(g, parts, (800, 390), out(ours), sigmas, title="With detail")
-    detailed = decode(g, (800, 670), latent, parts["vae"])
-    g.add("ImageCompare", (1150, 0, 600, 640), {"image_a": plain, "image_b": detailed})
-    save(g, (1150, 690, 600, 330), detailed)
+    ours = g.add(SAMPLER_NODE, (SECOND, 370, 360, DETAILER), {"sampler": sampler})
+    latent = custom(g, parts, (THIRD, 0), sampler, sigmas, title="Plain")
+    plain = decode(g, (THIRD, 660), latent, parts["vae"], title="Decode plain")
+    latent = custom(g, parts, (FOURTH, 0), out(ours), sigmas, title="With detail")
+    detailed = decode(g, (FOURTH, 660), latent, parts["vae"], title="Decode with detail")
+    g.add("ImageCompare", (1500, 0, 700, 750), {"image_a": plain, "image_b": detailed}, title="Plain, with detail")
+    g.add("PreviewImage", (2250, 0, 420, 340), {"images": plain}, title="Plain picture")
+    save(g, (2250, 400, 420, 350), detailed, title="Picture with detail")
     g.note(
-        (390, 540, 360, 180),
-        "Same seed twice. Move the mouse over the picture: left plain, right with detail. Look at hair and fabric, "
-        "then at the sky, at 100 %.\n\nA grainy sky on *both* sides is your model's own.",
+        (SECOND, 630, 360),
+        "Same seed twice. Move the mouse over the large picture: left of the line plain, right of it with detail "
+        "(Nodes 2.0; in the classic view compare the two beside it). Look at hair and fabric, then at the sky, at "
+        "100 %.\n\nA grainy sky on *both* sides is your model's own.",
     )
 
 
 @template("03 Plain KSampler")
 def plain(g: Graph) -> None:
     parts = checkpoint(g)
-    ours = g.add(MODEL_NODE, (390, 360, 360, 130), {"model": parts["model"]})
+    ours = g.add(MODEL_NODE, (SECOND, 370, 360, DETAILER), {"model": parts["model"]})
     given = {k: parts[k] for k in ("positive", "negative")} | {"model": out(ours), "latent_image": empty(g)}
-    save(g, (1150, 0, 460, 530), decode(g, (800, 320), ksampler(g, (800, 0), given), parts["vae"]))
+    latent = ksampler(g, (THIRD, 0), given)
+    picture = decode(g, (FOURTH, 0), latent, parts["vae"])
+    save(g, (FOURTH, 120, 480, 570), picture)
+    where(g, (1680, 0, 480, 690), ours, latent, picture)
     g.note(
-        (0, 330, 340, 200),
+        (LEFT, 410, 340),
         "The model node goes last before the sampler, after LoRAs. It works with everything that samples with a "
         "MODEL: KSampler, KSampler (Advanced), FaceDetailer, upscalers. Use it or the sampler node, not both.",
     )
@@ -99,23 +126,31 @@ def sweep(g: Graph) -> None:
     parts = checkpoint(g)
     parts["latent"] = empty(g)
     sampler, sigmas = choices(g, parts["model"])
-    lists = {}
-    for i, (name, values) in enumerate({"strength": (0.1, 0.2, 0.3), "coverage": (0.3, 0.5, 1.0)}.items()):
-        made = [
-            g.add("PrimitiveFloat", (390 + 370 * i, 360 + 100 * k, 300, 60), {"value": value}, title=f"{name} {k + 1}")
-            for k, value in enumerate(values)
-        ]
-        cells = [(row, column)[i] for row in range(3) for column in range(3)]
-        given = {f"inputs.input{k}": out(made[cell]) for k, cell in enumerate(cells)}
-        lists[name] = out(g.add("CreateList", (390 + 370 * i, 680, 300, 240), given, title=f"{name} of each picture"))
-    ours = g.add(SAMPLER_NODE, (1130, 360, 300, 130), {"sampler": sampler, **lists})
-    pictures = decode(g, (1130, 820), custom(g, parts, (1130, 530), out(ours), sigmas), parts["vae"])
+    ours = [
+        g.add(SAMPLER_NODE, (x, 660, 300, DETAILER), {"sampler": sampler, "strength": strength}, title=title)
+        for x, strength, title in (
+            (THIRD, 0.05, "First strength"),
+            (1140, 0.1, "Second strength"),
+            (1480, 0.15, "Third strength"),
+        )
+    ]
+    given = {f"inputs.input{i}": out(one) for i, one in enumerate(ours)}
+    listed = out(g.add("CreateList", (THIRD, 930, 300, 120), given, title="Strengths"))
+    runs = [
+        custom(g, parts, (THIRD + 340 * i, 0), listed, sigmas, seed=seed, title=f"Seed {seed}")
+        for i, seed in enumerate((7, 8, 9))
+    ]
+    given = {f"inputs.input{i}": run for i, run in enumerate(runs)}
+    latents = g.add("CreateList", (1140, 930, 300, 120), given, title="All nine")
+    pictures = decode(g, (1480, 930), out(latents), parts["vae"])
     given = {"images": pictures, "columns": 3, "cell_width": 512, "cell_height": 512}
-    save(g, (1480, 180, 760, 800), out(g.add("ImageGrid", (1480, 0, 300, 130), given)))
+    save(g, (1840, 0, 760, 850), out(g.add("ImageGrid", (1840, 930, 300, 140), given)))
     g.note(
-        (800, 0, 560, 190),
-        "Nine pictures of one seed in one grid. Down: strength. Across: coverage. Change the six numbers; the lists "
-        "repeat them for each cell.\n\nThe right column, coverage 1, is a lie told everywhere, as other packs do.",
+        (SECOND, 370, 360),
+        "Nine pictures in one grid. Across: three strengths. Down: three seeds.\n\n*Create List* makes one list of the "
+        "three samplers with detail, and each node after it works through the list by itself. For a fourth strength "
+        "copy a detailer, connect it to *Strengths*, and set *columns* to 4.\n\nTo compare coverages instead, give the "
+        "three one strength and different coverages.",
     )
 
 
@@ -123,15 +158,17 @@ def sweep(g: Graph) -> None:
 def hires(g: Graph) -> None:
     parts = checkpoint(g)
     both = {k: parts[k] for k in ("positive", "negative")}
-    small = ksampler(g, (800, 0), {"model": parts["model"], "latent_image": empty(g), **both}, title="First stage")
+    small = ksampler(g, (THIRD, 0), {"model": parts["model"], "latent_image": empty(g), **both}, title="First stage")
     given = {"samples": small, "upscale_method": "bislerp", "scale_by": 1.5}
-    large = out(g.add("LatentUpscaleBy", (800, 330, 300, 90), given))
-    ours = g.add(MODEL_NODE, (390, 470, 360, 130), {"model": parts["model"]})
+    large = out(g.add("LatentUpscaleBy", (SECOND, 630, 360, 90), given))
+    ours = g.add(MODEL_NODE, (SECOND, 370, 360, DETAILER), {"model": parts["model"]})
     second = {"model": out(ours), "latent_image": large, "denoise": 0.5, **both}
-    latent = ksampler(g, (800, 470), second, title="Second stage, with detail")
-    save(g, (1150, 0, 700, 740), decode(g, (800, 790), latent, parts["vae"]))
+    latent = ksampler(g, (FOURTH, 0), second, title="Second stage, with detail")
+    picture = decode(g, (1500, 0), latent, parts["vae"])
+    save(g, (1500, 120, 600, 690), picture)
+    where(g, (2150, 0, 600, 810), ours, latent, picture)
     g.note(
-        (0, 330, 340, 300),
+        (LEFT, 410, 340),
         "Composition in the first stage, detail in the second, where the picture has its final size.\n\nStart and end "
         "are counted in the model's own noise, so a stage at denoise 0.5 gets what the second half of a whole run "
         "gets. Connect the first stage to the model node as well if it should have detail too.",
@@ -141,17 +178,19 @@ def hires(g: Graph) -> None:
 @template("06 Inpainting, face only")
 def inpaint(g: Graph) -> None:
     parts = checkpoint(g, "portrait, detailed skin, sharp eyes, soft light, photograph")
-    photo = g.add("LoadImage", (0, 150, 340, 380), {"image": "example.png"})
+    photo = g.add("LoadImage", (LEFT, 220, 340, 380), {"image": "example.png"})
     mask = out(photo, "MASK")
-    latent = out(g.add("VAEEncode", (390, 360, 360, 50), {"pixels": out(photo, "IMAGE"), "vae": parts["vae"]}))
-    wider = out(g.add("GrowMask", (390, 460, 360, 90), {"mask": mask, "expand": 16}))
-    limited = out(g.add("SetLatentNoiseMask", (390, 600, 360, 50), {"samples": latent, "mask": wider}))
-    ours = g.add(MODEL_NODE, (390, 700, 360, 130), {"model": parts["model"], "mask": mask, "strength": 0.15})
+    latent = out(g.add("VAEEncode", (SECOND, 370, 360, 60), {"pixels": out(photo, "IMAGE"), "vae": parts["vae"]}))
+    wider = out(g.add("GrowMask", (SECOND, 490, 360, 90), {"mask": mask, "expand": 16}))
+    limited = out(g.add("SetLatentNoiseMask", (SECOND, 640, 360, 60), {"samples": latent, "mask": wider}))
+    ours = g.add(MODEL_NODE, (SECOND, 760, 360, DETAILER), {"model": parts["model"], "mask": mask})
     given = {k: parts[k] for k in ("positive", "negative")} | {"model": out(ours), "latent_image": limited}
-    done = ksampler(g, (800, 0), {**given, "denoise": 0.45})
-    save(g, (1150, 0, 600, 640), decode(g, (800, 320), done, parts["vae"]))
+    done = ksampler(g, (THIRD, 0), {**given, "denoise": 0.45})
+    picture = decode(g, (FOURTH, 0), done, parts["vae"])
+    save(g, (FOURTH, 120, 600, 690), picture)
+    where(g, (1800, 0, 600, 810), ours, done, picture)
     g.note(
-        (0, 580, 340, 260),
+        (LEFT, 660, 340),
         "Load a picture, right-click it, *Open in Mask Editor*, paint the face.\n\nThe painted part, a little wider, "
         "is drawn anew; detail goes only inside the painted part itself. To redraw the face without adding detail, "
         "set strength 0.",
@@ -160,50 +199,44 @@ def inpaint(g: Graph) -> None:
 
 @template("07 Flux-like (flow)", "0.3.75")
 def flow(g: Graph) -> None:
-    name = {"unet_name": "z_image_turbo_bf16.safetensors"}
-    url = Z_IMAGE + "diffusion_models/z_image_turbo_bf16.safetensors"
-    unet = g.add("UNETLoader", (0, 0, 340, 90), name, models=file(url, "diffusion_models"))
-    url = Z_IMAGE + "text_encoders/qwen_3_4b.safetensors"
-    given = {"clip_name": "qwen_3_4b.safetensors", "type": "lumina2"}
-    clip = g.add("CLIPLoader", (0, 300, 340, 110), given, models=file(url, "text_encoders"))
-    url = Z_IMAGE + "vae/ae.safetensors"
-    vae = g.add("VAELoader", (0, 460, 340, 60), {"vae_name": "ae.safetensors"}, models=file(url, "vae"))
-    text = out(g.add("CLIPTextEncode", (390, 0, 360, 150), {"clip": out(clip), "text": FISHERMAN}))
-    zero = out(g.add("ConditioningZeroOut", (390, 200, 360, 30), {"conditioning": text}))
-    shifted = g.add("ModelSamplingAuraFlow", (390, 280, 360, 60), {"model": out(unet), "shift": 3.0})
-    ours = g.add(MODEL_NODE, (390, 390, 360, 130), {"model": out(shifted)})
-    given = {"model": out(ours), "positive": text, "negative": zero, "latent_image": empty(g, "EmptySD3LatentImage")}
+    unet, clip, vae = loaders(g, Z_IMAGE, ("z_image_turbo_bf16", "qwen_3_4b", "ae"), "lumina2")
+    given = {"clip": clip, "text": FISHERMAN}
+    text = out(g.add("CLIPTextEncode", (SECOND, 0, 360, 150), given, title="Prompt"))
+    zero = out(g.add("ConditioningZeroOut", (SECOND, 200, 360, 40), {"conditioning": text}))
+    shifted = g.add("ModelSamplingAuraFlow", (SECOND, 300, 360, 60), {"model": unet, "shift": 3.0})
+    ours = g.add(MODEL_NODE, (SECOND, 420, 360, DETAILER), {"model": out(shifted)})
+    latent = empty(g, "EmptySD3LatentImage", 630)
+    given = {"model": out(ours), "positive": text, "negative": zero, "latent_image": latent}
     given |= {"steps": 8, "cfg": 1.0, "sampler_name": "res_multistep", "scheduler": "simple"}
-    save(g, (1150, 0, 600, 640), decode(g, (800, 320), ksampler(g, (800, 0), given), out(vae)))
+    latent = ksampler(g, (THIRD, 0), given)
+    picture = decode(g, (FOURTH, 0), latent, vae)
+    save(g, (FOURTH, 120, 600, 690), picture)
+    where(g, (1800, 0, 600, 810), ours, latent, picture)
     g.note(
-        (800, 420, 300, 240),
+        (SECOND, 680, 360),
         "Z-Image Turbo, 8 steps. Flux, SD3 and Qwen-Image are connected alike: load them, then the model node last.\n\n"
-        "The same strength as on SDXL is right here; at 4 to 8 steps try up to twice as much. A value that you know "
+        "The same strength as on SDXL is right here; at 4 steps try up to twice as much. A value that you know "
         "from another pack is not: see the node's help.",
     )
 
 
 @template("08 Video", LISTS)  # SaveVideo has its present form since then
 def video(g: Graph) -> None:
-    name = {"unet_name": "wan2.1_t2v_1.3B_fp16.safetensors"}
-    url = WAN + "diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors"
-    unet = g.add("UNETLoader", (0, 0, 340, 90), name, models=file(url, "diffusion_models"))
-    given = {"clip_name": "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "type": "wan"}
-    url = WAN + "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors"
-    clip = g.add("CLIPLoader", (0, 330, 340, 110), given, models=file(url, "text_encoders"))
-    url = WAN + "vae/wan_2.1_vae.safetensors"
-    vae = g.add("VAELoader", (0, 490, 340, 60), {"vae_name": "wan_2.1_vae.safetensors"}, models=file(url, "vae"))
+    files = ("wan2.1_t2v_1.3B_fp16", "umt5_xxl_fp8_e4m3fn_scaled", "wan_2.1_vae")
+    unet, clip, vae = loaders(g, WAN, files, "wan")
     scene = "a fox in deep snow turns its head, fur in the wind, blurred forest behind, tracking camera"
-    parts = prompts(g, out(clip), scene, "blurry, low quality, static, overexposed")
-    shifted = g.add("ModelSamplingSD3", (390, 360, 360, 60), {"model": out(unet), "shift": 8.0})
-    ours = g.add(MODEL_NODE, (390, 470, 360, 130), {"model": out(shifted)})
-    latent = empty(g, "EmptyHunyuanLatentVideo", width=832, height=480, length=33)
+    parts = prompts(g, clip, scene, "blurry, low quality, static, overexposed")
+    shifted = g.add("ModelSamplingSD3", (SECOND, 370, 360, 60), {"model": unet, "shift": 8.0})
+    ours = g.add(MODEL_NODE, (SECOND, 490, 360, DETAILER), {"model": out(shifted)})
+    latent = empty(g, "EmptyHunyuanLatentVideo", 630, width=832, height=480, length=33)
     given = {"model": out(ours), "latent_image": latent, "steps": 30, "sampler_name": "euler", "scheduler": "simple"}
-    frames = decode(g, (800, 320), ksampler(g, (800, 0), {**given, **parts}), out(vae))
-    clip = g.add("CreateVideo", (800, 420, 300, 110), {"images": frames, "fps": 16.0})
-    g.add("SaveVideo", (1150, 0, 670, 540), {"video": out(clip), "filename_prefix": "video/selective_sigma"})
+    latent = ksampler(g, (THIRD, 0), {**given, **parts})
+    frames = decode(g, (FOURTH, 0), latent, vae)
+    clip = g.add("CreateVideo", (FOURTH, 120, 300, 110), {"images": frames, "fps": 16.0})
+    g.add("SaveVideo", (1500, 0, 670, 560), {"video": out(clip), "filename_prefix": "video/selective_sigma"})
+    where(g, (2220, 0, 600, 560), ours, latent, frames)
     g.note(
-        (0, 600, 340, 160),
+        (SECOND, 750, 360),
         "Wan 2.1, 1.3B. One mask scale for the whole clip, so that detail does not flicker. An optional *mask* may be "
         "one picture for all frames or one for each.",
     )
@@ -214,19 +247,30 @@ def timeline(g: Graph) -> None:
     parts = checkpoint(g)
     parts["latent"] = empty(g)
     sampler, sigmas = choices(g, parts["model"])
-    ours = g.add(DEBUG, (390, 360, 360, 400), {"sampler": sampler})
-    latent = custom(g, parts, (800, 0), out(ours, "sampler"), sigmas)
-    picture = decode(g, (800, 300), latent, parts["vae"])
+    ours = g.add(DEBUG, (SECOND, 370, 360, 440), {"sampler": sampler})
+    latent = custom(g, parts, (THIRD, 0), out(ours, "sampler"), sigmas)
+    picture = decode(g, (THIRD, 660), latent, parts["vae"])
     given = {"mask_ref": out(ours, "mask_ref"), "latent": latent}
-    g.add(PREVIEW, (1150, 0, 560, 800), {**given, "show": "timeline"}, title="Every step")
-    over = {**given, "show": "average", "image": picture}
-    g.add(PREVIEW, (1760, 430, 440, 480), over, title="Laid over the picture")
+    g.add(PREVIEW, (FOURTH, 0, 560, 830), {**given, "show": "timeline"}, title="Every step")
     save(g, (1760, 0, 440, 380), picture)
+    where(g, (1760, 450, 440, 480), ours, latent, picture)
     g.note(
-        (800, 400, 300, 230),
+        (LEFT, 720, 340),
         "White receives detail, black is untouched. Hair and fabric should be bright, sky and blur dark.\n\n"
         "The preview takes the latent from the sampler and the picture from VAE Decode.",
     )
+
+
+@template("10 Try it on older ComfyUI")
+def demo_without_compare(g: Graph) -> None:
+    """01 where ComfyUI has no Compare Images yet."""
+    ours, latent, left, right = two_runs(g)
+    g.add("PreviewImage", (1090, 0, 480, 440), {"images": left}, title="Plain")
+    save(g, (1620, 0, 480, 440), right, title="With detail")
+    where(g, (1090, 500, 480, 560), ours, latent, right)
+    given = {"mask_ref": out(ours, "mask_ref"), "latent": latent, "show": "timeline", "image": right}
+    g.add(PREVIEW, (1620, 500, 480, 560), given, title="Step by step")
+    g.note((LEFT, 520, 340), TRY.format(look="Compare the two pictures at the right: plain, and with detail."))
 
 
 def main(path: str) -> None:

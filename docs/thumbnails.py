@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
 HELP = FOLDER.parent / "web/docs/plain-detail-mask.jpg"
 LIVE = HELP.with_name("picture-and-mask.jpg")
-STEPS, STRENGTH, GAP = 20, 0.2, 6
+STEPS, STRENGTH, GAP = 20, 0.1, 6
 WIDE = (640, 480)
 NETWORK = load(Path(sys.argv[1])) if len(sys.argv) > 1 else load()
 
 
 @torch.no_grad()
 def draw(
-    photo: Tensor, strength: float = STRENGTH, coverage: float = 0.5, steps: int = STEPS
+    photo: Tensor, strength: float = STRENGTH, coverage: float = 0.5, steps: int = STEPS, seed: int = 0
 ) -> tuple[Tensor, list[Tensor]]:
-    """The photograph (1, 3, h, w) drawn anew, seed 0, or what it is at after ``steps``, and the masks of the run."""
+    """The photograph (1, 3, h, w) drawn anew, or what it is at after ``steps``, and the masks of the run."""
     share = torch.linspace(0, 1, STEPS)
     levels = (SIGMA_MAX ** (1 / 7) + share * (SIGMA_MIN ** (1 / 7) - SIGMA_MAX ** (1 / 7))) ** 7
     sigmas = torch.cat([levels, torch.zeros(1)])
     small = thumbnail(photo)
-    x = sigmas[0] * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))
+    x = sigmas[0] * torch.randn(photo.shape, generator=torch.Generator().manual_seed(seed))
     detailer = Detailer(Settings(strength, coverage), sigmas, record=True)
     for sigma, following in list(pairwise(sigmas))[:steps]:
         denoised = detailer.step(lambda call: Prediction(NETWORK.denoise(call.x, call.sigma, small)), x, sigma).denoised
@@ -66,6 +66,16 @@ def cover(one: Image.Image, size: tuple[int, int]) -> Image.Image:
     return large.crop((left, top, left + size[0], top + size[1]))
 
 
+def wiped(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures with the wipe in the middle."""
+    halves = cover(right, WIDE)
+    halves.paste(cover(left, WIDE).crop((0, 0, WIDE[0] // 2, WIDE[1])), (0, 0))
+    pen = ImageDraw.Draw(halves)
+    pen.line([(WIDE[0] // 2, 0), (WIDE[0] // 2, WIDE[1])], "white", 3)
+    pen.ellipse([WIDE[0] // 2 - 12, WIDE[1] // 2 - 12, WIDE[0] // 2 + 12, WIDE[1] // 2 + 12], "white")
+    return halves
+
+
 def keep(name: str, one: Image.Image) -> None:
     (path,) = FOLDER.glob(f"{name} *.json")
     one.save(path.with_suffix(".jpg"), quality=85)
@@ -76,21 +86,19 @@ def main() -> None:
     (plain, _), (ours, masks) = draw(cat, 0.0), draw(cat)
     mean = 2 * torch.stack(masks).mean(0) - 1
     left, right, where = picture(plain), picture(ours), picture(mean)
-    keep("01", row([left, right, where], (210, 480)))
+    keep("10", row([left, right, where], (210, 480)))
     row([left, right, where], (240, 240)).save(HELP, quality=85)
     so_far, live = draw(cat, steps=14)
     row([picture(so_far), picture(2 * live[-1] - 1)], (300, 300)).save(LIVE, quality=85)
-    halves = cover(right, WIDE)
-    halves.paste(cover(left, WIDE).crop((0, 0, WIDE[0] // 2, WIDE[1])), (0, 0))
-    pen = ImageDraw.Draw(halves)
-    pen.line([(WIDE[0] // 2, 0), (WIDE[0] // 2, WIDE[1])], "white", 3)
-    pen.ellipse([WIDE[0] // 2 - 12, WIDE[1] // 2 - 12, WIDE[0] // 2 + 12, WIDE[1] // 2 + 12], "white")
-    keep("02", halves)
+    keep("01", wiped(left, right))
+    coffee = photograph("coffee", (192, 256))
+    cup, of_cup = draw(coffee)
+    keep("02", wiped(picture(draw(coffee, 0.0)[0]), picture(cup)))
     keep("03", cover(right, WIDE))
     part = cat[:, :, 48:208, 32:192]
     sheet = Image.new("RGB", (WIDE[0], WIDE[1]))
-    for i, strength in enumerate((0.1, 0.2, 0.3)):
-        line = row([picture(draw(part, strength, coverage)[0]) for coverage in (0.3, 0.5, 1.0)], (210, 156))
+    for i in range(3):
+        line = row([picture(draw(part, strength, seed=i)[0]) for strength in (0.05, 0.1, 0.15)], (210, 156))
         sheet.paste(line, (0, i * (156 + GAP)))
     keep("04", sheet)
     stages = cover(right, WIDE)
@@ -100,7 +108,6 @@ def main() -> None:
     painted = cover(picture(face), WIDE)
     ImageDraw.Draw(painted).ellipse([250, 90, 450, 460], outline="#ff8c2e", width=4)
     keep("06", painted)
-    cup, of_cup = draw(photograph("coffee", (192, 256)))
     keep("07", cover(picture(cup), WIDE))
     film = Image.new("RGB", WIDE, "#101012")
     film.paste(row([right.crop((x, 40, x + 150, 190)) for x in (0, 50, 100)], (209, 300)), (0, 90))

@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import NoReturn
 
-EXTRA = {"PIL", "accelerate", "diffusers", "matplotlib", "numpy", "rich", "safetensors", "skimage", "torchsde"}
+EXTRA = {"PIL", "accelerate", "diffusers", "numpy", "rich", "safetensors", "skimage", "torchsde"}
 EXTRA |= {"transformers", "typer"}
 """What the extra ``cli`` brings, as it is imported."""
 

@@ -53,7 +53,7 @@ def usable(mask: Tensor, finite: Tensor) -> Tensor:
 
 def _effect(plain: Tensor, lied: Tensor, mask: Tensor) -> Tensor:
     """m (lied - plain), at least float32; zero where the mask is, also where a prediction is not finite."""
-    return ((lied.to(torch.promote_types(lied.dtype, mask.dtype)) - plain) * mask).nan_to_num_(0.0, 0.0, 0.0)
+    return (lied.to(torch.promote_types(lied.dtype, mask.dtype)) - plain).mul_(mask).nan_to_num_(0.0, 0.0, 0.0)
 
 
 def _add(prediction: Tensor, effect: Tensor) -> Tensor:

@@ -203,27 +203,28 @@ class Detailer:
     def _two_calls(
         self, evaluate: Evaluate, x: Latent, sigma: Tensor, level: float, now: Step
     ) -> tuple[Prediction, Prediction | None]:
-        """The lied and the plain prediction; the plain one is None where the mask is one everywhere."""
+        """The lied and the plain prediction, which is None where the mask is one everywhere."""
         lie = Lie(max(math.exp(-self._schedule.dose(now)), SMALLEST), self.family, self.settings.lie)
         scale = lie.scale(level)
-        seen = [s if scale == 1.0 else s * scale for s in streams(x)]
+        scaled = [stream if scale == 1.0 else stream * scale for stream in streams(x)]
+        lied_x = scaled[0] if isinstance(x, Tensor) else scaled
         conds = "positive" if self._shares_effect else "all"
         # Under a mask of ones it is the lied call that leaves its trace, as in one pass.
         plain_first = self.settings.mask_override == "ones"
 
-        def call(kind: str, followed: bool) -> Call:
-            if kind == "plain":
-                return Call(x, sigma, "plain", now.index, sigma, followed=followed)
-            shown = seen[0] if isinstance(x, Tensor) else seen
-            return Call(shown, lie.tell(sigma), "lied", now.index, sigma, lie, conds, followed)
+        def lied(followed: bool) -> Prediction:
+            call = Call(lied_x, lie.tell(sigma), "lied", now.index, sigma, lie, conds, followed)
+            return self._ask(evaluate, call)
+
+        def plain(followed: bool) -> Prediction:
+            return self._ask(evaluate, Call(x, sigma, "plain", now.index, sigma, followed=followed))
 
         if self._one_pass:
-            return self._ask(evaluate, call("lied", False)), None
-        order = ("plain", "lied") if plain_first else ("lied", "plain")
-        made: dict[str, Prediction] = {}
-        for kind in order:
-            made[kind] = self._ask(evaluate, call(kind, followed=kind == order[0]))
-        return made["lied"], made["plain"]
+            return lied(followed=False), None
+        if plain_first:
+            true = plain(followed=True)
+            return lied(followed=False), true
+        return lied(followed=True), plain(followed=False)
 
     def _ask(self, evaluate: Evaluate, call: Call) -> Prediction:
         prediction = check_prediction(evaluate(call), call.x)
@@ -239,15 +240,15 @@ class Detailer:
         for i, (true, false) in enumerate(zip(streams(plain.denoised), streams(lied.denoised), strict=True)):
             limit, within = (self._limit, self._within) if i == 0 else (None, None)
             if remembered is not None:
-                made = remembered[i]
+                mask = remembered[i]
             elif self._constant is not None:
-                made = ones(true) * self._constant
+                mask = ones(true) * self._constant
             else:
                 coverage = self.settings.coverage
-                made = response(true.detach(), false.detach(), coverage, dose, within, held[i].detach())
+                mask = response(true.detach(), false.detach(), coverage, dose, within, held[i].detach())
             if limit is not None and self.settings.mask_override == "off":
-                made = made * resample(limit.to(made), made.shape[2:])
-            masks.append(made)
+                mask = mask * resample(limit.to(mask), mask.shape[2:])
+            masks.append(mask)
         return masks[0] if isinstance(plain.denoised, Tensor) else masks
 
     def _remembered(self, plain: Prediction, x: Latent) -> list[Tensor] | None:

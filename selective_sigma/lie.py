@@ -39,8 +39,8 @@ class Lie:
             return level * self.keep
         if self.kind == "fixed_input":
             # A flow model knows of no more noise than 1.
-            told = level * self.keep
-            return told.clamp(max=1.0) if isinstance(told, Tensor) else min(told, 1.0)
+            lower = level * self.keep
+            return lower.clamp(max=1.0) if isinstance(lower, Tensor) else min(lower, 1.0)
         return level * self.keep * self.scale(level)
 
     def scale(self, level: Level) -> Level:

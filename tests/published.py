@@ -76,3 +76,22 @@ class Published:
         self._memory = mask if self._memory is None else EMA * self._memory + (1 - EMA) * mask
         mask = (self._memory + 2 * (self._coverage - 0.5)).clamp(0, 1)
         return true if mask.mean() < EMPTY else true * (1 - mask) + lied * mask
+
+
+def around(sampler: Any, runs: list[Published] | None = None) -> Any:
+    """A ComfyUI SAMPLER, changed so that every model call is a step of the published method; ``runs`` gets each run."""
+    function = sampler.sampler_function
+
+    def sample(model: Any, x: Tensor, sigmas: Tensor, **named: Any) -> Tensor:
+        run = Published(sigmas.clone())
+        if runs is not None:
+            runs.append(run)
+
+        def step(x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
+            return run.step(lambda *seen: model(*seen, **extra), x, sigma)
+
+        step.inner_model, step.sigmas = model.inner_model, model.sigmas  # type: ignore[attr-defined]
+        return function(step, x, sigmas, **named)
+
+    sampler.sampler_function = sample
+    return sampler

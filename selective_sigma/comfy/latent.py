@@ -76,7 +76,7 @@ class GivenFrames(NamedTuple):
     kept: Tensor
     """1 where it is handed that, 0 where it is handed the noisy latent."""
 
-    def seen(self, x: Tensor, sigma: Tensor, lie: Lie) -> Tensor:
+    def in_lied_call(self, x: Tensor, sigma: Tensor, lie: Lie) -> Tensor:
         """``x`` for a lied call, so that the given frames are at the told level what they would be there."""
         scale = lie.scale(sigma).reshape(-1, *[1] * (x.ndim - 1))
         return x + self.kept * (self.at(lie.tell(sigma)) / scale - self.at(sigma))

@@ -42,6 +42,9 @@ now: ContextVar[Shown | None] = ContextVar("now", default=None)
 
 def install() -> None:
     """Stand before the progress hook. Progress bars take it when they are made, so before any sampler runs."""
+    # Not by the callback alone, in either version (0.3.64, 0.33): it makes the preview inside, hands it to a progress
+    # bar of its own and returns nothing. A second bar after it would show each step twice, without the mask and with
+    # it, and decode each preview twice.
     hook = comfy.utils.PROGRESS_BAR_HOOK
     if hook is None or hasattr(hook, MARK):
         return

@@ -9,13 +9,12 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..settings import SETTING_NAMES, Settings
 from . import words
-from .capture import Capture
 from .demo import SelectiveSigmaDemoModelNode
 from .live import install
 from .model_patch import patch
-from .preview_node import SelectiveSigmaDetailerMaskPreviewNode
+from .preview_node import NodeCapture, SelectiveSigmaDetailerMaskPreviewNode
 from .sampler import wrap
-from .widgets import PATCHES, PUBLISHED, SAMPLERS, MaskRef, amounts, schema, widget
+from .widgets import PATCHES, PUBLISHED, SAMPLERS, MaskRef, amounts, schema, settings_of, widget
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +49,7 @@ class SelectiveSigmaDetailerNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler: Any, strength: float, coverage: float, mask: Tensor | None = None) -> io.NodeOutput:
-        return io.NodeOutput(wrap(sampler, Settings(strength, coverage), limit=limit_from(mask)))
+        return io.NodeOutput(wrap(sampler, settings_of(strength, coverage), limit=limit_from(mask)))
 
 
 class SelectiveSigmaDetailerModelNode(io.ComfyNode):
@@ -74,8 +73,8 @@ class SelectiveSigmaDetailerModelNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, strength: float, coverage: float, mask: Tensor | None = None) -> io.NodeOutput:
-        settings = Settings(strength, coverage)
-        capture = Capture(idle=settings.idle)
+        settings = settings_of(strength, coverage)
+        capture = NodeCapture(settings, model)
         return io.NodeOutput(patch(model, settings, capture=capture, limit=limit_from(mask)), capture)
 
 
@@ -115,7 +114,7 @@ class SelectiveSigmaDetailerDebugNode(io.ComfyNode):
         if sampler is None and model is None:
             raise ValueError(words.NOTHING)
         settings = Settings(**values)
-        capture = Capture(idle=settings.idle)
+        capture = NodeCapture(settings, model)
         given: dict[str, Any] = {"capture": capture, "limit": limit_from(mask), "live": live}
         if live:
             install()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..settings import Settings
 from .latent import first
 from .sheet import caption, sheet, written
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from ..detailer import MaskRecord
 
+USUAL = Settings()
+ENDINGS = {2: "nd", 3: "rd"}
 SHOW = ("last step", "every step", "timeline", "average")
 PIXELS = 2**25
 """At most about this many pixels in one answer; larger ones are rendered smaller."""
@@ -37,7 +40,13 @@ def message(text: str, width: int = 512, height: int = 256) -> Tensor:
     return written("\n".join(lines), width, height, size, margin=size)
 
 
-def render(records: Sequence[MaskRecord], show: str = SHOW[0], image: Tensor | None = None, steps: int = 0) -> Tensor:
+def render(
+    records: Sequence[MaskRecord],
+    show: str = SHOW[0],
+    image: Tensor | None = None,
+    steps: int = 0,
+    settings: Settings = USUAL,
+) -> Tensor:
     """The masks of one run, in run order, as pictures with step and noise level below.
 
     Args:
@@ -45,6 +54,7 @@ def render(records: Sequence[MaskRecord], show: str = SHOW[0], image: Tensor | N
         show: one of ``SHOW``.
         image: decoded pictures (count, height, width, channels) to lay the masks over.
         steps: how many steps the run had; 0 for as many as the records reach.
+        settings: those of the run, whose strength is the title of the timeline's plot.
     """
     if show not in SHOW:
         raise ValueError(f"show is {show!r}: choose one of {', '.join(SHOW)}")
@@ -62,31 +72,67 @@ def render(records: Sequence[MaskRecord], show: str = SHOW[0], image: Tensor | N
     most = min(PIXELS, SHEET * len(masks[0])) if show == "timeline" else PIXELS
     share = most // len(masks)
     pictures = [_grey(mask, share) if image is None else _laid_over(mask, image, share) for mask in masks]
-    pictures = [caption(picture, text, texts) for picture, text in zip(pictures, texts, strict=True)]
+    batch = len(masks[0])
+    names = _names(len(pictures[0]), batch)
     if show != "timeline":
-        return torch.cat(pictures)
+        lines = [[f"{name}{text}" for name in names] for text in texts]
+        longest = [max(line, key=len) for line in lines]
+        return torch.cat([caption(*pair, longest) for pair in zip(pictures, lines, strict=True)])
+    short = [f"{record.step + 1}   sigma {record.sigma:.2g}" for record in records]
+    large = pictures[0].shape[2] // 8
+    pictures = [caption(picture, [text], short, large) for picture, text in zip(pictures, short, strict=True)]
     plots = _plots(records, total, len(pictures[0]))
-    return torch.stack([sheet([step[i] for step in pictures], plots[i]) for i in range(len(plots))])
+    title = f"strength {settings.strength:g}, {_how(settings.every)}"
+    sheets = [[step[i] for step in pictures] for i in range(len(plots))]
+    titles = [f"{name}{title}" for name in names]
+    return torch.stack([sheet(*one) for one in zip(sheets, plots, titles, strict=True)])
 
 
-def mask_of(records: Sequence[MaskRecord], samples: Tensor, show: str = SHOW[0], image: Tensor | None = None) -> Tensor:
+def _names(count: int, batch: int) -> list[str]:
+    """Which picture of a batch each of ``count`` belongs to, in front of a line; nothing where there is one."""
+    return [f"picture {i * batch // count + 1} of {batch}   " if batch > 1 else "" for i in range(count)]
+
+
+def _how(every: int) -> str:
+    """How a strength is told, in the run's steps."""
+    if every == 1:
+        return "on every step"
+    return f"on every {every}{ENDINGS.get(every, 'th')} step"
+
+
+def mask_of(
+    records: Sequence[MaskRecord],
+    samples: Tensor,
+    show: str = SHOW[0],
+    image: Tensor | None = None,
+    scale: int = 8,
+) -> Tensor:
     """A MASK (count, height, width) in [0, 1]: the last, or the mean; zeros where there is none.
 
-    As large and as many as ``image``, else as large as the pictures of ``render``, one per sample and frame.
+    As large and as many as ``image``; without one, as large as the decoded picture, one per sample and frame.
+
+    Args:
+        scale: pixels of the picture along one side of a pixel of the latent.
     """
     if records:
         masks = _of_one_size(records)
         mask = masks[-1] if show == "last step" else torch.stack(masks).mean(0)
     else:
-        lead = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
-        mask = torch.zeros(len(lead), 1, *lead.shape[2:])
+        of_picture = lead(samples)
+        mask = torch.zeros(len(of_picture), 1, *of_picture.shape[2:])
     frames = _frames(mask)
     if image is None:
-        size = _grey(mask[:1], PIXELS).shape[1:3]
+        of_sound = mask.ndim == 3
+        size = _grey(mask[:1], PIXELS).shape[1:3] if of_sound else [scale * side for side in frames.shape[2:]]
         return F.interpolate(frames.flatten(0, 1)[:, None], size, mode="bilinear")[:, 0].clamp(0, 1)
     size = tuple(image.shape[1:3])
     grown = F.interpolate(_spread(frames, len(image)), size, mode="bilinear")[:, 0]
     return grown[_index(len(grown), max(len(image), len(grown)))].clamp(0, 1)
+
+
+def lead(samples: Tensor) -> Tensor:
+    """The stream that masks and pictures are of."""
+    return samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
 
 
 def _of_one_size(records: Sequence[MaskRecord]) -> list[Tensor]:

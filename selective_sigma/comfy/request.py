@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..prediction import Call, Prediction
 from . import latent
 from .controls import Answers
@@ -35,9 +37,11 @@ class Request:
         """``calc(model, conds, x, timestep, options)`` gives a prediction, shaped like ``x``, for each of ``conds``."""
         self._passes, self._call, self._calc, self._model = passes, call, calc, model
         self._conds, self._asked, self._x, self._timestep, self._options = conds, len(conds), x, timestep, options
-        self._wanted = (getattr(passes.guider, "conds", None) or {}).get("positive")
+        self._guider_positive = (getattr(passes.guider, "conds", None) or {}).get("positive")
         first = next((i for i, cond in enumerate(conds) if cond is not None), 0)
-        self._positive = next((i for i, cond in enumerate(conds) if cond is not None and cond is self._wanted), first)
+        self._positive = next(
+            (i for i, cond in enumerate(conds) if cond is not None and cond is self._guider_positive), first
+        )
         self._has_cache = cache_is_on(options)
         self._controls: Answers | None = None
         self._answers: dict[str, list[Tensor]] = {}
@@ -71,16 +75,20 @@ class Request:
                 return self._prediction("plain", cached=True)
         alone = call.conds == "positive" and call.kind == "lied"
         if call.kind not in self._answers:
-            places = range(len(self._conds))
-            conds = [self._conds[i] if i == self._positive or not alone else None for i in places]
+            # In its place, by which patches know it; for those that follow ComfyUI would make empty answers.
+            conds = [*[None] * self._positive, self._conds[self._positive]] if alone else self._conds
             self._ask(call.kind, conds, call)
         self._latest = call.kind
         return self._prediction(call.kind, alone, cached=not self._uncached[call.kind])
 
     def _prepare_two_passes(self, call: Call) -> None:
         """ControlNets are asked once for both passes, and about the positive conditioning in any case."""
-        if call.conds == "positive" and self._wanted is not None and self._conds[self._positive] is not self._wanted:
-            self._positive, self._conds = len(self._conds), [*self._conds, self._wanted]
+        if (
+            call.conds == "positive"
+            and self._guider_positive is not None
+            and self._conds[self._positive] is not self._guider_positive
+        ):
+            self._positive, self._conds = len(self._conds), [*self._conds, self._guider_positive]
         self._controls = Answers()
         self._conds = self._controls.stand_in(self._conds)
         others = [cond for i, cond in enumerate(self._conds) if i != self._positive]
@@ -96,11 +104,9 @@ class Request:
     def _ask(self, kind: str, conds: list[Any], call: Call | None = None) -> None:
         """Note what the model answers; without ``call`` it is asked plainly, as the bare sampler asks."""
         lie, hidden = (None, False) if call is None else (call.lie, call.followed)
-        x = (
-            self._x
-            if lie is None or self._call.frames is None
-            else self._call.frames.seen(self._x, self._timestep, lie)
-        )
+        x, frames = self._x, self._call.frames
+        if lie is not None and frames is not None:
+            x = frames.in_lied_call(x, self._timestep, lie)
         options = past_its_end(self._options) if hidden and self._has_cache else self._options
         passes, before = self._passes, self._passes.count.uncached
         if self._controls is not None:
@@ -133,4 +139,4 @@ class Request:
         if cfg is None or self._positive != 0 or len(self._conds) < 2 or self._conds[-1] is None:
             return None
         first, last = answers[0], answers[-1]
-        return latent.unpack(last + (first - last) * cfg, self._passes.shapes)
+        return latent.unpack(torch.lerp(last, first, cfg), self._passes.shapes)

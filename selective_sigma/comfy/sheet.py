@@ -37,18 +37,22 @@ def written(text: str, width: int, height: int, size: int, margin: int = 0) -> T
     return drawn(image)
 
 
-def caption(pictures: Tensor, text: str, beside: Sequence[str] = ()) -> Tensor:
-    """``pictures`` (count, height, width, 3) with a line of words below each, as small as those ``beside`` it need."""
+def caption(pictures: Tensor, texts: Sequence[str], beside: Sequence[str] = (), size: int = 0) -> Tensor:
+    """``pictures`` (count, height, width, 3) with a line of words below each, as small as those ``beside`` it need.
+
+    Args:
+        texts: one for each picture, or one for all.
+        size: of the letters where the lines fit, else as large as fits; 0 for one that suits a single picture.
+    """
     count, _, width, _ = pictures.shape
-    # As large as the line fits in.
-    size = min(28, max(12, width // 20))
-    while size > 8 and max(map(font(size).getlength, (text, *beside))) > width - 4:
+    size = size or min(28, max(12, width // 20))
+    while size > 8 and max(map(font(size).getlength, (*texts, *beside))) > width - 4:
         size -= 1
-    bar = written(text, width, round(1.6 * size), size, margin=max(2, size // 5))
-    return torch.cat([pictures, bar.expand(count, -1, -1, -1)], 1)
+    bars = [written(text, width, round(1.6 * size), size, margin=max(2, size // 5)) for text in texts]
+    return torch.cat([pictures, torch.cat(bars).expand(count, -1, -1, -1)], 1)
 
 
-def sheet(steps: list[Tensor], plot: Plot) -> Tensor:
+def sheet(steps: list[Tensor], plot: Plot, title: str) -> Tensor:
     """All steps (height, width, 3) of one sample in one picture, row by row, in a shape close to a square.
 
     Below them, the strength and the mask's mean at each step of the run.
@@ -69,22 +73,27 @@ def sheet(steps: list[Tensor], plot: Plot) -> Tensor:
     size = (whole.shape[1], plot_height(whole.shape[1]))
     # Framed, so that the sheets of a batch stay apart.
     frame = max(8, size[0] // 40)
-    return F.pad(torch.cat([whole, drawn(plotted(plot, size))[0]]), (0, 0, frame, frame, frame, frame))
+    return F.pad(torch.cat([whole, drawn(plotted(plot, size, title))[0]]), (0, 0, frame, frame, frame, frame))
 
 
 def plot_height(width: int) -> int:
-    return min(220, max(72, width // 5))
+    return max(72, width // 4)
 
 
-def plotted(plot: Plot, size: tuple[int, int]) -> Image.Image:
-    """Bars of the strength of each step, dots of the mask's mean, for (width, height) in ``size``."""
+def plotted(plot: Plot, size: tuple[int, int], title: str) -> Image.Image:
+    """Bars of the strength of each step, dots of the mask's mean, for (width, height) in ``size``.
+
+    The letters are large enough to be read where a node shows the sheet a quarter as wide.
+    """
     width, height = size
     image = Image.new("RGB", size, DARK)
     draw = ImageDraw.Draw(image)
-    letters = min(28, max(10, height // 8))
-    highest = max((abs(step[0]) for step in plot if step), default=0.0) or 1.0
     means = [step[1] for step in plot if step]
-    mean = sum(means) / max(1, len(means))
+    right = f"mask, on average {sum(means) / max(1, len(means)):.2f}"
+    letters = max(10, width // 32)
+    while letters > 8 and font(letters).getlength(title + right) + 4 * letters > width:
+        letters -= 1
+    highest = max((abs(step[0]) for step in plot if step), default=0.0) or 1.0
     margin, top, bottom = letters, round(2.2 * letters), height - round(1.8 * letters)
     wide = (width - 2 * margin) / max(1, len(plot))
     draw.line([(margin, bottom), (width - margin, bottom)], fill=GREY)
@@ -102,10 +111,8 @@ def plotted(plot: Plot, size: tuple[int, int]) -> Image.Image:
     draw.line(dots, fill=PAPER, width=max(2, radius // 2))
     for x, y in dots:
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=PAPER, outline=DARK)
-    said = f"strength, at most {highest:.3g}"
-    draw.text((margin, letters // 3), said, fill=ORANGE, font=font(letters))
-    right = f"mask, on average {mean:.2f}"
-    across = max(margin + font(letters).getlength(said) + letters, width - margin - font(letters).getlength(right))
+    draw.text((margin, letters // 3), title, fill=ORANGE, font=font(letters))
+    across = max(margin + font(letters).getlength(title) + letters, width - margin - font(letters).getlength(right))
     draw.text((across, letters // 3), right, fill=PAPER, font=font(letters))
     for i in {0, len(plot) // 2, len(plot) - 1} if plot else ():
         draw.text((margin + (i + 0.5) * wide, bottom + 2), str(i + 1), fill=GREY, font=font(letters), anchor="ma")

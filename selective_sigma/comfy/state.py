@@ -8,7 +8,6 @@ back for a function that moved weights or exchanged hooks meanwhile, as what it 
 from __future__ import annotations
 
 import random
-import types
 from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from .seams import EASYCACHE, KEY
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Callable, Iterator
 
 DATA = (type(None), bool, int, float, complex, str, Tensor)
@@ -107,12 +107,12 @@ def cells_of(function: Any, seen: set[int]) -> Iterator[tuple[types.CellType, An
 def closure(function: Any) -> Callable[[], None]:
     """What a function keeps in its closure: the cells, the containers in them, and those of objects in them."""
     cells = list(cells_of(function, set()))
-    modules = [found for _, value in cells if (found := module_of(value)) is not None]
+    modules = [module for _, value in cells if (module := module_of(value)) is not None]
     before = [prints(module) for module in modules]
     contents = [container(held) for _, value in cells for held in containers(value)]
 
     def put() -> None:
-        if any(not same(prints(module), was) for module, was in zip(modules, before, strict=True)):
+        if any(not same(prints(module), earlier) for module, earlier in zip(modules, before, strict=True)):
             return
         for cell, value in cells:
             if cell.cell_contents is not value and isinstance(value, DATA):
@@ -131,15 +131,17 @@ def container(held: Any) -> Callable[[], None]:
     items = dict(held) if isinstance(held, dict) else list(held)
 
     def put() -> None:
-        now = dict(held) if isinstance(held, dict) else list(held)
-        # By identity: tensors have no truth value to compare by.
-        if [*map(id, now)] != [*map(id, items)] or (
-            isinstance(now, dict) and [*map(id, now.values())] != [*map(id, items.values())]
-        ):
+        # By identity, as tensors have no truth value to compare by.
+        if [id(item) for item in flat(held)] != [id(item) for item in flat(items)]:
             held.clear()
             held.update(items) if isinstance(held, (dict, set)) else held.extend(items)
 
     return put
+
+
+def flat(items: Any) -> list[Any]:
+    """Keys and values of a dict, or the items of another container."""
+    return [*items, *items.values()] if isinstance(items, dict) else list(items)
 
 
 def containers(value: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STRENGTH = (
     "How much detail to add: the share of the noise hidden from the model, at most. "
-    "0.05 to 0.15 is usual; 0 does nothing."
+    "0.1 to begin with, 0.05 is subtle, 0.15 a lot; 0 does nothing."
 )
 SETTINGS = {
     "strength": f"{STRENGTH} Below 0 softens.",
@@ -67,7 +67,7 @@ IMAGE = (
 IMAGE_OUT = "The masks as pictures: black is untouched, white receives full detail."
 MASK_OUT = (
     "The mask, to reuse it elsewhere: with last step that of the last active step, else the mean over the run. As "
-    "large as the image, where one is connected."
+    "large as the picture, also where no image is connected."
 )
 SHOW = (
     "last step: the mask of the last active step. every step: one picture for each step, in run order. "
@@ -84,24 +84,25 @@ BYPASSED = "no mask: Selective Sigma is bypassed or off"
 UNKNOWN = "no mask: this latent is not the one that the sampler put out; connect the sampler's own"
 WITHOUT = "no mask: this run went without detail ({})"
 SIMPLE = (
-    "Adds detail while sampling, only where the model is drawing something; flat areas such as sky or skin out of "
-    "focus stay clean. Connect between KSamplerSelect and SamplerCustom."
+    "For SamplerCustom: between KSamplerSelect and the sampler. Adds detail while sampling, only where the model is "
+    "drawing something; flat areas such as sky or skin out of focus stay clean."
 )
 DEBUG = (
-    "Selective Sigma Detailer with every constant exposed, and the masks of the run as an output for the preview. "
-    "The defaults are those of the plain node."
+    "For SamplerCustom or KSampler: Selective Sigma Detailer with every constant exposed, and the masks of the run "
+    "as an output for the preview. The defaults are those of the plain node."
 )
 PREVIEW = (
-    "Shows where Selective Sigma Detailer (Debug) added detail, step by step if you like. Black where nothing "
-    "was added. Where there is no mask, it says why."
+    "After the sampler: shows where Selective Sigma Detailer (Model) or (Debug) added detail, step by step if you "
+    "like. Black where nothing was added. Where there is no mask, it says why."
 )
 ON_MODEL = (
-    "Selective Sigma Detailer for the plain KSampler, KSampler (Advanced), and everything else that samples with a "
-    "MODEL. Gives the same picture as the sampler node; use one or the other, not both."
+    "For KSampler, and everything else that takes a MODEL: between the model and the sampler. Adds detail while "
+    "sampling, only where the model is drawing something. Gives the same picture as the sampler node; use one or the "
+    "other, not both."
 )
 DEMO = (
-    "A small network for trying things out without a checkpoint: redraws any photograph from a thumbnail of it. "
-    "Connect its outputs as those of a checkpoint: to KSampler or SamplerCustom, and VAE Decode."
+    "In place of a checkpoint, for trying things out: a small network that redraws any photograph from a thumbnail of "
+    "it. Connect its outputs as those of a checkpoint: to KSampler or SamplerCustom, and VAE Decode."
 )
 DEMO_IMAGE = (
     "Optional: the photograph to redraw; scaled to at most 512x512 pixels or as many in its own shape. Without it, "
@@ -117,12 +118,14 @@ DEMO_OUT = {
     "vae": "For VAE Decode and VAE Encode: the latent of this network is the picture itself.",
     "latent": "An empty latent in the size of the redrawn photograph.",
 }
+WANTED = [
+    "sky grain", "grain", "more detail", "add detail", "enhance", "skin texture", "texture", "clarity", "crisp",
+    "sharpen", "detail daemon", "lying sigma", "multiply sigmas", "ssd",
+]  # fmt: skip
+"""What people search for who want detail: brings both nodes that add it."""
 ALIASES = {
-    "SelectiveSigmaDetailerNode": [
-        "sky grain", "grain", "more detail", "add detail", "enhance", "skin texture", "texture", "clarity", "crisp",
-        "sharpen", "detail daemon", "lying sigma", "multiply sigmas", "ssd",
-    ],
-    "SelectiveSigmaDetailerModelNode": ["ksampler detail", "detail model patch", "ssd model"],
+    "SelectiveSigmaDetailerNode": [*WANTED, "samplercustom detail"],
+    "SelectiveSigmaDetailerModelNode": [*WANTED, "ksampler detail", "detail model patch", "ssd model"],
     "SelectiveSigmaDetailerDebugNode": ["ssd debug", "selective sigma settings"],
     "SelectiveSigmaDetailerMaskPreviewNode": ["mask preview", "preview mask", "mask timeline", "show mask", "ssd mask"],
     "SelectiveSigmaDemoModelNode": ["demo model", "try without checkpoint", "test model", "redraw photograph"],

@@ -26,7 +26,7 @@ def test_mixture_denoiser_is_the_posterior_mean(make):
         logs.append(-0.5 * (c.square() / total + total.log()).sum((-1, -2)) + torch.nn.functional.logsigmoid(weight))
     (slope,) = torch.autograd.grad(torch.logsumexp(torch.stack(logs), 0).sum(), x)
     with torch.no_grad():
-        assert torch.allclose(model.denoise(x, sigma).denoised, x + sigma**2 * slope, atol=1e-4)
+        assert torch.allclose(model.denoise(x, sigma), x + sigma**2 * slope, atol=1e-4)
 
 
 def test_the_shaded_mixture_has_the_variances_it_states():
@@ -38,10 +38,17 @@ def test_the_shaded_mixture_has_the_variances_it_states():
 
 def test_guidance_leads_away_from_what_does_not_know_the_halves():
     x = 0.6 * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
-    alone, guided = (mixture8([0], guidance=g).denoise(x, 0.5) for g in (1.0, 2.0))
-    uncond = guided.others["uncond"]
-    assert torch.allclose(guided.denoised, 2 * alone.denoised - uncond, atol=1e-5)
-    assert not torch.allclose(alone.denoised, uncond, atol=1e-3)
+    alone, guided = (mixture8([0], guidance=g).predict(x, 0.5) for g in (1.0, 2.0))
+    assert alone.others == {}
+    assert alone.guided is None
+    cond, uncond = guided.denoised, guided.others["uncond"]
+    assert torch.equal(cond, alone.denoised)
+    assert torch.allclose(guided.guided, 2 * cond - uncond, atol=1e-5)
+    assert not torch.allclose(cond, uncond, atol=1e-3)
+    positive = mixture8([0], guidance=2.0).predict(x, 0.5, "positive")
+    assert torch.equal(positive.denoised, cond)
+    assert positive.others == {}
+    assert positive.guided is None
 
 
 @pytest.mark.parametrize("make", [mixture8, mixture4])

@@ -150,14 +150,39 @@ class Browser:
         """Click an arrow of a number on the classic canvas."""
         self._click(kind, name, 0.95 if up else 0.05)
 
+    def drag_number(self, kind: str, name: str, pixels: int) -> None:
+        """Drag a number on the classic canvas to the right, from its middle."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        x, y = self._place(kind, f"[node.size[0] * 0.5, {self._row(name)}]")
+        actions = ActionChains(self.driver, duration=0)
+        pointer = actions.w3c_actions.pointer_action
+        pointer.move_to_location(x, y)
+        pointer.pointer_down()
+        for moved in range(1, pixels + 1):
+            pointer.move_to_location(x + moved, y)
+        pointer.pointer_up()
+        actions.perform()
+        time.sleep(0.6)
+
     def _click(self, kind: str, name: str, across: float) -> None:
-        row = f"node.widgets.find(w => w.name === '{name}').last_y + 10"
-        self._click_at(kind, f"[node.size[0] * {across}, {row}]")
+        self._click_at(kind, f"[node.size[0] * {across}, {self._row(name)}]")
+
+    def _row(self, name: str) -> str:
+        return f"node.widgets.find(w => w.name === '{name}').last_y + 10"
 
     def _click_at(self, kind: str, place: str) -> None:
         """Click on the only node of its kind, at a JavaScript expression of a place in it."""
         from selenium.webdriver.common.action_chains import ActionChains
 
+        actions = ActionChains(self.driver)
+        actions.w3c_actions.pointer_action.move_to_location(*self._place(kind, place))
+        actions.w3c_actions.pointer_action.click()
+        actions.perform()
+        time.sleep(0.6)
+
+    def _place(self, kind: str, place: str) -> tuple[int, int]:
+        """Where on the page a place in the only node of its kind is."""
         script = f"""
         const node = app.graph.findNodesByType(arguments[0])[0], ds = app.canvas.ds, [x, y] = {place};
         const box = app.canvas.canvas.getBoundingClientRect();
@@ -165,11 +190,7 @@ class Browser:
                 box.top + (node.pos[1] + y + ds.offset[1]) * ds.scale];
         """
         x, y = self.run(script, kind)
-        actions = ActionChains(self.driver)
-        actions.w3c_actions.pointer_action.move_to_location(int(x), int(y))
-        actions.w3c_actions.pointer_action.click()
-        actions.perform()
-        time.sleep(0.6)
+        return int(x), int(y)
 
     def type_number_in_vue(self, kind: str, text: str) -> None:
         """The same for the first number of a node, where Vue draws it."""

@@ -23,6 +23,7 @@ which ``.ckpt`` files keep. Pictures are coloured noise; prompts do change them.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -108,7 +109,8 @@ def parts() -> dict[str, dict[str, Tensor]]:
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     ops = comfy.ops.disable_weight_init
-    config = json.loads((Path(comfy.__path__[0]) / "sd1_clip_config.json").read_text())
+    folder = Path(inspect.getfile(comfy.clip_model)).parent
+    config = json.loads((folder / "sd1_clip_config.json").read_text())
     with torch.device("meta"):
         unet = UNetModel(**SD15_UNET, operations=ops, device="meta")
         mmdit = OpenAISignatureMMDITWrapper(**SD3_MMDIT, operations=ops, device="meta")

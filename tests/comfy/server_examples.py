@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*.json"))
 TO_ONE_PICTURE = [path for path in WORKFLOWS if path.stem[:2] in ("02", "03", "05", "06", "07", "09")]
 """Those that end in one saved picture."""
-DEMO_MODEL, INPAINTING, FLOW, VIDEO = (WORKFLOWS[i] for i in (0, 5, 6, 7))
+INPAINTING, FLOW, VIDEO = (WORKFLOWS[i] for i in (5, 6, 7))
 SWEEP = REPOSITORY / "example_workflows/04 Sweep.json"
 KSAMPLER = REPOSITORY / "example_workflows/03 Plain KSampler.json"
 TIMELINE = REPOSITORY / "example_workflows/09 Mask timeline.json"
@@ -98,3 +98,7 @@ def version(path: Path) -> tuple[int, ...]:
     """The first ComfyUI that has all nodes of a workflow."""
     core = [node["properties"] for node in json.loads(path.read_text())["nodes"] if node["properties"]]
     return max(tuple(map(int, one["ver"].split("."))) for one in core if one["cnr_id"] == "comfy-core")
+
+
+DEMO_MODEL = next(path for path in (WORKFLOWS[0], WORKFLOWS[-1]) if version(path) <= RUNNING)
+"""The template without a checkpoint; older ComfyUI, which has no Compare Images, has one of its own."""

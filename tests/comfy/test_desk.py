@@ -45,7 +45,10 @@ def sampler(name: str = "euler") -> Any:
 @pytest.mark.parametrize("kind", [SIMPLE, ON_MODEL], ids=lambda kind: kind.__name__)
 def test_the_usual_strengths_are_hit_exactly(kind: Any):
     strength, coverage = kind.GET_SCHEMA().inputs[1:3]
-    assert (strength.id, strength.min, strength.max, strength.step) == ("strength", 0.0, 0.5, 0.05)
+    assert (strength.id, strength.min, strength.max) == ("strength", *widgets.AMOUNT) == ("strength", 0.0, 0.5)
+    in_debug = next(one for one in SCHEMAS[DEBUG.__name__].inputs if one.id == "strength")
+    assert strength.step == in_debug.step == 0.05
+    assert strength.round == in_debug.round
     # What the browser keeps of a typed number, and of a click.
     for typed in (0.0, 0.05, 0.1, 0.15, 0.075, 0.5):
         assert round(round(typed / strength.round) * strength.round, 3) == typed
@@ -61,11 +64,27 @@ def test_nodes_are_where_the_core_has_its_own():
 
 
 @pytest.mark.skipif(not hasattr(SCHEMAS[SIMPLE.__name__], "search_aliases"), reason="no search words in this ComfyUI")
-def test_each_node_has_words_of_its_own():
+def test_the_nodes_that_add_detail_share_their_words_and_no_others_do():
     said = [set(schema.search_aliases) for schema in SCHEMAS.values()]
     assert all(said)
+    assert said[0] & said[1] == set(words.WANTED)
+    assert {"sky grain", "skin texture", "more detail", "detail daemon", "lying sigma"} <= set(words.WANTED)
+    said[1] -= said[0]
     assert len(set.union(*said)) == sum(map(len, said))
-    assert {"sky grain", "detail daemon", "sharpen", "multiply sigmas"} <= said[0]
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_a_node_says_first_where_it_goes(kind: str):
+    assert SCHEMAS[kind].description.startswith(("For SamplerCustom", "For KSampler", "After the", "In place of"))
+
+
+@pytest.mark.parametrize("kind", [SIMPLE, ON_MODEL], ids=lambda kind: kind.__name__)
+def test_a_linked_strength_outside_the_widget_is_refused_with_its_range(kind: Any):
+    given = sampler() if kind is SIMPLE else tiny.model()
+    for strength in (0.8, 2.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=r"give a number from 0 to 0\.5"):
+            kind.execute(given, strength, 0.5)
+    kind.execute(given, 0.5, 0.5)
 
 
 @pytest.mark.skipif(not widgets.CAN_FOLD, reason="no advanced inputs in this ComfyUI")
@@ -98,8 +117,27 @@ def test_the_model_node_hands_out_its_masks():
     _, shown, mask = PREVIEW.execute({"samples": done}, ref, "every step").args
     assert len(shown) == len(ref.run.masks) == 6
     assert ref.run.steps == 10
-    assert mask.shape == (1, 256, 256)
+    assert mask.shape == (1, *(8 * side for side in done.shape[2:]))
     assert 0 < mask.mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("channels", "space", "scale"), [(128, (8, 8), 16), (3, (64, 48), 1), (4, (16, 16), 8)], ids=str
+)
+def test_a_mask_is_as_large_as_the_picture_of_its_latent(channels: int, space: tuple[int, ...], scale: int):
+    """Found by ComfyUI's latent formats where no model is connected."""
+    formats = [getattr(comfy.latent_formats, name, None) for name in ("Flux2", "ChromaRadiance")]
+    if scale != 8 and not all(hasattr(kind, "spacial_downscale_ratio") for kind in formats):
+        pytest.skip("this ComfyUI's latent formats do not say their scale")
+    mask = PREVIEW.execute({"samples": torch.zeros(1, channels, *space)}).args[2]
+    assert mask.shape == (1, *(scale * side for side in space))
+
+
+def test_the_demo_models_mask_is_as_large_as_its_picture():
+    model, positive, negative, _, latent = DEMO.execute(torch.rand(1, 64, 48, 3)).args
+    patched, ref = ON_MODEL.execute(model, 0.2, 0.5).args
+    done = core.KSampler().sample(patched, 3, 8, 1.0, "euler", "karras", positive, negative, latent)[0]
+    assert PREVIEW.execute(done, ref).args[2].shape == (1, 64, 48)
 
 
 def test_a_sampler_without_a_function_is_captured_at_the_guider():

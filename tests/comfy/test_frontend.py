@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import browser
+import numpy as np
 import pytest
-from server_examples import DEMO_MODEL, KSAMPLER, PEERS, PREVIEW, RUNNING, STEPS, TIMELINE, WORKFLOWS, serve, version
+from comfy.model_sampling import ModelSamplingDiscrete
+from comfy.samplers import calculate_sigmas
+from server_examples import (
+    DEBUG,
+    DEMO_MODEL,
+    KSAMPLER,
+    PEERS,
+    PREVIEW,
+    RUNNING,
+    STEPS,
+    TIMELINE,
+    WORKFLOWS,
+    serve,
+    version,
+)
 from server_graph import to_prompt
+
+from selective_sigma.comfy.latent import window
+from selective_sigma.published import PublishedSchedule
+from selective_sigma.schedule import Schedule
+from selective_sigma.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,12 +77,97 @@ def test_the_frontend_opens_a_workflow(page: browser.Browser, server: Server, pa
     assert made == to_prompt(json.loads(path.read_text()), server.get("/object_info"), {})
 
 
-def test_the_node_shows_two_numbers_and_nothing_else(page: browser.Browser):
+def test_the_node_shows_two_numbers_and_what_they_do(page: browser.Browser):
     page.load(KSAMPLER)
     widgets = page.run(
         "return app.graph.findNodesByType('SelectiveSigmaDetailerModelNode')[0].widgets.map(w => [w.name, w.type])"
     )
-    assert widgets == [["strength", "number"], ["coverage", "number"]]
+    assert widgets == [["strength", "number"], ["coverage", "number"], ["schedule", "selective_sigma_schedule"]]
+    # The drawing is neither saved nor sent.
+    (saved,) = (node for node in page.graph()["nodes"] if node["type"] == "SelectiveSigmaDetailerModelNode")
+    assert saved["widgets_values"] == [0.1, 0.5]
+    (sent,) = (node for node in page.prompt().values() if node["class_type"] == saved["type"])
+    assert set(sent["inputs"]) == {"model", "strength", "coverage"}
+
+
+def test_the_drawing_shows_the_schedule(page: browser.Browser):
+    """The browser's doses are those of the core, on SDXL's 20 Karras steps."""
+    model = ModelSamplingDiscrete()
+    levels = [float(level) for level in calculate_sigmas(model, "karras", 20)]
+    cases = [
+        {"strength": strength, "coverage": 0.5, "start": start, "end": end, "every": every, "mask_source": source}
+        for strength in (0.1, 0.5, -0.2)
+        for start, end in ((0.2, 1.0), (0.0, 0.9), (0.45, 0.8))
+        for every in (1, 2, 8)
+        for source in ("response", "change")
+    ]
+    script = """
+    const done = arguments[1];
+    import('/extensions/selective-sigma/schedule.js').then(m => done([m.levels, arguments[0].map(m.doses)]));
+    """
+    theirs, drawn = page.driver.execute_async_script(script, cases)
+    np.testing.assert_allclose(theirs, levels, rtol=1e-4)
+    for case, doses in zip(cases, drawn, strict=True):
+        settings = Settings(**case)
+        if settings.mask_source == "response":
+            schedule = Schedule(levels, settings, "ve", window(model, settings))
+        else:
+            schedule = PublishedSchedule(levels, settings, "ve")
+        np.testing.assert_allclose(doses, [step.strength for step in schedule.steps], atol=1e-6, err_msg=str(case))
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
+def test_the_drawing_follows_the_settings(page: browser.Browser, vue: bool):
+    if vue and RUNNING < (0, 33):
+        pytest.skip("this frontend does not draw nodes with Vue")
+    shown = """
+    const node = app.graph.findNodesByType(arguments[0])[0];
+    const box = node.widgets.find(w => w.name === 'schedule').element;
+    const bars = [...box.querySelectorAll('rect')];
+    return [box.offsetHeight, node.size[1], bars.map(bar => +bar.getAttribute('height')),
+            bars.map(bar => +bar.getAttribute('fill-opacity'))];
+    """
+    change = "const w = app.graph.findNodesByType(arguments[0])[0].widgets.find(w => w.name === arguments[1]);"
+    change += "w.value = arguments[2]; w.callback?.(w.value);"
+    try:
+        page.show(vue)
+        page.load(TIMELINE)
+        page.fit()
+
+        def after(**values: float) -> tuple[list[float], list[float]]:
+            for name, value in values.items():
+                page.run(change, DEBUG, name, value)
+            time.sleep(0.5)
+            height, of_node, bars, shades = page.run(shown, DEBUG)
+            assert 40 < height < of_node < 600
+            return bars, shades
+
+        bars, shades = after()
+        assert len(bars) == 8
+        lower, _ = after(strength=0.05)
+        assert max(lower) < max(bars)
+        every, _ = after(every=1)
+        assert len(every) > len(bars)
+        late, _ = after(start=0.6)
+        assert len(late) < len(every)
+        early, _ = after(start=0.2, end=0.6)
+        assert len(early) < len(every)
+        _, dim = after(coverage=0.2)
+        assert max(dim) < min(shades)
+        assert after(coverage=0.0) == ([], [])
+    finally:
+        page.show(False)
+
+
+def test_dragging_goes_a_hundredth_a_pixel(page: browser.Browser):
+    page.show(False)
+    page.load(DEMO_MODEL)
+    page.fit()
+    kind = "SelectiveSigmaDetailerModelNode"
+    for name in ("strength", "coverage"):
+        before = page.widget(kind, name)
+        page.drag_number(kind, name, 10)
+        assert page.widget(kind, name) - before == pytest.approx(0.1, abs=0.011)
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])

@@ -130,7 +130,9 @@ def test_a_run_from_the_debug_node_to_the_pictures(space: tuple[int, ...], steps
     show = nodes.SelectiveSigmaDetailerMaskPreviewNode.execute
     latent, shown, mask = show({"samples": done}, ref, "every step").args
     shown = shown[:, : steps[1]]
-    assert mask.shape == (steps[0] // 6, *steps[1:])
+    # As large as the picture would be, which the pictures of the mask need not be.
+    size = steps[1:] if len(space) == 1 else [8 * side for side in space[-2:]]
+    assert mask.shape == (steps[0] // 6, *size)
     assert latent["samples"] is done
     assert len(ref.run.masks) == 6
     assert (len(shown), *shown.shape[1:3]) == (steps[0], *steps[1:])

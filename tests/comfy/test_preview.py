@@ -7,6 +7,7 @@ import torch
 
 from selective_sigma.comfy import preview, sheet
 from selective_sigma.detailer import MaskRecord
+from selective_sigma.settings import Settings
 
 
 def spot(*space: int, batch: int = 1) -> torch.Tensor:
@@ -61,12 +62,13 @@ def test_the_timeline_holds_every_step_row_by_row(space: tuple[int, ...]):
     steps = [torch.full((1, 1, *space), i / 4) for i in range(5)]
     sheets = render(steps, "timeline", steps=12)
     assert len(sheets) == (2 if len(space) == 3 else 1)
-    _, height, width, _ = render(steps).shape
-    gap = 4
+    width = render(steps).shape[2]
+    height = (32 if len(space) == 1 else 256) + round(1.6 * (width // 8))  # With a caption of large letters.
+    gap = max(2, min(height, width) // 64)
     assert not sheets[:, :8].any()  # A frame, by which the sheets of a batch stay apart.
     assert not sheets[:, :, :8].any()
     sheets = sheets[:, (frame := (sheets[0, :, sheets.shape[2] // 2, 0] > 0).int().argmax()) :, frame:]
-    columns, rows = (1, 5) if len(space) == 1 else (3, 2)
+    columns, rows = (2, 3) if len(space) == 1 else (3, 2)
     found = [
         float(sheets[0, gap + (height + gap) * r + 8, gap + (width + gap) * c + width // 2, 0])
         for r in range(rows)
@@ -148,6 +150,52 @@ def test_a_message_is_a_picture_that_differs_with_its_words():
     assert not long[:, -8:].any()
 
 
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written into pictures."""
+    seen: list[str] = []
+    monkeypatch.setattr(
+        sheet, "written", lambda text, *given, **more: seen.append(text) or written(text, *given, **more)
+    )
+    written = preview.written
+    plot = sheet.plotted
+    monkeypatch.setattr(sheet, "plotted", lambda steps, size, title: seen.append(title) or plot(steps, size, title))
+    return seen
+
+
+def test_a_batch_says_which_picture(lines: list[str]):
+    masks = [spot(8, 8, batch=3)] * 2
+    render(masks, "every step")
+    assert [line.partition("   ")[0] for line in lines] == [f"picture {i} of 3" for i in (1, 2, 3)] * 2
+    lines.clear()
+    # Of a clip, every frame belongs to its picture.
+    render([spot(2, 8, 8, batch=2)], "last step")
+    assert [line.partition("   ")[0] for line in lines] == ["picture 1 of 2"] * 2 + ["picture 2 of 2"] * 2
+    lines.clear()
+    render([spot(8, 8)], "every step")
+    assert not any("picture" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("every", "how"),
+    [(1, "on every step"), (2, "on every 2nd step"), (3, "on every 3rd step"), (8, "on every 8th step")],
+)
+def test_the_timeline_says_what_was_set(lines: list[str], every: int, how: str):
+    # Whatever dose that comes to at a step.
+    made = [MaskRecord(2 * i, 8.0 / 2**i, 0.36, spot(8, 8)) for i in range(3)]
+    preview.render(made, "timeline", settings=Settings(strength=0.2, every=every))
+    assert lines[-1] == f"strength 0.2, {how}"
+
+
+def test_the_timeline_is_readable_where_a_node_shows_it(monkeypatch: pytest.MonkeyPatch):
+    """A node is some 460 pixels wide, and letters below nine pixels are guesses."""
+    sizes: list[int] = []
+    monkeypatch.setattr(sheet, "font", lambda size, font=sheet.font: sizes.append(size) or font(size))
+    sheets = render([torch.rand(1, 1, 96, 128)] * 10, "timeline", steps=20)
+    width = sheets.shape[2]
+    assert min(sizes) >= 9 * width / 460
+
+
 def test_a_mask_comes_out_for_reuse():
     masks = records(spot(8, 8, batch=2), torch.zeros(2, 1, 8, 8))
     latent = torch.zeros(2, 4, 8, 8)
@@ -156,6 +204,10 @@ def test_a_mask_comes_out_for_reuse():
     assert mean.shape == (2, 40, 24)
     assert mean[:, 0, 0].tolist() == [0.5, 0.5]
     assert not mean[:, 20:, 12:].any()
+    # Without a picture, as large as it will be.
+    assert preview.mask_of(masks, latent).shape == (2, 64, 64)
+    assert preview.mask_of(masks, latent, scale=16).shape == (2, 128, 128)
+    assert preview.mask_of([], latent).shape == (2, 64, 64)
     # Where there was no detail, a mask of nothing.
     nothing = preview.mask_of([], latent, image=torch.zeros(2, 40, 24, 3))
     assert nothing.shape == (2, 40, 24)
@@ -163,7 +215,7 @@ def test_a_mask_comes_out_for_reuse():
 
 
 def test_the_plot_has_a_bar_for_each_step_with_detail():
-    plot = sheet.drawn(sheet.plotted([None, (0.2, 0.5), None, (0.1, 0.25)], (400, 100)))[0]
+    plot = sheet.drawn(sheet.plotted([None, (0.2, 0.5), None, (0.1, 0.25)], (400, 100), "strength 0.1"))[0]
     orange = (plot[40:82, :, 0] - plot[40:82, :, 2] > 0.3).float().sum(0)
     none, high, nothing, low = (float(part.max()) for part in orange.split(100))
     assert none == nothing == 0
@@ -171,7 +223,7 @@ def test_the_plot_has_a_bar_for_each_step_with_detail():
 
 
 def test_a_caption_fits_under_a_small_picture():
-    shown = sheet.caption(torch.zeros(1, 32, 60, 3), "step 12 of 24   sigma 0.0123")
+    shown = sheet.caption(torch.zeros(1, 32, 60, 3), ["step 12 of 24   sigma 0.0123"])
     assert shown.shape[2] == 60
     assert shown[0, 32:].max() > 0.5
 

@@ -40,16 +40,26 @@ def test_the_entry_hands_on_the_extension():
 
 def test_the_registry_gets_what_comfyui_reads_and_nothing_else():
     tops = {path.partition("/")[0] for path in packed()}
-    assert tops >= {"__init__.py", "LICENSE", "README.md", "web", "locales", "example_workflows", "selective_sigma"}
+    assert tops >= {"__init__.py", "README.md", "web", "locales", "example_workflows", "subgraphs", "selective_sigma"}
+    assert "LICENSE" in tops
     assert {f"selective_sigma/demo/{name}" for name in ("__init__.py", "network.py", "weights.safetensors")} <= packed()
     assert not tops & {"tests", "training", "benchmarks", "Makefile", ".github", ".ci"}
 
 
-def test_the_registry_gets_the_pictures_of_the_readme():
-    shown = set(re.findall(r"!\[[^]]*\]\(([^):]+)\)", (REPOSITORY / "README.md").read_text()))
-    there = {path for path in shown if (REPOSITORY / path).is_file()}  # That all are is tested in tests/docs.
-    assert there
-    assert there <= packed()
+def test_the_registry_gets_the_pictures_that_comfyui_shows():
+    """Those of the help and of the templates; nothing in ComfyUI shows those of the README, a quarter of it all."""
+    pages = [path for path in packed() if path.startswith("web/docs/") and path.endswith(".md")]
+    shown = {name for path in pages for name in re.findall(r"!\[[^]]*\]\((.+?)\)", (REPOSITORY / path).read_text())}
+    assert shown
+    assert {f"web/docs/{name}" for name in shown} <= packed()
+    assert not [path for path in packed() if path.endswith(".png")]
+    large = {path for path in packed() if (REPOSITORY / path).stat().st_size > 100_000}
+    assert large == {"selective_sigma/demo/weights.safetensors"}
+
+
+def test_the_registry_gets_the_blueprints():
+    blueprints = {path for path in packed() if path.startswith("subgraphs/")}
+    assert len(blueprints) == 3
 
 
 def test_the_registry_gets_the_module_of_every_script():

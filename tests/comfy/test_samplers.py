@@ -9,7 +9,7 @@ import comfy.samplers
 import pytest
 import tiny
 import torch
-from published import SETTINGS, Published
+from published import SETTINGS, Published, around
 from torch import Tensor
 
 from selective_sigma import Report, Settings
@@ -53,21 +53,8 @@ def run(kind: str, name: str, settings: Settings | None = None) -> Ran:
 @cache
 def published(kind: str, name: str) -> tuple[Tensor, Published]:
     """The published method around the same sampler."""
-    model, sampler, references = base(kind), tiny.sampler(name), []
-    function = sampler.sampler_function
-
-    def sample(model_k: Any, x: Tensor, sigmas: Tensor, **given: Any) -> Tensor:
-        reference = Published(sigmas.clone())
-        references.append(reference)
-
-        def step(x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
-            return reference.step(lambda shown, told: model_k(shown, told, **extra), x, sigma)
-
-        step.inner_model, step.sigmas = model_k.inner_model, model_k.sigmas  # type: ignore[attr-defined]
-        return function(step, x, sigmas, **given)
-
-    sampler.sampler_function = sample
-    return tiny.sample(model, sampler, tiny.schedule(model, STEPS)), references[0]
+    model, runs = base(kind), list[Published]()
+    return tiny.sample(model, around(tiny.sampler(name), runs), tiny.schedule(model, STEPS)), runs[0]
 
 
 def test_the_plain_names_are_samplers_with_functions():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEMO = "SelectiveSigmaDemoModelNode"
-LANGUAGES = ("en", "de", "ja", "zh", "ko")
+LANGUAGES = ("en", "ja", "zh", "ko")
 NODES = {
     "SelectiveSigmaDetailerNode": ["strength", "coverage"],
     "SelectiveSigmaDetailerModelNode": ["strength", "coverage"],

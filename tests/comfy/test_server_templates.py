@@ -35,7 +35,8 @@ def test_the_first_one_needs_no_file(server: Server, nodes: dict[str, Any]):
     prompt = load(DEMO_MODEL, nodes, KSampler={"steps": 4})
     assert not [name for name in prompt if "Load" in prompt[name]["class_type"]]
     outputs = server.run(prompt)
-    plain, detailed = (only(pixels(server, outputs, name)) for name in of_type(prompt, "PreviewImage"))
+    shown = [*of_type(prompt, "PreviewImage"), *of_type(prompt, "SaveImage")]
+    plain, detailed = (only(pixels(server, outputs, name)) for name in shown)
     assert plain.shape == (296, 448, 3)  # The photograph that comes with the pack.
     assert plain.std() > 0.1
     assert 1e-4 < np.abs(plain - detailed).mean() < 0.1

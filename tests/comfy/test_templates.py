@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from comfyui_version import __version__
-from server_examples import RUNNING, WORKFLOWS, serve, version
+from server_examples import RUNNING, SWEEP, WORKFLOWS, serve, version
 from server_graph import WIDGETS, WITHOUT_CODE
 from server_process import NAME
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 LOADED = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models", "clip_name": "text_encoders", "vae_name": "vae"}
 """Widgets that name a file, and the folder that it is loaded from."""
+LOADERS = {"CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader"}
+TITLE, FOOTER = 30, 60
+PREVIEWED = {"KSampler": 320, "SamplerCustom": 320}
+"""By how much a sampler may grow while it shows its steps."""
 ANYTHING = {"COMFY_MATCHTYPE_V3", "*"}
 Json = dict[str, Any]
 
@@ -111,6 +116,53 @@ def test_what_a_node_needs_is_linked_or_given(info: Json, path: Path):
             if kind in ("INT", "FLOAT"):
                 assert extra.get("min", value) <= value <= extra.get("max", value), f"{name} of {node['type']}"
         assert not values, f"{node['type']} has {values} too many"
+
+
+def boxes(nodes: list[Json]) -> list[tuple[Json, tuple[float, float, float, float]]]:
+    """Left, top, right and bottom of each node, its title above it, and room for what grows below it."""
+    found = []
+    for node in nodes:
+        (x, y), (width, height) = node["pos"], node["size"]
+        grows = PREVIEWED.get(node["type"], FOOTER if node["type"] in LOADERS else 0)
+        found.append((node, (x, y - TITLE, x + width, y + height + grows)))
+    return found
+
+
+@templates
+def test_nodes_have_room(path: Path):
+    """Also with the preview of the steps in each sampler, and with every file missing."""
+    nodes = json.loads(path.read_text())["nodes"]
+    for (one, a), (other, b) in itertools.combinations(boxes(nodes), 2):
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart, f"{title(one)} and {title(other)}"
+
+
+def title(node: Json) -> str:
+    return node.get("title", node["type"])
+
+
+@templates
+def test_no_two_nodes_have_one_title(path: Path):
+    titles = [title(node) for node in json.loads(path.read_text())["nodes"]]
+    assert sorted(titles) == sorted(set(titles))
+
+
+@templates
+def test_strengths_are_those_that_we_advise(info: Json, path: Path):
+    given = [
+        node["widgets_values"][0]
+        for node in nodes_of(path)
+        if node["type"].startswith("SelectiveSigmaDetailer") and "strength" in inputs_of(node, info)
+    ]
+    assert given == ([0.05, 0.1, 0.15] if path == SWEEP else [0.1])
+
+
+@templates
+def test_every_mask_is_shown(path: Path):
+    """An output to learn from that leads nowhere teaches nothing."""
+    for node in json.loads(path.read_text())["nodes"]:
+        for output in node["outputs"]:
+            assert output["type"] != "SSD_MASK_REF" or output["links"], title(node)
 
 
 @templates
