@@ -11,8 +11,10 @@ import signal
 import sys
 from typing import NoReturn
 
-EXTRA = {"PIL", "accelerate", "diffusers", "numpy", "rich", "safetensors", "skimage", "torchsde"}
-EXTRA |= {"transformers", "typer"}
+EXTRA = {
+    *("PIL", "accelerate", "diffusers", "matplotlib", "numpy", "rich", "safetensors", "skimage", "torchsde"),
+    *("transformers", "typer"),
+}
 """What the extra ``cli`` brings, as it is imported."""
 
 

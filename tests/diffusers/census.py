@@ -30,8 +30,9 @@ import torch
 from selective_sigma.diffusers import detail
 
 from . import hub
-from .census_checks import Watch, WrongError, check_answer, check_grid, check_noise, leaves
+from .census_checks import check_answer, check_effect, check_grid, check_noise
 from .census_page import read, write, write_page
+from .census_watch import Watch, WrongError, leaves
 
 STEPS = 4
 SECONDS = 240
@@ -121,6 +122,13 @@ def look(test: Any) -> tuple[str, str]:
         raise WrongError("coverage 1 costs more calls")
     if torch.equal(one.nan_to_num(), bare.nan_to_num()):
         return "nothing", "coverage 1 changes nothing"
+    chosen = Watch(pipe)
+    usual, pipe, _ = call(chosen, strength=0.1, start=0.0, every=1)
+    if torch.equal(usual.nan_to_num(), bare.nan_to_num()):
+        raise WrongError("the default settings change nothing")
+    if bool(bare.isfinite().all()) and not bool(usual.isfinite().all()):
+        raise WrongError("the result is not finite")
+    check_effect(chosen)
     check_noise(pipe, plain.pairs)
     check_answer(pipe, plain, everywhere)
     # Wan Animate sets its timesteps once more at the end, and is then no longer known.

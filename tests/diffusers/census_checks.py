@@ -1,7 +1,7 @@
 """What a pipeline's model is called with in a run with detail, and whether that is right.
 
-Nothing here is read by the adapter's own means: samples and times are told by what differs between a plain and a
-lied call, noise levels by what the scheduler adds.
+Nothing here is read by the adapter's own means: samples and times are what differs between a plain and a lied call,
+noise levels are what the scheduler adds.
 """
 
 from __future__ import annotations
@@ -13,65 +13,10 @@ from typing import Any
 
 import torch
 
-from selective_sigma.diffusers.steps import Steps
+from .census_watch import Watch, WrongError, leaves
 
 KEEP = 0.9
 """Share of the noise that strength 0.1 leaves."""
-
-
-class WrongError(AssertionError):
-    """Accepted, and not as it should be."""
-
-
-def leaves(tree: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
-    """Everything in nested containers, by path."""
-    if isinstance(tree, dict):
-        pairs = list(tree.items())
-    elif isinstance(tree, (list, tuple)):
-        pairs = list(enumerate(tree))
-    else:
-        return {path: tree}
-    return {k: v for key, value in pairs for k, v in leaves(value, (*path, key)).items()}
-
-
-class Watch:
-    """What the denoiser is called with and answers, inside, and what the pipeline gets of it, outside."""
-
-    def __init__(self, pipe: Any):
-        self.inside: list[tuple[Any, Any, Any]] = []
-        self.outside: list[Any] = []
-        self._pipe = pipe
-
-    def __enter__(self) -> Watch:
-        self._called = Steps.called
-        modules = [m for m in self._pipe.components.values() if isinstance(m, torch.nn.Module)]
-        hooks = [m.register_forward_hook(self._inside, with_kwargs=True) for m in modules]
-        self._remove = [hook.remove for hook in hooks]
-        watch = self
-
-        def called(run: Any, module: Any, call: Any, args: Any, kwargs: Any) -> Any:
-            before = len(watch.inside)
-            answer = watch._called(run, module, call, args, kwargs)
-            mine = [i for i in range(before, len(watch.inside)) if watch.inside[i][0] is module]
-            watch.outside.append((mine, answer))
-            return answer
-
-        Steps.called = called
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        Steps.called = self._called
-        for remove in self._remove:
-            remove()
-
-    def _inside(self, module: Any, args: Any, kwargs: Any, answer: Any) -> None:
-        kept = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in leaves((args, kwargs)).items()}
-        self.inside.append((module, kept, {k: v for k, v in leaves(answer).items() if isinstance(v, torch.Tensor)}))
-
-    @property
-    def pairs(self) -> list[tuple[Any, Any, Any]]:
-        """(lied call, plain call, answer handed on) of each step that was asked twice."""
-        return [(self.inside[mine[0]], self.inside[mine[-1]], a) for mine, a in self.outside if len(mine) == 2]
 
 
 def rows_of(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor | None:
@@ -232,6 +177,16 @@ def check_answer(pipe: Any, plain: Watch, everywhere: Watch) -> None:
     best = min(abs(float(fit[0]) - a) + abs(b - c) for a, c in wanted)
     if best > 0.01:
         raise WrongError(f"the answer comes back {float(fit[0]):.4f} times, with {b:.4f} of the sample")
+
+
+def check_effect(watch: Watch) -> None:
+    """By default settings all copies of a batch are moved by the same, and by something."""
+    for _, plain, answer in watch.pairs:
+        inner = next(iter(plain[2].values())).double()
+        outer = next(v for v in leaves(answer).values() if isinstance(v, torch.Tensor)).double()
+        moved = outer - inner
+        if len(moved) == 2 and float((moved[0] - moved[1]).abs().max()) > 0.02 * float(moved.abs().max()) + 1e-5:
+            raise WrongError("the copies of a batch are moved apart")
 
 
 def check_grid(pipe: Any, run: Any, sample: torch.Tensor) -> str:
