@@ -223,6 +223,5 @@ def answer(asked: tuple[str, str], commit: str) -> list[Row]:
         found.append(row)
         print(f"{time.perf_counter() - began:6.0f} s  {row.key}\n", end="", flush=True)
     device = f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    if question in OF_COMFYUI:
-        device = f"ComfyUI {import_module('comfyui_version').__version__}, {device}"
+    device = f"ComfyUI {import_module('comfyui_version').__version__}, {device}" if question in OF_COMFYUI else device
     return [Made(question, model, commit, device, time.perf_counter() - began), *found]
