@@ -34,7 +34,6 @@ from published import around
 
 from selective_sigma.comfy.sampler import wrap
 
-SAMPLERS: list[str] = comfy.samplers.SAMPLER_NAMES
 SCHEDULES = {"eps, karras": "karras", "eps, normal": "normal", "flow, shift 3": "normal"}
 
 
@@ -60,7 +59,7 @@ def draw(known: Model, schedule: str, name: str, steps: int, settings: Settings 
 
 def comfyui(model: str) -> Iterator[Row]:
     """Gain, leak and calls of every sampler of ComfyUI itself, at ``every`` 1 and 2."""
-    for schedule, sampler in product(SCHEDULES, SAMPLERS):
+    for schedule, sampler in product(SCHEDULES, comfy.samplers.SAMPLER_NAMES):
         sampled = partial(draw, MODELS[model](), schedule, sampler, STEPS)
         usual, once = sampled(None)
         for n in (1, 2):

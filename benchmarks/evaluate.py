@@ -158,16 +158,19 @@ def kinds(model: str) -> Iterator[Row]:
     assert known.picture is not None
     yield place.compared(known.picture, usual, 1.0, PHOTOGRAPH, 0.0)
     yield place.compared(usual, usual, 1.0, "plain", 0.0)
-    yield (own := place.effect(OURS, METHODS[OURS]))
-    yield from (place.matched(label, METHODS[label], target=own.gain) for label in (THEIRS, EVERYWHERE))
+    yield from at_our_gain(place)
 
 
 def guidance(model: str) -> Iterator[Row]:
-    """The leak at equal gain under guidance; and ours at one strength."""
+    """The leak under guidance, and what one strength gains there."""
     for schedule in (VE,) if PHOTOS in model else (VE, FLOW):
-        place = Place("guidance", model, schedule)
-        yield from (place.matched(label, METHODS[label]) for label in (EVERYWHERE, THEIRS, OURS))
-        yield place.effect(f"{OURS} at {STRENGTH}", METHODS[OURS])
+        yield from at_our_gain(Place("guidance", model, schedule))
+
+
+def at_our_gain(place: Place) -> Iterator[Row]:
+    """Ours at one strength, and others at the gain that it has."""
+    yield (own := place.effect(OURS, METHODS[OURS]))
+    yield from (place.matched(label, METHODS[label], target=own.gain) for label in (THEIRS, EVERYWHERE))
 
 
 def cfg_pp(model: str) -> Iterator[Row]:
@@ -222,6 +225,5 @@ def answer(asked: tuple[str, str], commit: str) -> list[Row]:
         found.append(row)
         print(f"{time.perf_counter() - began:6.0f} s  {row.key}\n", end="", flush=True)
     device = f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    if question in OF_COMFYUI:
-        device = f"ComfyUI {import_module('comfyui_version').__version__}, {device}"
+    device = f"ComfyUI {import_module('comfyui_version').__version__}, {device}" if question in OF_COMFYUI else device
     return [Made(question, model, commit, device, time.perf_counter() - began), *found]

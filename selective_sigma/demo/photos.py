@@ -93,7 +93,8 @@ def pixels(photo: Image, source: str | Path, size: int | tuple[int, int], zoom: 
     height, width = whole(size)
     scale = max(width / photo.width, height / photo.height, zoom or 0.0)
     x, y = DRAWN[str(source)]["centre"] if str(source) in DRAWN else (0.5, 0.5)
-    wide, high = width / scale, height / scale
+    # At most all of it: the quotients may be rounded up.
+    wide, high = min(width / scale, photo.width), min(height / scale, photo.height)
     left = min(max(x * photo.width - wide / 2, 0.0), photo.width - wide)
     top = min(max(y * photo.height - high / 2, 0.0), photo.height - high)
     if scale == 1.0:

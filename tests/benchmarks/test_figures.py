@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.evaluate import Place
-from benchmarks.figures import compare
+from benchmarks.figures import compare, kind
 from benchmarks.methods import EVERYWHERE, METHODS, OURS, cosine, plain
 from benchmarks.models import MODELS, mixture8
 
@@ -41,6 +41,17 @@ def test_side_effects_of_known_changes():
     assert figures.contrast == pytest.approx(0.2, rel=1e-3)
 
 
+def test_the_kind_of_known_detail():
+    where = torch.ones(2, 1, 32, 32)
+    where[..., :8, :] = where[..., -8:, :] = where[..., :8] = where[..., -8:] = 0
+    grey, red = 0.2 * checker(), 0.2 * checker() * torch.tensor([1.0, 0.0, 0.0]).reshape(3, 1, 1)
+    assert kind(grey, where)["chroma"] == pytest.approx(0, abs=1e-9)
+    # Of red 1, luma is .299: (.701^2 + 2 * .299^2) / 3 over .299^2.
+    assert kind(red, where)["chroma"] == pytest.approx((0.701**2 + 2 * 0.299**2) / 3 / 0.299**2, rel=1e-4)
+    coarse = grey.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., :32, :32]
+    assert kind(grey, where)["finest"] > 100 * kind(coarse, where)["finest"]
+
+
 @pytest.fixture
 def place(monkeypatch):
     model = mixture8(range(4), 2)
@@ -55,6 +66,13 @@ def test_a_method_is_turned_until_the_gain_is_reached(place):
     # What goes by the truth itself leaks nothing.
     assert abs(place.matched("true", METHODS["the true region"], target=0.1).leak) < 1e-5
     assert place.matched(OURS, METHODS[OURS], target=0.1).leak > 1e-4
+
+
+def test_the_mask_is_lit_where_it_is(place):
+    everywhere, true = (place.effect(label, METHODS[label]) for label in (EVERYWHERE, "the true region"))
+    assert (everywhere.lit_inside, everywhere.lit_outside) == (1, 1)
+    assert (true.lit_inside, true.lit_outside) == (1, 0)
+    assert place.effect("plain", plain).lit_inside == 0
 
 
 def test_spread_is_over_groups(place, monkeypatch):

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import benchmarks.__main__ as main
 from benchmarks.figures import Made, Value, read, write
+from benchmarks.models import WHOLE
 from benchmarks.report import BLOCKS, PAGES, fill, table
 
 ROOT = Path(__file__).parents[2]
@@ -49,9 +51,9 @@ def test_figures_cited_in_the_code_are_rows():
 
 
 def test_a_figure_that_is_no_row_is_noticed():
-    rows = [Value("coverage", "photographs", "coverage 0.5", 0.41)]
-    stale = table(["", "coverage 0.5"], [["photographs", "0.42"]])
-    text = f"<!-- figures: coverage -->\n{stale}\n<!-- /figures -->"
+    rows = [Value("smooth", "photographs", "ours", 0.41)]
+    stale = table(["", "ours"], [["photographs", "0.42"]])
+    text = f"<!-- figures: smooth -->\n{stale}\n<!-- /figures -->"
     assert fill(text, rows) == text.replace("0.42", "0.41")
     with pytest.raises(KeyError):
         fill("<!-- figures: nothing -->\n<!-- /figures -->", rows)
@@ -61,3 +63,15 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     rows = [Made("a", "m", "c", "d", 1.5), Value("a", "m", "l", 0.123), *ROWS[:50]]
     write(rows, tmp_path / "rows.jsonl")
     assert read(tmp_path / "rows.jsonl") == rows
+
+
+def test_photographs_that_are_not_here_are_said_to_be_skipped(monkeypatch, capsys, tmp_path):
+    """In one line, and nothing is measured."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "_git", lambda *_: "")
+    monkeypatch.setattr(main, "FOLDER", None)
+    monkeypatch.setattr(main, "PAGES", ())
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--only", "kinds", "--models", WHOLE])
+    assert main.main() == 0
+    assert capsys.readouterr().err.splitlines()[0].startswith(f"SKIPPED {WHOLE}: set PHOTOGRAPHS to the folder")
+    assert not (tmp_path / "docs").exists()

@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from benchmarks.methods import EVERYWHERE, METHODS, ours, plain
+from benchmarks.methods import EVERYWHERE, METHODS, OURS, THEIRS, ours, plain
+from benchmarks.models import mixture8
 from benchmarks.samplers import SAMPLERS, SCHEDULES, Run, noise, sample
 
 from .gaussian import gaussian
@@ -98,3 +99,17 @@ def test_run_holds_the_levels_in_the_models_own_terms():
     sample(model_of(), lambda run, _: seen.append(run) or run.evaluate, 0.1, schedule="flow, shift 3", steps=5)
     assert isinstance(seen[0], Run)
     assert all(0 <= sigma < 1 for sigma in seen[0].sigmas)
+
+
+def test_rows_are_counted_with_guidance_and_samplers_step_with_the_guided_picture():
+    models = [mixture8([0], guidance=guidance, size=16) for guidance in (1.0, 2.0)]
+    alone, guided = (sample(model, plain, 0.0, steps=5) for model in models)
+    assert (alone.calls, alone.rows) == (5, 5)
+    assert (guided.calls, guided.rows) == (5, 10)
+    assert not torch.allclose(alone.picture, guided.picture, atol=1e-2)
+    detailed = sample(models[1], METHODS[OURS], 0.1, steps=5)
+    # A lied call asks about the positive conditioning alone.
+    assert detailed.rows == 2 * 5 + detailed.detailer.report.lied
+    assert detailed.calls == 5 + detailed.detailer.report.lied
+    both = sample(models[1], METHODS[THEIRS], 0.1, steps=20)
+    assert both.rows == 2 * both.calls > 40

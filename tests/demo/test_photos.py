@@ -32,6 +32,12 @@ def test_named_photographs_come_in_the_size_asked_for(name: str):
     assert 0.8e5 < height * width < 1.2e5
 
 
+def test_a_file_of_any_shape(tmp_path: Path):
+    # 107 / (32 / 107) is more than 107 by rounding.
+    Image.new("RGB", (107, 114), "red").save(tmp_path / "red.png")
+    assert photos.photograph(tmp_path / "red.png", 32).shape == (1, 3, 32, 32)
+
+
 def test_a_file_of_ones_own(tmp_path: Path):
     photos.open_photo("chelsea").save(tmp_path / "cat.png")
     ours = photos.photograph(tmp_path / "cat.png", (300, 448))
