@@ -12,7 +12,7 @@ import sys
 from typing import NoReturn
 
 EXTRA = {
-    *("PIL", "accelerate", "diffusers", "matplotlib", "numpy", "rich", "safetensors", "skimage", "torchsde"),
+    *("PIL", "accelerate", "diffusers", "numpy", "rich", "safetensors", "skimage", "torchsde"),
     *("transformers", "typer"),
 }
 """What the extra ``cli`` brings, as it is imported."""

@@ -123,10 +123,12 @@ def check_prediction(prediction: object, x: Latent) -> Prediction:
     if prediction.guided is not None:
         parts["guided"] = prediction.guided
     for name, latent in parts.items():
-        tensors: list[object] = cast("list[object]", latent) if isinstance(x, list) and isinstance(latent, list) else [latent]
+        kind, tensors = type(latent).__name__, [latent]
+        if isinstance(x, list) and isinstance(latent, list):
+            tensors = cast("list[object]", latent)
         shapes = [tuple(t.shape) for t in tensors if isinstance(t, Tensor) and t.is_floating_point()]
         if len(shapes) < len(tensors):
-            raise TypeError(f"evaluate returned {name} as {type(latent).__name__}: return it as x is, floating point")
+            raise TypeError(f"evaluate returned {name} as {kind}: return it as x is, floating point")
         if shapes != wanted:
             raise ValueError(f"evaluate returned {name} of shape {shapes} for x of {wanted}: return it shaped like x")
     return prediction

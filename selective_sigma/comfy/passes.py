@@ -121,8 +121,9 @@ class Passes:
         """A denoise mask function whose latest mask is kept."""
 
         def noting(*args: Any, **named: Any) -> Tensor:
-            self.denoise_mask = function(*args, **named)
-            return self.denoise_mask
+            mask: Tensor = function(*args, **named)
+            self.denoise_mask = mask
+            return mask
 
         return noting
 

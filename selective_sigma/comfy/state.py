@@ -89,7 +89,7 @@ class Kept:
         self._network = network
         self._prints = prints(network)
         self._seen: dict[int, Any] = {}
-        self._put: list[Callable[[], None]] = [self._attributes()]
+        self._put: list[Callable[[], object]] = [self._attributes()]
         for value in (*vars(network).values(), *around):
             self._follow(value, DEEPEST)
 

@@ -230,7 +230,7 @@ def doses(model: Any, one: Any, capture: Capture, sigmas: Tensor) -> float:
 @pytest.mark.parametrize("node", ["EasyCacheNode", "LazyCacheNode"])
 @pytest.mark.parametrize("steps", [20, 30])
 def test_doses_beside_caches_are_those_without(kind: str, node: str, steps: int):
-    """EasyCache answers below us, plainly: a dose is told at the next step. LazyCache holds answers with their effect."""
+    """EasyCache answers below us, plainly; LazyCache holds an answer with its effect."""
     model = base(kind)
     cached = getattr(nodes_easycache, node).execute(model, 0.2, 0.15, 0.95, False).result[0]
     sigmas, whole, skipped = tiny.schedule(model, steps), Capture(), Capture()
