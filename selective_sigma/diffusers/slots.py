@@ -149,8 +149,10 @@ LIKE = 0.5
 
 def alike(latent: Tensor, other: Any) -> tuple[bool, bool]:
     """Whether two latents are the same but for their scale and rounding, and whether they are at least like."""
-    if not isinstance(other, Tensor) or latent.numel() != other.numel():
+    if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
         return False, False
+    # A scheduler may step the copies of guidance too (DiT), which are one.
+    other = other.flatten()[: latent.numel()]
     # Some of them will do, and are one transfer from the device.
     few = slice(None, None, max(1, latent.numel() // 4096))
     a, b = (values.detach().flatten()[few].cpu().double() for values in (latent, other))

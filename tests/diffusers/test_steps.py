@@ -217,3 +217,29 @@ def test_all_copies_are_moved_by_one_effect(together, first):
         for one, other in moved[1:]:
             assert one.abs().max() > 1e-4
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_scheduler_that_steps_both_copies():
+    """As DiT's does: they are one sample, which one effect is added to."""
+    net, scheduler = Guided(), EulerDiscreteScheduler(**SD)
+    inside, moved = [], []
+    net.register_forward_hook(lambda _, __, answer: inside.append(answer[0]))
+
+    class Loop:
+        def __init__(self):
+            self.unet, self.scheduler = net, scheduler
+
+    with detail(Loop(), every=1, start=0.0) as run, run.attached():
+        scheduler.set_timesteps(8)
+        x = field(0).repeat(2, 1, 1, 1) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            both = net(scheduler.scale_model_input(x, t), t.expand(2), torch.tensor([0.8, 0.1]))[0]
+            moved.append((both - inside[-1]).chunk(2))
+            cond, uncond = both.chunk(2)
+            x = scheduler.step((uncond + 4 * (cond - uncond)).repeat(2, 1, 1, 1), t, x)[0]
+    assert run.report.lied == 7
+    assert run.mask.shape == (1, 1, 16, 16)
+    for one, other in moved[1:]:
+        assert one.abs().max() > 1e-5
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
