@@ -188,11 +188,11 @@ def test_a_run_without_detail_says_why(
 def test_a_line_for_the_console():
     report = Report(steps=24, plain=24, lied=8)
     means = [torch.tensor(0.25), torch.tensor(0.51)]
-    count = NetworkCount(calls=32, rows=56, bare_calls=24, bare_rows=48)
+    count = NetworkCount(calls=32, rows=56, bare_calls=24, bare_rows=48, lies=8)
     assert words.summary(report, count, means, 8, 24) == (
         "detail on 8 of 24 steps, in 38 % of the picture, for 1.17x the work (1.33x the model calls)"
     )
-    once = NetworkCount(calls=8, rows=8, bare_calls=8, bare_rows=8)
+    once = NetworkCount(calls=8, rows=8, bare_calls=8, bare_rows=8, lies=8)
     assert words.summary(Report(steps=8, lied=8), once, [torch.tensor(1.0)], 8, 8) == (
         "detail on 8 of 8 steps, in 100 % of the picture, for 1.00x the work"
     )
