@@ -90,10 +90,9 @@ def by_place(question: str, rows: Sequence[Row]) -> str:
         return f"{100 * row.gain:.0f} %, {row.leak:.3f} ({100 * row.mean:.1f}, {100 * row.contrast:+.1f})"
 
     found = pick(rows, question)
-    corners = {"coverage": "mask inside, outside", "smooth": "", "cfg_pp": "", "calls": "", "overhead": ""}
-    return grid(
-        corners.get(question, "gain, leak (mean, contrast)"), {(place(row), row.label): cell(row) for row in found}
-    )
+    corner = "mask inside, outside" if question == "coverage" else "gain, leak (mean, contrast)"
+    corner = "" if all(isinstance(row, Value) for row in found) else corner
+    return grid(corner, {(place(row), row.label): cell(row) for row in found})
 
 
 def kinds(rows: Sequence[Row]) -> str:
