@@ -67,8 +67,8 @@ def comfyui(model: str) -> Iterator[Row]:
             yield Place("comfyui", model, schedule, sampler).compared(detailed, usual, calls / once, f"every {n}")
 
 
-ROUNDS = 3
-SHAPES = {"1x4x128x128, eps, Karras": (1, 4, 128, 128), "1x16x21x90x160, flow, shift 3": (1, 16, 21, 90, 160)}
+ROUNDS = 9
+SHAPES = {"1x4x128x128, eps, Karras": (1, 4, 128, 128), "1x16x21x45x80, flow, shift 3": (1, 16, 21, 45, 80)}
 CONTESTANTS = {
     "bare": lambda sampler: sampler,
     "published": around,
