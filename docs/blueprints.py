@@ -19,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "subgraphs"
 DEBUG = "SelectiveSigmaDetailerDebugNode"
 ENTRY, EXIT = -10, -20
 PRESETS: dict[str, tuple[Json, Json, str]] = {
-    "Selective Sigma, portrait with bokeh": (
+    "Selective Sigma, portrait": (
         {"strength": 0.1, "coverage": 0.4, "every": 2},
         {"steps": 25, "cfg": 6.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"},
         "Hair, skin and fabric gain detail, the blur stays blurred.",

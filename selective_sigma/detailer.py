@@ -88,7 +88,8 @@ class Detailer:
         levels = check_sigmas(sigmas)
         if family not in ("ve", "flow"):
             raise ValueError(f"family is {family!r}: choose ve or flow")
-        if window is not None and not (len(ends := check_sigmas(window, "window")) == 2 and ends[0] >= ends[1]):
+        ends = None if window is None else check_sigmas(window, "window")
+        if ends is not None and not (len(ends) == 2 and ends[0] >= ends[1]):
             raise ValueError(f"window is {window!r}: give two noise levels, the higher one first")
         self.settings = settings
         self.family: Family = family
@@ -104,7 +105,7 @@ class Detailer:
         self._loops, self._at_the_end = loops, False
         self._published: list[PublishedMask] | None = None
         if settings.mask_source == "response":
-            self._schedule = Schedule(levels, settings, family, window)
+            self._schedule = Schedule(levels, settings, family, None if ends is None else (ends[0], ends[1]))
         else:
             self._schedule = PublishedSchedule(levels, settings, family)
             # A constant mask has no memory that the first step would have to fill.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -82,7 +83,7 @@ def render(
     large = pictures[0].shape[2] // 8
     pictures = [caption(picture, [text], short, large) for picture, text in zip(pictures, short, strict=True)]
     plots = _plots(records, total, len(pictures[0]))
-    title = f"strength {settings.strength:g}, {_how(settings.every)}"
+    title = f"strength {settings.strength:g}, {_how(records, total, settings.every)}"
     sheets = [[step[i] for step in pictures] for i in range(len(plots))]
     titles = [f"{name}{title}" for name in names]
     return torch.stack([sheet(*one) for one in zip(sheets, plots, titles, strict=True)])
@@ -93,11 +94,12 @@ def _names(count: int, batch: int) -> list[str]:
     return [f"picture {i * batch // count + 1} of {batch}   " if batch > 1 else "" for i in range(count)]
 
 
-def _how(every: int) -> str:
-    """How a strength is told, in the run's steps."""
-    if every == 1:
-        return "on every step"
-    return f"on every {every}{ENDINGS.get(every, 'th')} step"
+def _how(records: Sequence[MaskRecord], total: int, every: int) -> str:
+    """How a strength is told, in the run's steps; long steps and the last one stand for themselves."""
+    gaps = {after.step - before.step for before, after in pairwise(records[:-1])}
+    if gaps != {every}:
+        return f"at {len(records)} of {total} steps"
+    return "on every step" if every == 1 else f"on every {every}{ENDINGS.get(every, 'th')} step"
 
 
 def mask_of(

@@ -22,6 +22,10 @@ STRENGTHS = (-0.2, 0.0, 0.1, 0.2, 0.4)
 COVERAGES = (1.0, 0.75, 0.5, 0.25, 0.0)
 STRETCH = 2.0
 """Contrast of the smooth crop: what a screen hides and a print shows."""
+REGIONS = (
+    "Inside and outside: fine detail (RMS) in the third of the pixels where the photograph itself has most and least "
+    "of it. Calls are model calls; 1.00x is the plain sampler."
+)
 RUNS = 14
 """About so many runs of the sampler for two photographs; the search for equal detail decides."""
 
@@ -176,8 +180,7 @@ What to look at
   {", ".join(compared)}   equal detail in fur, hair and edges; look at the smooth parts
   {coverage}   masks below: where the lie was told, from everywhere (left) to nowhere (right)
   {strength}   softer to the left of 0, finer to the right
-Inside and outside: fine detail (RMS) in the third of the pixels where the photograph itself has most and
-least of it. Calls are model calls; 1.00x is the plain sampler.
+{REGIONS}
 Embedded network, {torch.get_num_threads()} threads: {shown.seconds:.0f} s{memory}.
 For a picture of yours: --photo FILE; named ones are {", ".join(NAMES)}.
 """.strip("\n")

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .tree import Path
 
 
+class OtherAnswerError(ValueError):
+    """A call is answered in another form than the run's calls are, and so is not one of them."""
+
+
 class ModelCall:
     """A call of the model, for ``Detailer.step``: its ``evaluate``, ``x`` and ``sigma`` are what that takes.
 
@@ -123,7 +127,7 @@ class ModelCall:
         blends = not self._shares_effect
         for k, (stream, read, x) in enumerate(zip(self._known, self._calls, streams(call.x), strict=True)):
             if not read.answer.fits(answer):
-                raise ValueError("Selective Sigma cannot go on: the model's answers change their shape on the way")
+                raise OtherAnswerError("the model's answers change their shape on the way")
             copies = [stream.layout.core(part) for part in read.answer.read(answer)]
             positive = read.positive(self._copies[k]) if len(copies) == self._copies[k] else 0
             weights = read.guidance(len(copies)) if self._shares_effect and not lied else None

@@ -123,9 +123,10 @@ def learned(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data:
     if scaled := hasattr(scheduler, "precondition_noise"):
         # Karras et al. 2022, table 1: in units of sigma_data its scalings are those of v_prediction.
         kinds = ["v_prediction"]
-    # What diffusers calls epsilon there is the negative, and on the flow path velocity may point either way.
-    signs = (1, -1) if scaled or family == "flow" else (1,)
-    for step, prediction, sign in product(steps, kinds, signs):
+    for step, prediction, sign in product(steps, kinds, (1, -1)):
+        # What diffusers calls epsilon there is the negative, and velocity may point either way; nothing else is turned.
+        if sign < 0 and not scaled and prediction != "flow_prediction":
+            continue
         if _ends_well(step, family, signal, noise, data, prediction, sign):
             return prediction, sign
     kind = f"prediction_type {configured!r} and " if configured else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..detailer import Detailer, MaskRecord
 from ..report import Reason, Report
 from . import attach, tree
-from .evaluate import ModelCall
+from .evaluate import ModelCall, OtherAnswerError
 from .learn import Learner
 from .slots import alike
 from .state import Traces
@@ -131,7 +131,10 @@ class Steps:
             # The timesteps once more, without having been set.
             self._relearn()
             return None
-        self._index = index
+        if index == self._index and list(lead.noise.times).count(lead.noise.times[index]) == 1:
+            # A second look after the scheduler has gone on: a preview.
+            return None
+        before, self._index = self._index, index
         if self.detailer is None:
             levels = list(dict.fromkeys([*lead.noise.sigmas[index:], lead.noise.last]))
             window = lead.noise.window(self._settings.start, self._settings.end)
@@ -141,7 +144,11 @@ class Steps:
             for each in (module, *(recorded.module for recorded in self._recorded)):
                 self._traces.watch(each)
         step = self._model_call(call, arguments, calls)
-        output = self.detailer.step(step.evaluate, step.x, step.sigma)
+        try:
+            output = self.detailer.step(step.evaluate, step.x, step.sigma)
+        except OtherAnswerError:
+            self._index = before
+            return None
         self._first = sample, output
         self._state = State.IN_STEP
         return step.answer(output)
@@ -158,11 +165,15 @@ class Steps:
         if not self._settings.idle:
             self._traces.watch(module)
         step = self._model_call(call, arguments, calls)
-        if output.effect is None:
-            return step.answer(self.detailer.again(step.evaluate, step.x, step.sigma, output))
+        try:
+            if output.effect is None:
+                return step.answer(self.detailer.again(step.evaluate, step.x, step.sigma, output))
+            moved = step.moved(output.effect)
+        except OtherAnswerError:
+            return None
         self.report.steps += 1
         self.report.plain += 1
-        return step.moved(output.effect)
+        return moved
 
     def _model_call(self, call: Callable[..., Any], arguments: Any, calls: list[DenoiserCall]) -> ModelCall:
         def ask(changed: Any) -> Any:

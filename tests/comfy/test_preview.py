@@ -182,9 +182,13 @@ def test_a_batch_says_which_picture(lines: list[str]):
 )
 def test_the_timeline_says_what_was_set(lines: list[str], every: int, how: str):
     # Whatever dose that comes to at a step.
-    made = [MaskRecord(2 * i, 8.0 / 2**i, 0.36, spot(8, 8)) for i in range(3)]
+    made = [MaskRecord(every * i, 8.0 / 2**i, 0.36, spot(8, 8)) for i in range(4)]
     preview.render(made, "timeline", settings=Settings(strength=0.2, every=every))
     assert lines[-1] == f"strength 0.2, {how}"
+    # Long steps stand for themselves, whatever `every` is: no rule is said that does not hold.
+    made = [MaskRecord(i, 8.0 / 2**i, 0.36, spot(8, 8)) for i in (1, 4, 5, 7)]
+    preview.render(made, "timeline", settings=Settings(strength=0.2, every=every), steps=8)
+    assert lines[-1] == "strength 0.2, at 4 of 8 steps"
 
 
 def test_the_timeline_is_readable_where_a_node_shows_it(monkeypatch: pytest.MonkeyPatch):

@@ -166,3 +166,13 @@ def test_window():
     assert high == pytest.approx(float(table[799]), rel=1e-2)
     assert low == pytest.approx(float(table[100]), rel=1e-2)
     assert Noise(scheduler).window(0.0, 1.0) == (HIGHEST, 0.0)
+
+
+@pytest.mark.parametrize(("shift", "steps"), [(7.0, 2), (15.0, 2), (15.0, 3)])
+@pytest.mark.parametrize("kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
+def test_a_negated_picture_is_no_reading(kind, shift, steps):
+    """v_prediction on flow levels looks like one in runs of few steps with a large shift: refused all the same."""
+    scheduler = kind(use_flow_sigmas=True, prediction_type="v_prediction", flow_shift=shift)
+    scheduler.set_timesteps(steps)
+    with pytest.raises(ValueError, match="is not supported"):
+        Noise(scheduler)

@@ -239,3 +239,29 @@ def test_loop_that_sets_its_timesteps_once():
         first = sample()
         assert torch.equal(sample(), first)
         assert run.report.steps == 6
+
+
+@pytest.mark.parametrize("tuples", [True, False])
+@pytest.mark.parametrize("settings", [{"strength": 0.0}, {"mask_override": "zeros"}, {"coverage": 1.0, "every": 1}, {}])
+def test_a_look_at_the_latents_in_a_callback_is_no_step(settings, tuples):
+    """A preview that asks the model about the latest latents once more, in whatever form it wants the answer."""
+    tiny, embeds = build("sdxl"), []
+
+    def keep(_module, _args, kwargs):
+        embeds.append({name: kwargs[name] for name in ("encoder_hidden_states", "added_cond_kwargs")})
+
+    def look(pipe, step, time, kwargs):
+        if step == 3:
+            latents = kwargs["latents"].repeat(2, 1, 1, 1)
+            pipe.unet(pipe.scheduler.scale_model_input(latents, time), time, **embeds[-1], return_dict=not tuples)
+        return kwargs
+
+    hook = tiny.pipe.unet.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        with detail(tiny.pipe, **settings) as run:
+            alone, steps = tiny(), run.report.steps
+            looked = tiny(callback_on_step_end=look)
+    finally:
+        hook.remove()
+    assert torch.equal(looked, alone)
+    assert run.report.steps == steps
