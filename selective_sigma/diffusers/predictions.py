@@ -123,11 +123,12 @@ def learned(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data:
     if scaled := hasattr(scheduler, "precondition_noise"):
         # Karras et al. 2022, table 1: in units of sigma_data its scalings are those of v_prediction.
         kinds = ["v_prediction"]
+    further = _further_signals(scheduler)
     for step, prediction, sign in product(steps, kinds, (1, -1)):
         # What diffusers calls epsilon there is the negative, and velocity may point either way; nothing else is turned.
         if sign < 0 and not scaled and prediction != "flow_prediction":
             continue
-        if _ends_well(step, family, signal, noise, data, prediction, sign):
+        if _ends_well(step, family, signal, noise, data, prediction, sign, further[step[0]] if further else None):
             return prediction, sign
     kind = f"prediction_type {configured!r} and " if configured else ""
     raise ValueError(
@@ -144,8 +145,12 @@ def _ends_well(
     data: float,
     prediction: str,
     sign: int,
+    further: float | None = None,
 ) -> bool:
-    """Whether a step (index, weight of its sample, weight of the answer) ends at the next levels in this reading."""
+    """Whether a step (index, weight of its sample, weight of the answer) ends at the next levels in this reading.
+
+    ``further``: a signal's share that the scheduler steps to where that is not its own next one.
+    """
     index, of_sample, of_answer = step
     here, level = max(float(signal[index]), curves.LEAST_ALPHA**0.5), float(noise[index])
     ends = index + 1 == len(signal)
@@ -158,7 +163,23 @@ def _ends_well(
     answer = sign * to_output(picture / data, x / data, sigma, prediction)
     held, left = (of_sample * sample + of_answer * answer).tolist()
     near = NEAR * abs(next_signal - most_noise * here / level) + 1e-4
+    if further is not None and abs(held - further) <= near and abs(left - (1 - further**2) ** 0.5) <= near:
+        return True
     return abs(held - next_signal) <= near and -near <= left <= most_noise + near
+
+
+def _further_signals(scheduler: Any) -> list[float] | None:
+    """Shares of the signal that DDIM and its kin step to: a fixed stride down the noise table, not their next timestep.
+
+    The two differ where timesteps are spaced by ``linspace``.
+    """
+    table, steps = getattr(scheduler, "alphas_cumprod", None), getattr(scheduler, "num_inference_steps", None)
+    if table is None or not steps:
+        return None
+    stride = len(table) // steps
+    final = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
+    at = [int(time) - stride for time in scheduler.timesteps.tolist()]
+    return [(float(table[time]) if time >= 0 else final) ** 0.5 for time in at]
 
 
 def _stepped(scheduler: Any, index: int) -> tuple[int, float, float]:

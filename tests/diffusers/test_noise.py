@@ -176,3 +176,13 @@ def test_a_negated_picture_is_no_reading(kind, shift, steps):
     scheduler.set_timesteps(steps)
     with pytest.raises(ValueError, match="is not supported"):
         Noise(scheduler)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("steps", [3, 4, 5, 6, 20])
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
+def test_ddim_steps_by_a_stride_of_its_own(kind, steps, spacing):
+    """Where timesteps are even from end to end, it steps to a level that is none of the run's."""
+    scheduler = DDIMScheduler(**SD, timestep_spacing=spacing, prediction_type=kind)
+    scheduler.set_timesteps(steps)
+    assert Noise(scheduler).prediction == kind
