@@ -68,6 +68,10 @@ class Noise:
                 raise ValueError(
                     f"{self.name} is not supported: its signal and noise add up to neither a flow nor diffusion"
                 )
+            if config.get("use_flow_sigmas"):
+                raise ValueError(
+                    f"{self.name} is not supported: it steps on flow levels and adds noise by another table"
+                )
             self.family = "ve"
             self.sigmas = (noise / self.signal.clamp(min=curves.LEAST_ALPHA**0.5)).tolist()
             if hasattr(scheduler, "precondition_noise"):

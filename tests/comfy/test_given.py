@@ -175,25 +175,11 @@ def test_every_level_of_a_flow_model_is_told_right(top: float):
     assert torch.equal(tiny.sample(model, euler(ones), sigmas), tiny.sample(model, euler(full), sigmas))
 
 
-def daemon(sampler: Any) -> Any:
-    """As Detail Daemon does: a sampler that holds another, and lowers the level on the way to the model."""
-
-    def sample(model: Any, x: Tensor, sigmas: Tensor, held: Any, **given: Any) -> Tensor:
-        def lower(x: Tensor, sigma: Tensor, **more: Any) -> Tensor:
-            return model(x, sigma * 0.98, **more)
-
-        for name in ("inner_model", "sigmas"):
-            setattr(lower, name, getattr(model, name))
-        return held.sampler_function(lower, x, sigmas, **given, **held.extra_options)
-
-    return comfy.samplers.KSAMPLER(sample, extra_options={"held": sampler})
-
-
 @pytest.mark.parametrize("top", [1.0, 0.9999])
 def test_beside_detail_daemon_the_same_share_of_what_it_says_is_hidden(top: float):
     model = spied(base("flow"))
     sigmas = torch.tensor([top, 0.6, 0.0])
-    tiny.sample(model, daemon(euler(Settings(strength=0.1, start=0.0, every=1))), sigmas, cfg=1.0)
+    tiny.sample(model, tiny.detail_daemon(euler(Settings(strength=0.1, start=0.0, every=1))), sigmas, cfg=1.0)
     lie, sampling = Lie(0.9, "flow"), base("flow").get_model_object("model_sampling")
     wanted = [sampling.timestep(torch.tensor(level)) for level in (lie.tell(0.98 * top), 0.98 * top)]
     assert [level for _, level, _ in SEEN[:2]] == pytest.approx([float(level) for level in wanted], rel=1e-5)

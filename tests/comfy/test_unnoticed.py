@@ -191,27 +191,13 @@ def test_both_passes_see_the_conditioning_of_the_true_level(kind: str):
     assert len({t for _, t, _ in SEEN}) > len(sigmas)  # The lie was told.
 
 
-def detail_daemon(sampler: Any) -> Any:
-    """As Detail Daemon does: a sampler that holds another, and lowers the level on the way to the model."""
-
-    def sample(model: Any, x: Tensor, sigmas: Tensor, held: Any, **given: Any) -> Tensor:
-        def lower(x: Tensor, sigma: Tensor, **more: Any) -> Tensor:
-            return model(x, sigma * 0.98, **more)
-
-        for name in ("inner_model", "sigmas"):
-            setattr(lower, name, getattr(model, name))
-        return held.sampler_function(lower, x, sigmas, **given, **held.extra_options)
-
-    return comfy.samplers.KSAMPLER(sample, extra_options={"held": sampler})
-
-
 @pytest.mark.compat("Detail Daemon and other sampler wrappers", "two of ours are found through them")
 def test_another_packs_wrapper_does_not_hide_a_second_one_of_ours():
     model = base("eps")
     tiny.calls(model).clear()
     for patched, sampler in (
-        (model, wrap(detail_daemon(euler(Settings())), Settings())),
-        (patch(model, Settings()), detail_daemon(euler(Settings()))),
+        (model, wrap(tiny.detail_daemon(euler(Settings())), Settings())),
+        (patch(model, Settings()), tiny.detail_daemon(euler(Settings()))),
     ):
         with pytest.raises(ValueError, match="applied twice"):
             tiny.sample(patched, sampler, tiny.schedule(model))
@@ -223,9 +209,9 @@ def test_another_packs_wrapper_does_not_hide_a_second_one_of_ours():
 def test_another_packs_lie_adds_to_ours(kind: str):
     model = base(kind)
     levels = tiny.schedule(model)
-    theirs = tiny.sample(model, detail_daemon(euler(None)), levels)
+    theirs = tiny.sample(model, tiny.detail_daemon(euler(None)), levels)
     full = Settings(coverage=1.0)
-    for sampler in (detail_daemon(euler(full)), wrap(detail_daemon(euler(None)), full)):
+    for sampler in (tiny.detail_daemon(euler(full)), wrap(tiny.detail_daemon(euler(None)), full)):
         ours = tiny.sample(model, sampler, levels)
         alone = tiny.sample(model, euler(full), levels) - tiny.sample(model, euler(None), levels)
         assert 0.7 < tiny.effect(ours, theirs) / float(alone.norm()) < 1.3

@@ -173,3 +173,17 @@ def node(kind: Any, *args: Any, **named: Any) -> Any:
 def effect(changed: Tensor, plain: Tensor) -> float:
     """L2 size of a change."""
     return float((changed - plain).norm())
+
+
+def detail_daemon(sampler: Any) -> Any:
+    """As Detail Daemon does: a sampler that holds another, and lowers the level on the way to the model."""
+
+    def sample(model: Any, x: Tensor, sigmas: Tensor, held: Any, **given: Any) -> Tensor:
+        def lower(x: Tensor, sigma: Tensor, **more: Any) -> Tensor:
+            return model(x, sigma * 0.98, **more)
+
+        for name in ("inner_model", "sigmas"):
+            setattr(lower, name, getattr(model, name))
+        return held.sampler_function(lower, x, sigmas, **given, **held.extra_options)
+
+    return comfy.samplers.KSAMPLER(sample, extra_options={"held": sampler})

@@ -16,6 +16,7 @@ from diffusers import (
     KDPM2DiscreteScheduler,
     MiniMaxH3Scheduler,
     PNDMScheduler,
+    SASolverScheduler,
     UniPCMultistepScheduler,
 )
 
@@ -186,3 +187,11 @@ def test_ddim_steps_by_a_stride_of_its_own(kind, steps, spacing):
     scheduler = DDIMScheduler(**SD, timestep_spacing=spacing, prediction_type=kind)
     scheduler.set_timesteps(steps)
     assert Noise(scheduler).prediction == kind
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction", "flow_prediction"])
+def test_a_scheduler_that_adds_noise_by_another_table_is_refused(kind):
+    scheduler = SASolverScheduler(use_flow_sigmas=True, prediction_type=kind)
+    scheduler.set_timesteps(8)
+    with pytest.raises(ValueError, match="adds noise by another table"):
+        Noise(scheduler)
