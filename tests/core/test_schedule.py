@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from selective_sigma import Reason, Settings
 from selective_sigma.lie import SMALLEST
-from selective_sigma.published import TAPER, PublishedSchedule, places
-from selective_sigma.schedule import LAST, LONG, OUTSIDE, SLACK, Schedule, Step, shares
+from selective_sigma.published import TAPER, PublishedSchedule, strength_shares
+from selective_sigma.schedule import LAST, LONG, OUTSIDE, SLACK, Schedule, Step, levels_at
 from selective_sigma.settings import RANGES
 
 from .runs import karras, levels_of, short_steps
@@ -35,7 +35,7 @@ def efolds(schedule: Schedule) -> list[float]:
 def told(schedule: Schedule, step: Step) -> float:
     """What a call at ``step`` tells anew, as the detailer asks it."""
     schedule.enter(step)
-    return schedule.carry(step)
+    return schedule.mark_told(step)
 
 
 def strengths(schedule: Schedule) -> list[float]:
@@ -52,7 +52,7 @@ def test_lookup_is_by_value_and_a_step_holds_the_levels_down_to_the_next(levels,
         if low * SLACK < between <= high and high > low * SLACK:
             assert schedule.at(between).index == i
     assert schedule.at(0.0) == schedule.at(levels[0] * 1.5) == OUTSIDE
-    assert schedule.dose(OUTSIDE) == schedule.carry(OUTSIDE) == 0
+    assert schedule.dose(OUTSIDE) == schedule.mark_told(OUTSIDE) == 0
 
 
 def test_the_first_step_holds_its_churned_sigma_hat():
@@ -107,11 +107,11 @@ def test_the_window_is_inclusive_at_both_ends(family, first, last):
 
 def test_without_a_window_start_and_end_are_shares_of_the_run():
     levels = [8.0, 6.0, 4.0, 2.0, 0.0]
-    assert shares(levels, 0.25, 0.625) == (6.0, 3.0)
-    assert shares(levels, 0.0, 1.0) == (8.0, 0.0)
+    assert levels_at(levels, 0.25, 0.625) == (6.0, 3.0)
+    assert levels_at(levels, 0.0, 1.0) == (8.0, 0.0)
     for start, end in ((0.25, 0.625), (0.0, 0.3), (0.6, 1.0)):
         settings = Settings(start=start, end=end)
-        given_one = Schedule(levels, settings, window=shares(levels, start, end))
+        given_one = Schedule(levels, settings, window=levels_at(levels, start, end))
         assert Schedule(levels, settings).steps == given_one.steps
 
 
@@ -188,7 +188,7 @@ def test_between_two_levels_the_published_strength_is_linear_unless_a_step_stand
     linear, steps = (PublishedSchedule(levels, Settings(every=every, **chosen)) for every in (1, 2))
     for i, (high, low) in enumerate(pairwise(levels[:-1])):
         between = 0.75 * high + 0.25 * low
-        a, b, c = (-math.expm1(-linear.carry(linear.at(level))) for level in (high, low, between))
+        a, b, c = (-math.expm1(-linear.mark_told(linear.at(level))) for level in (high, low, between))
         assert c == pytest.approx(0.75 * a + 0.25 * b)
         assert steps.at(between) is steps.steps[i]
     assert {step.reason for step in steps.steps} == {None, Reason.WINDOW}
@@ -197,7 +197,7 @@ def test_between_two_levels_the_published_strength_is_linear_unless_a_step_stand
 
 
 def test_published_shares_are_flat_then_a_line_to_zero():
-    made = places(101, 0.1, 0.9)
+    made = strength_shares(101, 0.1, 0.9)
     fade = round((0.9 - TAPER) * 100)
     assert made[9] == 0
     assert made[10:fade] == [1.0] * (fade - 10)
@@ -207,7 +207,7 @@ def test_published_shares_are_flat_then_a_line_to_zero():
 
 @given(st.integers(0, 60), st.floats(0, 1), st.floats(0, 1))
 def test_published_shares_are_clean_at_both_ends(steps, start, end):
-    made = places(steps, start, end)
+    made = strength_shares(steps, start, end)
     assert len(made) == steps
     assert all(0 <= w <= 1 for w in made)
     assert not steps or made[0] == made[-1] == 0
@@ -254,7 +254,7 @@ def test_where_a_cache_answers_the_next_call_is_told_what_was_missed(cached, eve
     for step in schedule.steps:
         assert schedule.enter(step) == 0
         if step.index not in cached:
-            doses.append(schedule.carry(step))
+            doses.append(schedule.mark_told(step))
             assert schedule.dose(step) == doses[-1]  # A second call in the step.
     most = RANGES["every"][1] * abs(math.log1p(-strength))
     total = sum(efolds(full))
@@ -270,7 +270,7 @@ def test_an_answer_that_is_held_counts_for_every_step_that_it_stands_for(stride,
     schedule, full = (Schedule(levels, Settings(every=every), window=(levels[0], 0.0)) for _ in range(2))
     sum_of_doses = 0.0
     for step in schedule.steps[::stride]:
-        sum_of_doses += schedule.enter(step) + schedule.carry(step)
+        sum_of_doses += schedule.enter(step) + schedule.mark_told(step)
     one = -math.log1p(-Settings().strength)
     assert sum_of_doses == pytest.approx(sum(efolds(full)), abs=stride * (every + 1) * one)
 
@@ -285,7 +285,7 @@ def test_a_group_is_told_at_the_first_of_its_steps_that_is_asked():
         for step in schedule.steps:
             if step.index >= min(asked):
                 schedule.enter(step)
-            doses.append(round(schedule.carry(step) / one, 6) if step.index in asked else None)
+            doses.append(round(schedule.mark_told(step) / one, 6) if step.index in asked else None)
         return doses
 
     last = round(math.log1p(-0.05) / math.log1p(-0.1), 6)
@@ -304,6 +304,6 @@ def test_what_one_dose_cannot_carry_is_told_by_the_next():
     for step in schedule.steps[:19]:
         schedule.enter(step)
         if step.index in (0, 14, 16, 18):
-            doses[step.index] = schedule.carry(step) / one
+            doses[step.index] = schedule.mark_told(step) / one
     # Six groups were missed: 14 tells 8 of 14, 16 the rest with its own, 18 its own.
     assert doses == pytest.approx({0: 2, 14: 8, 16: 8, 18: 2})
