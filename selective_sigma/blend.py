@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .prediction import Latent, Output, Prediction, each
+from .prediction import Latent, Output, Prediction, map_streams
 
 
 def add_effect(
@@ -24,13 +24,13 @@ def add_effect(
     """
     if effect is None:
         assert lied is not None
-        effect = each(_effect, plain.denoised, lied.denoised, mask)
-    others = {name: each(_add, value, effect) for name, value in plain.others.items()}
+        effect = map_streams(_effect, plain.denoised, lied.denoised, mask)
+    others = {name: map_streams(_add, value, effect) for name, value in plain.others.items()}
     if lied is not None:
         _check_names(set(lied.others) - set(plain.others))
-        others |= {name: each(_blend, plain.others[name], value, mask) for name, value in lied.others.items()}
-    guided = None if plain.guided is None else each(_add, plain.guided, effect)
-    denoised = each(_add, plain.denoised, effect)
+        others |= {name: map_streams(_blend, plain.others[name], value, mask) for name, value in lied.others.items()}
+    guided = None if plain.guided is None else map_streams(_add, plain.guided, effect)
+    denoised = map_streams(_add, plain.denoised, effect)
     return Output(denoised, others, guided, kind="blended", index=index, mask=mask, effect=effect)
 
 
@@ -41,11 +41,11 @@ def blend(plain: Prediction, lied: Prediction, mask: Latent, index: int) -> Outp
         ValueError: the two calls name different ``others``.
     """
     _check_names(set(plain.others) ^ set(lied.others))
-    others = {name: each(_blend, value, lied.others[name], mask) for name, value in plain.others.items()}
+    others = {name: map_streams(_blend, value, lied.others[name], mask) for name, value in plain.others.items()}
     guided = None
     if plain.guided is not None and lied.guided is not None:
-        guided = each(_blend, plain.guided, lied.guided, mask)
-    denoised = each(_blend, plain.denoised, lied.denoised, mask)
+        guided = map_streams(_blend, plain.guided, lied.guided, mask)
+    denoised = map_streams(_blend, plain.denoised, lied.denoised, mask)
     return Output(denoised, others, guided, kind="blended", index=index, mask=mask)
 
 

@@ -20,8 +20,8 @@ from .prediction import (
     Prediction,
     check_latent,
     check_prediction,
-    each,
-    finite,
+    finite_samples,
+    map_streams,
     streams,
 )
 from .published import PublishedSchedule
@@ -146,10 +146,10 @@ class Detailer:
             return _output(lied if plain is None or self._lied_call_is_last else plain, "plain", step)
         self.report.e_folds += self._schedule.mark_told(step)
         if plain is None:
-            self.report.count_finite(finite(lied))
-            self._keep_mask(each(ones, x), level, step, dose)
+            self.report.count_finite(finite_samples(lied))
+            self._keep_mask(map_streams(ones, x), level, step, dose)
             return _output(lied, "lied", step, self.mask)
-        is_finite = finite(plain, lied)
+        is_finite = finite_samples(plain, lied)
         self.report.count_finite(is_finite)
         mask = self._mask_maker.only_finite(self._mask_maker.make(plain, lied, x, dose), is_finite)
         self._keep_mask(mask, level, step, dose)

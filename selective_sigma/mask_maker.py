@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .mask import check_fits, checked_map, resample, response
-from .prediction import Latent, Prediction, each, streams
+from .prediction import Latent, Prediction, map_streams, streams
 from .published import PublishedMask
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class MaskMaker:
 
     def only_finite(self, mask: Latent, is_finite: Tensor) -> Latent:
         """The mask, zero in samples that are not ``is_finite``, (batch,) bool; a ``mask_override`` stays as it is."""
-        return mask if self._settings.mask_override != "off" else each(partial(_zero_unless, is_finite), mask)
+        return mask if self._settings.mask_override != "off" else map_streams(partial(_zero_unless, is_finite), mask)
 
     def _published_masks(self, plain: Prediction, x: Latent) -> list[Tensor]:
         return [m.make(*pair) for m, *pair in zip(self._published, _guided(plain), streams(x), strict=True)]

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Mutant(NamedTuple):
-    """``old`` stands once in ``selective_sigma/<file>.py``; with ``new`` in its place, ``tests`` must fail."""
+    """With ``new`` for ``old`` in ``selective_sigma/<file>.py``, ``tests/core/test_<tests>*.py`` must fail."""
 
     file: str
     old: str
@@ -82,11 +82,14 @@ MUTANTS = [
     Mutant("blend", "torch.where(mask >= 1, lied, mixture)", "mixture", "nonfinite"),
     Mutant("blend", "others |= {name", "_ = {name", "shared"),
     Mutant("blend", "guided = None if plain.guided is None else", "guided = plain.guided if True else", "shared"),
-    Mutant("blend", "each(_blend, value, lied.others[name], mask)", "value", "detailer"),
+    Mutant("blend", "map_streams(_blend, value, lied.others[name], mask)", "value", "detailer"),
     Mutant("blend", "_check_names(set(plain.others) ^ set(lied.others))", "pass", "errors"),
     Mutant("detailer", "torch.finfo(sigma.dtype).eps", "0.0", "detailer"),
-    Mutant("detailer", "is_finite = finite(plain, lied)", "is_finite = finite(plain)", "nonfinite"),
+    Mutant("detailer", "is_finite = finite_samples(plain, lied)", "is_finite = finite_samples(plain)", "nonfinite"),
     Mutant("detailer", 'settings.one_pass and limit is None', 'settings.one_pass', "identities"),
+    Mutant("mask_maker", "not all(values.any() for values in maps)", "not any(values.any() for values in maps)", "shared"),
+    Mutant("mask_maker", "                within = None", "                pass", "shared"),
+    Mutant("mask_maker", 'self._settings.mask_override != "off" else map_streams', "True else map_streams", "nonfinite"),
     Mutant("mask_maker", "resample(limit.to(masks[0])", "resample(limit.gt(0).to(masks[0])", "shared"),
     Mutant("detailer", 'return self.settings.mask_override == "ones"', "return False", "shared"),
     Mutant("detailer", 'conds = "positive" if self._mask_maker.is_response else "all"', 'conds = "all"', "shared"),
@@ -100,12 +103,14 @@ MUTANTS = [
     Mutant("prediction", ".sum(1, dtype=torch.float32)", ".sum(1)", "nonfinite"),
     Mutant("prediction", "if shapes != wanted:", "if False:", "errors"),
     Mutant("settings", "self.strength == 0 or self.coverage == 0", "self.strength == 0", "settings"),
+    Mutant("settings", "1.0 if self.coverage >= 1 else None", "None", "identities"),
+    Mutant("settings", 'self.mask_override == "off" and self.coverage >= 1', "self.coverage >= 1", "identities"),
     Mutant("settings", "not math.isfinite(level) or level < 0", "level < 0", "settings"),
 ]  # fmt: skip
 
 
 def outcome(mutant: Mutant) -> str:
-    """``killed``, ``SURVIVED``, or what else pytest came to; in a process of its own, as it imports the copy."""
+    """``killed``, ``SURVIVED``, or the output of pytest; to be run in a process of its own, which imports the copy."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         shutil.copy(ROOT / "pyproject.toml", copy)
@@ -118,11 +123,12 @@ def outcome(mutant: Mutant) -> str:
         shutil.copytree(ROOT / "tests" / "core", copy / "tests" / "core", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "tests" / "published.py", copy / "tests")
         os.chdir(copy)
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            code = pytest.main(["-x", "-p", "no:cacheprovider", "--tb=no", f"tests/core/test_{mutant.tests}.py"])
+        files = [str(path) for path in sorted(Path("tests/core").glob(f"test_{mutant.tests}*.py"))]
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            code = pytest.main(["-x", "-p", "no:cacheprovider", "--tb=no", *files])
         os.chdir(ROOT)
-    return {0: "SURVIVED", 1: "killed"}.get(int(code), f"BROKEN: {said.getvalue()[-2000:]}")
+    return {0: "SURVIVED", 1: "killed"}.get(int(code), f"BROKEN: {output.getvalue()[-2000:]}")
 
 
 def main() -> int:
@@ -130,8 +136,8 @@ def main() -> int:
     # Forks, so that torch is imported once.
     with multiprocessing.get_context("fork").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         outcomes = pool.map(outcome, MUTANTS, chunksize=1)
-    for mutant, came_to in zip(MUTANTS, outcomes, strict=True):
-        print(f"{came_to:8}  {mutant.file + '.py':13}  {mutant.old}  ->  {mutant.new or 'nothing'}")
+    for mutant, result in zip(MUTANTS, outcomes, strict=True):
+        print(f"{result:8}  {mutant.file + '.py':13}  {mutant.old}  ->  {mutant.new or 'nothing'}")
     killed = outcomes.count("killed")
     print(f"{killed} of {len(MUTANTS)} killed in {time.monotonic() - began:.0f} s")
     return int(killed != len(MUTANTS))
