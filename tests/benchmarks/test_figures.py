@@ -60,8 +60,8 @@ def place(monkeypatch):
 
 
 def test_a_method_is_turned_until_the_gain_is_reached(place):
-    found = place.matched("everywhere", METHODS[EVERYWHERE], target=0.1)
-    assert found.gain == pytest.approx(0.1, rel=0.06)
+    effect = place.matched("everywhere", METHODS[EVERYWHERE], target=0.1)
+    assert effect.gain == pytest.approx(0.1, rel=0.06)
     assert place.matched("nothing", plain, target=0.1).gain == 0
     # What goes by the truth itself leaks nothing.
     assert abs(place.matched("true", METHODS["the true region"], target=0.1).leak) < 1e-5

@@ -30,12 +30,12 @@ def test_the_evidence_shows_every_table():
 
 def stale(text, rows):
     """Citations that are not what was measured."""
-    known = {row.key: row for row in rows}
+    by_key = {row.key: row for row in rows}
     return [
         mark[0]
         for mark in MARK.finditer(text)
-        if mark["key"] not in known
-        or f"{getattr(known[mark['key']], mark['field']):.{len(mark['value'].partition('.')[2])}f}" != mark["value"]
+        if mark["key"] not in by_key
+        or f"{getattr(by_key[mark['key']], mark['field']):.{len(mark['value'].partition('.')[2])}f}" != mark["value"]
     ]
 
 

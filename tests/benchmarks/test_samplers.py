@@ -45,9 +45,9 @@ def test_second_order_is_better():
 
 @pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s != "euler_cfg_pp"])
 def test_every_sampler_draws_the_distribution(sampler):
-    found = bare(sampler, 100, batch=8)
-    assert found.mean() == pytest.approx(MEAN, abs=0.03)
-    assert found.std() == pytest.approx(STD, rel=0.06)
+    pictures = bare(sampler, 100, batch=8)
+    assert pictures.mean() == pytest.approx(MEAN, abs=0.03)
+    assert pictures.std() == pytest.approx(STD, rel=0.06)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -90,8 +90,8 @@ def test_mask_ones_and_full_coverage_agree():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_step_of_a_run_is_found_by_its_level(sampler, schedule):
-    made = sample(model_of(1, 8), ours(every=1, start=0.0), 0.1, sampler, schedule, 9)
-    assert list(dict.fromkeys(record.step for record in made.detailer.masks)) == list(range(9))
+    run = sample(model_of(1, 8), ours(every=1, start=0.0), 0.1, sampler, schedule, 9)
+    assert list(dict.fromkeys(record.step for record in run.detailer.masks)) == list(range(9))
 
 
 def test_run_holds_the_levels_in_the_models_own_terms():

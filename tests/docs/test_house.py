@@ -44,8 +44,8 @@ def test_every_folder_is_in_the_readme():
 
 
 def test_every_module_of_the_core_is_in_a_map():
-    known = {place(name) for page in MAPS for name in named(page)}
-    assert {path for path in CORE.glob("[!_]*.py") if path not in known} == set()
+    mapped = {place(name) for page in MAPS for name in named(page)}
+    assert {path for path in CORE.glob("[!_]*.py") if path not in mapped} == set()
 
 
 @pytest.mark.parametrize("question", ["CFG++", "why a call differed"])
@@ -71,12 +71,12 @@ def test_what_is_shipped_imports_nothing_that_is_not():
     """The wheel holds ``selective_sigma`` alone; its extra brings the rest."""
     (packed,) = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert packed == "selective_sigma"
-    own = {"benchmarks", "training", "tests", "docs"}
+    not_shipped = {"benchmarks", "training", "tests", "docs"}
     for path in CORE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            assert not own & {name.partition(".")[0] for name in names}, path
+            assert not not_shipped & {name.partition(".")[0] for name in names}, path
 
 
 def test_linters_have_one_pin():
@@ -114,8 +114,8 @@ def test_the_readmes_prose_figures_are_backed():
     assert stated
     assert [figure for figure in stated if figure not in backed] == []
     # What is said of the network below the first picture.
-    said = re.search(r"\((\d+) photographs, under three hours", prose)
+    network = re.search(r"\((\d+) photographs, under three hours", prose)
     trained = (ROOT / "training/README.md").read_text()
-    assert said
-    assert f"{said[1]} photographs" in trained
+    assert network
+    assert f"{network[1]} photographs" in trained
     assert float(re.search(r"([\d.]+) h, training loss", trained)[1]) == pytest.approx(2.75, abs=0.25)
