@@ -23,9 +23,9 @@ from comfy_extras import (
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.model_patch import patch
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.capture import Capture
+from selective_sigma.comfy.run.model_patch import patch
+from selective_sigma.comfy.run.sampler import wrap
 
 KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
 both = pytest.mark.parametrize("kind", KINDS)

@@ -17,16 +17,17 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_extras.nodes_custom_sampler import KSamplerSelect
 from comfy_extras.nodes_hypertile import HyperTile
 
-from selective_sigma.comfy import nodes, preview, preview_node, widgets, words
-from selective_sigma.comfy.passes import NetworkCount
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.nodes import nodes, preview, preview_node, widgets, words
+from selective_sigma.comfy.run.passes import NetworkCount
+from selective_sigma.comfy.run.sampler import wrap
+from selective_sigma.comfy.run.summary import summary
 from selective_sigma.report import Reason, Report
 from selective_sigma.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from selective_sigma.comfy.capture import Capture
+    from selective_sigma.comfy.run.capture import Capture
 
 CLASSES = {kind.__name__: kind for kind in asyncio.run(nodes.SelectiveSigmaExtension().get_node_list())}
 SCHEMAS = {name: kind.GET_SCHEMA() for name, kind in CLASSES.items()}
@@ -189,17 +190,17 @@ def test_a_line_for_the_console():
     report = Report(steps=24, plain=24, lied=8)
     means = [torch.tensor(0.25), torch.tensor(0.51)]
     count = NetworkCount(calls=32, rows=56, bare_calls=24, bare_rows=48, lies=8)
-    assert words.summary(report, count, means, 8, 24) == (
+    assert summary(report, count, means, 8, 24) == (
         "detail on 8 of 24 steps, in 38 % of the picture, for 1.17x the work (1.33x the model calls)"
     )
     once = NetworkCount(calls=8, rows=8, bare_calls=8, bare_rows=8, lies=8)
-    assert words.summary(Report(steps=8, lied=8), once, [torch.tensor(1.0)], 8, 8) == (
+    assert summary(Report(steps=8, lied=8), once, [torch.tensor(1.0)], 8, 8) == (
         "detail on 8 of 8 steps, in 100 % of the picture, for 1.00x the work"
     )
     nothing = Report(steps=8, plain=8)
     nothing.skip(Reason.WINDOW)
-    assert words.summary(nothing, NetworkCount(), [], 0, 8) == "no detail (outside start and end)"
-    assert words.summary(Report(), NetworkCount(), [], 0, 0) == "no detail (it has no steps)"
+    assert summary(nothing, NetworkCount(), [], 0, 8) == "no detail (outside start and end)"
+    assert summary(Report(), NetworkCount(), [], 0, 0) == "no detail (it has no steps)"
 
 
 @pytest.mark.parametrize(("family", "scheduler"), [("ve", "karras"), ("flow", "simple")])

@@ -26,7 +26,7 @@ from server_examples import (
 )
 from server_graph import to_prompt
 
-from selective_sigma.comfy.latent import window
+from selective_sigma.comfy.run.latent import window
 from selective_sigma.published import PublishedSchedule
 from selective_sigma.schedule import Schedule
 from selective_sigma.settings import Settings

@@ -15,8 +15,8 @@ from comfy_extras import nodes_differential_diffusion
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.capture import Capture
+from selective_sigma.comfy.run.sampler import wrap
 from selective_sigma.lie import Lie
 
 KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}

@@ -15,7 +15,7 @@ from comfy_extras import nodes_cfg, nodes_eps, nodes_mahiro, nodes_pag, nodes_sa
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.sampler import wrap
 
 if TYPE_CHECKING:
     from pathlib import Path

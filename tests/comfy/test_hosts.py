@@ -15,9 +15,9 @@ from comfy_extras import nodes_advanced_samplers
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy import latent
-from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run import latent
+from selective_sigma.comfy.run.capture import Capture
+from selective_sigma.comfy.run.sampler import wrap
 
 if TYPE_CHECKING:
     from pathlib import Path

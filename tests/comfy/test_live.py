@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from server_examples import serve
 
-from selective_sigma.comfy import live, nodes
+from selective_sigma.comfy.nodes import nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +79,7 @@ def test_the_mask_stands_beside_the_picture(sent: list[Any]):
 
 def test_nothing_is_changed_or_installed_where_it_is_off(sent: list[Any], monkeypatch: pytest.MonkeyPatch):
     hook = comfy.utils.PROGRESS_BAR_HOOK
-    monkeypatch.setattr(live, "watched", None)
+    monkeypatch.setattr(nodes, "mask_in_preview", pytest.fail)
     run(False)
     assert comfy.utils.PROGRESS_BAR_HOOK is hook
     assert {preview[1].size for preview in sent} == {(8, 8)}

@@ -11,8 +11,8 @@ import tiny
 import torch
 from server_process import REPOSITORY
 
-from selective_sigma.comfy import neighbours, nodes, preview, preview_node, widgets, words
-from selective_sigma.comfy.capture import Capture
+from selective_sigma.comfy.nodes import neighbours, nodes, preview, preview_node, widgets, words
+from selective_sigma.comfy.run.capture import Capture
 from selective_sigma.detailer import MaskRecord
 from selective_sigma.report import Reason, Report
 from selective_sigma.settings import SETTING_NAMES

@@ -13,8 +13,8 @@ from comfy_extras import nodes_context_windows, nodes_differential_diffusion, no
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.capture import Capture
+from selective_sigma.comfy.run.sampler import wrap
 
 SEEN: list[Any] = []
 """Of spies: where a lied call's changes are not put back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selective_sigma.comfy import preview, sheet
+from selective_sigma.comfy.nodes import preview, sheet
 from selective_sigma.detailer import MaskRecord
 from selective_sigma.settings import Settings
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import ComfyExtension
 from server_process import REPOSITORY, packed
 
-from selective_sigma.comfy import nodes
+from selective_sigma.comfy.nodes import nodes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from selective_sigma import Report, Settings
-from selective_sigma.comfy import capture as capture_module
-from selective_sigma.comfy import latent
-from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.sampler import MARK, wrap
+from selective_sigma.comfy.run import capture as capture_module
+from selective_sigma.comfy.run import latent
+from selective_sigma.comfy.run.capture import Capture
+from selective_sigma.comfy.run.sampler import MARK, wrap
 
 base = cache(tiny.model)
 

@@ -13,9 +13,9 @@ from published import SETTINGS, Published, around
 from torch import Tensor
 
 from selective_sigma import Report, Settings
-from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.model_patch import patch
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.capture import Capture
+from selective_sigma.comfy.run.model_patch import patch
+from selective_sigma.comfy.run.sampler import wrap
 
 NAMES = comfy.samplers.SAMPLER_NAMES
 KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.sampler import wrap
-from selective_sigma.comfy.state import untouched
+from selective_sigma.comfy.run.sampler import wrap
+from selective_sigma.comfy.run.state import untouched
 
 if TYPE_CHECKING:
     from collections.abc import Callable

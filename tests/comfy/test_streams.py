@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.model_patch import patch
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.capture import Capture
+from selective_sigma.comfy.run.model_patch import patch
+from selective_sigma.comfy.run.sampler import wrap
 
 if not hasattr(comfy.model_base, "MiniMaxH3"):
     pytest.skip("this ComfyUI packs no latents", allow_module_level=True)

@@ -13,7 +13,7 @@ import pytest
 from comfy_api.latest import io
 from server_process import REPOSITORY
 
-from selective_sigma.comfy import nodes, words
+from selective_sigma.comfy.nodes import nodes, words
 from selective_sigma.report import Reason
 from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES, Settings
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.model_patch import patch
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.model_patch import patch
+from selective_sigma.comfy.run.sampler import wrap
 
 base = cache(tiny.model)
 flow = cache(functools.partial(tiny.model, tiny.FLOW))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..detailer import Detailer
-from . import latent, words
-from . import live as live_preview
+from ...detailer import Detailer
+from . import latent
 from .passes import Passes
+from .summary import summary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from torch import Tensor
 
-    from ..settings import Settings
+    from ...settings import Settings
     from .capture import Capture
 
 logger = logging.getLogger(__name__)
@@ -26,13 +29,23 @@ NO_NOISE = "Selective Sigma on %s: no detail, since this model's latent holds no
 PAST_US = "Selective Sigma on %s: no detail, since this model is called past ComfyUI's calc_cond_batch or apply_model"
 
 
+class StepPreview(NamedTuple):
+    """What the preview of one step can show."""
+
+    denoised: Tensor
+    """(batch, channels, *space)"""
+    mask: Tensor | None
+    """(batch, 1, *space); None before the first step with detail."""
+    latent_format: Any
+
+
 def wrap(
     sampler: Any,
     settings: Settings,
     *,
     capture: Capture | None = None,
     limit: Tensor | None = None,
-    live: bool = False,
+    around_callback: Callable[[StepPreview], AbstractContextManager[object]] | None = None,
 ) -> Any:
     """A copy of a SAMPLER that adds detail; the very input where the settings do nothing.
 
@@ -40,7 +53,8 @@ def wrap(
         sampler: a ``KSAMPLER`` or a subclass; its options stay as they are.
         capture: keeps the masks of its runs.
         limit: where detail may go, a MASK (masks, height, width) in pixels, resized to the latent.
-        live: whether the preview of each step shows the mask; needs ``live.install`` before the run.
+        around_callback: makes the context in which the sampler's callback runs, from what the preview of the
+            step can show.
 
     Raises:
         TypeError: the sampler has no ``sampler_function``.
@@ -58,7 +72,7 @@ def wrap(
     if hasattr(function, MARK):
         raise ValueError(TWICE)
     wrapped = copy.copy(sampler)
-    wrapped.sampler_function = Detailed(function, settings, capture, limit, live)
+    wrapped.sampler_function = Detailed(function, settings, capture, limit, around_callback)
     return wrapped
 
 
@@ -69,7 +83,7 @@ class Detailed:
     """
 
     def __init__(self, function: Any, *given: Any):
-        """``given``: settings, capture, limit and live, as ``Run`` takes them."""
+        """``given``: settings, capture, limit and around_callback, as ``Run`` takes them."""
         functools.update_wrapper(self, function)
         self._function = function
         self._given = given
@@ -138,7 +152,7 @@ class Run:
         settings: Settings,
         capture: Capture | None = None,
         limit: Tensor | None = None,
-        live: bool = False,
+        around_callback: Callable[[StepPreview], AbstractContextManager[object]] | None = None,
         order: tuple[str, ...] = ("denoise_mask", "model_options", "seed"),
     ):
         """Args:
@@ -160,7 +174,7 @@ class Run:
         self._noisy = family is not None
         self._shapes = latent.shapes_of(self._base)
         self._capture = capture
-        self._live = live
+        self._around_callback = around_callback
         self._x0: Tensor | None = None
         self._means: list[Tensor] = []
         self._steps_with_detail: set[int] = set()
@@ -189,7 +203,7 @@ class Run:
 
     def watch(self, callback: Any) -> Any:
         """The callback, from which the last denoised latent is noted where masks are kept or shown."""
-        if self._capture is None and not self._live:
+        if self._capture is None and self._around_callback is None:
             return callback
 
         def noting(*given: Any) -> Any:
@@ -198,14 +212,17 @@ class Run:
             self._x0 = denoised
             if callback is None:
                 return None
-            return live_preview.watched(callback, self._shown(denoised), *given) if self._live else callback(*given)
+            if self._around_callback is None:
+                return callback(*given)
+            with self._around_callback(self._step_preview(denoised)):
+                return callback(*given)
 
         return noting
 
-    def _shown(self, denoised: Tensor) -> live_preview.Shown:
+    def _step_preview(self, denoised: Tensor) -> StepPreview:
         mask = self._detailer.mask
         picture = latent.first(latent.unpack(denoised, self._shapes))
-        return live_preview.Shown(picture, None if mask is None else latent.first(mask), self._base.latent_format)
+        return StepPreview(picture, None if mask is None else latent.first(mask), self._base.latent_format)
 
     def step(self, x: Tensor, sigma: Tensor, named: dict[str, Any]) -> Tensor:
         """What the sampler gets for one call of the model."""
@@ -229,7 +246,7 @@ class Run:
         elif self._sampler_calls and not count.calls:
             logger.warning(PAST_US, self.name)
         else:
-            line = words.summary(report, count, self._means, len(self._steps_with_detail), len(sigmas) - 1)
+            line = summary(report, count, self._means, len(self._steps_with_detail), len(sigmas) - 1)
             logger.info("Selective Sigma on %s: %s", self.name, line)
         if self._capture is not None:
             sampling = self._base.model_sampling

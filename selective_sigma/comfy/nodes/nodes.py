@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import ComfyExtension, io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..settings import SETTING_NAMES, Settings
+from ...settings import SETTING_NAMES, Settings
+from ..run.model_patch import patch
+from ..run.sampler import wrap
 from . import words
 from .demo import SelectiveSigmaDemoModelNode
-from .live import install
-from .model_patch import patch
+from .live import install, mask_in_preview
 from .preview_node import NodeCapture, SelectiveSigmaDetailerMaskPreviewNode
-from .sampler import wrap
 from .widgets import PATCHES, PUBLISHED, SAMPLERS, MaskRef, amounts, schema, settings_of, widget
 
 if TYPE_CHECKING:
@@ -115,9 +115,10 @@ class SelectiveSigmaDetailerDebugNode(io.ComfyNode):
             raise ValueError(words.NOTHING)
         settings = Settings(**values)
         capture = NodeCapture(settings, model)
-        given: dict[str, Any] = {"capture": capture, "limit": limit_from(mask), "live": live}
+        given: dict[str, Any] = {"capture": capture, "limit": limit_from(mask), "around_callback": None}
         if live:
             install()
+            given["around_callback"] = mask_in_preview
         # What is not connected stops what hangs on it, with these words.
         outs: list[Any] = [
             ExecutionBlocker(words.UNCONNECTED.format(out=f"{name}_out", given=name)) for name in ("sampler", "model")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ..detailer import MaskRecord
-    from ..report import Report
+    from ...detailer import MaskRecord
+    from ...report import Report
 
 MOST_BYTES = 2**28
 SAMPLES = 1024

@@ -22,7 +22,7 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor, nn
 
-from ..demo.network import MULTIPLE, SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, load
+from ...demo.network import MULTIPLE, SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, load
 from . import words
 from .widgets import DEMO, schema
 
@@ -34,7 +34,7 @@ PIXELS = 512 * 512
 """At most about so many, so that a run takes seconds on a CPU."""
 FACTOR = 4
 """How much smaller the thumbnail is."""
-PHOTOGRAPH = Path(__file__).parents[1] / "demo/chelsea.jpg"
+PHOTOGRAPH = Path(__file__).parents[2] / "demo/chelsea.jpg"
 """Shown where none is given: Chelsea, by Stefan van der Walt, CC0, from scikit-image."""
 THUMBNAIL = "selective_sigma_thumbnail"
 """Where a CONDITIONING holds the thumbnail."""

@@ -12,7 +12,7 @@ import folder_paths
 from . import words
 
 logger = logging.getLogger(__name__)
-OWN = Path(__file__).resolve().parents[2]
+OWN = Path(__file__).resolve().parents[3]
 SHARED = "SelectiveSigmaDetailerNode"
 """A node id of the first published pack, which this one took over with its workflows."""
 

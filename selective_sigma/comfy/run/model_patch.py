@@ -10,10 +10,14 @@ from .sampler import TWICE, Run, wrap
 from .seams import KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from torch import Tensor
 
-    from ..settings import Settings
+    from ...settings import Settings
     from .capture import Capture
+    from .sampler import StepPreview
 
 GUIDER = ("model_options", "seed")
 """What may follow sigma when a guider is called, in order."""
@@ -25,7 +29,7 @@ def patch(
     *,
     capture: Capture | None = None,
     limit: Tensor | None = None,
-    live: bool = False,
+    around_callback: Callable[[StepPreview], AbstractContextManager[object]] | None = None,
 ) -> Any:
     """A clone of a MODEL that wraps whatever samples it; the very input where the settings do nothing.
 
@@ -35,7 +39,8 @@ def patch(
     Args:
         capture: keeps the masks of its runs.
         limit: where detail may go, a MASK (masks, height, width) in pixels, resized to the latent.
-        live: whether the preview of each step shows the mask; needs ``live.install`` before the run.
+        around_callback: makes the context in which the sampler's callback runs, from what the preview of the
+            step can show.
 
     Raises:
         ValueError: the model is patched already; or, when sampling, the sampler is wrapped already.
@@ -59,13 +64,13 @@ def patch(
         sampler = executor.class_obj
         rest = (callback, noise, latent_image, denoise_mask, disable_pbar)
         if callable(getattr(sampler, "sampler_function", None)):
-            new = wrap(sampler, settings, capture=capture, limit=limit, live=live)
+            new = wrap(sampler, settings, capture=capture, limit=limit, around_callback=around_callback)
             # The executor holds the sampler it was made for: go on with one made for ours.
             onward = WrapperExecutor.new_class_executor(new.sample, new, executor.wrappers, executor.idx + 1)
             return onward.execute(guider, sigmas, extra_args, *rest)
         known = {**extra_args, "denoise_mask": denoise_mask}
         name = type(sampler).__name__
-        run = Run(name, guider, guider, noise, sigmas, known, settings, capture, limit, live, GUIDER)
+        run = Run(name, guider, guider, noise, sigmas, known, settings, capture, limit, around_callback, GUIDER)
         result = executor(run.model(), sigmas, run.marked(extra_args), run.watch(callback), *rest[1:])
         run.end(result, sigmas)
         return result

@@ -8,8 +8,9 @@ nothing else.
 from __future__ import annotations
 
 import functools
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import comfy.utils
 import latent_preview
@@ -20,24 +21,14 @@ from PIL import Image
 from .sheet import DARK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
-    from torch import Tensor
+    from ..run.sampler import StepPreview
 
 MARK = "selective_sigma_live"
 
 
-class Shown(NamedTuple):
-    """What a step has to show."""
-
-    denoised: Tensor
-    """(batch, channels, *space)"""
-    mask: Tensor | None
-    """(batch, 1, *space); None before detail begins."""
-    latent_format: Any
-
-
-now: ContextVar[Shown | None] = ContextVar("now", default=None)
+now: ContextVar[StepPreview | None] = ContextVar("now", default=None)
 
 
 def install() -> None:
@@ -51,36 +42,37 @@ def install() -> None:
 
     @functools.wraps(hook)
     def with_mask(value: int, total: int, preview: Any = None, *args: Any, **named: Any) -> Any:
-        shown = now.get()
-        if shown is not None:
+        step = now.get()
+        if step is not None:
             now.set(None)  # Once, should ours stand twice among the hooks of others.
-            preview = beside(preview, shown)
+            preview = beside(preview, step)
         return hook(value, total, preview, *args, **named)
 
     setattr(with_mask, MARK, True)
     comfy.utils.set_progress_bar_global_hook(with_mask)
 
 
-def watched(callback: Callable[..., Any], shown: Shown, *given: Any) -> Any:
-    """Call a sampler's callback with the mask beside the preview that it sends."""
-    token = now.set(shown)
+@contextmanager
+def mask_in_preview(step: StepPreview) -> Iterator[None]:
+    """While a sampler's callback runs within, the preview that it sends has the mask beside the picture."""
+    token = now.set(step)
     try:
-        return callback(*given)
+        yield
     finally:
         now.reset(token)
 
 
-def beside(preview: Any, shown: Shown) -> Any:
+def beside(preview: Any, step: StepPreview) -> Any:
     """ComfyUI's preview (format, picture, largest side) with the mask to the right of the picture.
 
     Where previews are off, the picture is what the preview method "auto" would show.
     """
     if preview is None:
-        preview = ("JPEG", simple(shown), latent_preview.MAX_PREVIEW_RESOLUTION)
+        preview = ("JPEG", simple(step), latent_preview.MAX_PREVIEW_RESOLUTION)
     form, picture, largest = preview
     if picture is not None and not isinstance(picture, Image.Image):
         return preview
-    mask = pictured(shown)
+    mask = pictured(step)
     if picture is None:
         return form, mask, largest
     width, height = picture.size
@@ -93,23 +85,23 @@ def beside(preview: Any, shown: Shown) -> Any:
     return form, both, largest
 
 
-def simple(shown: Shown) -> Image.Image | None:
+def simple(step: StepPreview) -> Image.Image | None:
     """The latent as ComfyUI's cheapest previewer shows it, or None for latents that are no picture."""
-    factors = getattr(shown.latent_format, "latent_rgb_factors", None)
-    if factors is None or shown.denoised.ndim < 4:
+    factors = getattr(step.latent_format, "latent_rgb_factors", None)
+    if factors is None or step.denoised.ndim < 4:
         return None
-    given = [factors, getattr(shown.latent_format, "latent_rgb_factors_bias", None)]
-    reshape = getattr(shown.latent_format, "latent_rgb_factors_reshape", None)
+    given = [factors, getattr(step.latent_format, "latent_rgb_factors_bias", None)]
+    reshape = getattr(step.latent_format, "latent_rgb_factors_reshape", None)
     given += [] if reshape is None else [reshape]  # Unknown to older ComfyUI.
-    return latent_preview.Latent2RGBPreviewer(*given).decode_latent_to_preview(shown.denoised)
+    return latent_preview.Latent2RGBPreviewer(*given).decode_latent_to_preview(step.denoised)
 
 
-def pictured(shown: Shown) -> Image.Image:
+def pictured(step: StepPreview) -> Image.Image:
     """The mask of the first sample and frame, white where detail goes; black before there is one."""
-    if shown.mask is None:
-        space = shown.denoised.shape[2:]
+    if step.mask is None:
+        space = step.denoised.shape[2:]
         values = torch.zeros(tuple(space[-2:]) if len(space) > 1 else (1, *space))
     else:
-        values = shown.mask[0, 0].detach().float().cpu()
+        values = step.mask[0, 0].detach().float().cpu()
         values = values[0] if values.ndim == 3 else values.reshape(-1, values.shape[-1])
     return Image.fromarray(np.asarray(values.clamp(0, 1).mul(255).round().byte())).convert("RGB")

@@ -14,9 +14,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..lie import Lie
-    from ..prediction import Latent
-    from ..settings import Family, Settings
+    from ...lie import Lie
+    from ...prediction import Latent
+    from ...settings import Family, Settings
     from .passes import Passes
 
 Shapes: TypeAlias = "Sequence[Sequence[int]] | None"

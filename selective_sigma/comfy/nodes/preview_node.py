@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 import comfy.latent_formats
 from comfy_api.latest import io, ui
 
-from ..report import Reason
+from ...report import Reason
+from ..run.capture import Capture, Run
+from ..run.summary import why
 from . import words
-from .capture import Capture, Run
 from .preview import SHOW, USUAL, lead, mask_of, message, render
 from .widgets import SAMPLERS, MaskRef, schema
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..settings import Settings
+    from ...settings import Settings
 
 SHOWN_AT_MOST = 128
 """Pictures in the node itself; the output has them all."""
@@ -56,7 +57,7 @@ def why_none(captured: Capture | None, run: Run | None) -> str:
         return words.WITHOUT.format(Reason.IDLE.text)
     if captured is None or captured.run is None:
         return words.BYPASSED
-    return words.UNKNOWN if run is None else words.WITHOUT.format(words.why(run.report))
+    return words.UNKNOWN if run is None else words.WITHOUT.format(why(run.report))
 
 
 class SelectiveSigmaDetailerMaskPreviewNode(io.ComfyNode):

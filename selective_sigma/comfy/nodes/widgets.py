@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io
 from nodes import KSampler  # pyright: ignore[reportAttributeAccessIssue]  ComfyUI's nodes.py, not ours
 
-from ..settings import CHOICES, RANGES, SETTING_NAMES, Settings
+from ...settings import CHOICES, RANGES, SETTING_NAMES, Settings
 from . import words
 from .neighbours import warning
 

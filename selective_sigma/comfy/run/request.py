@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..prediction import Call, Output, Prediction
+from ...prediction import Call, Output, Prediction
 from . import latent
 from .controls import Answers
 from .seams import cache_is_on, past_its_end, without_hooks
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ..prediction import Latent
+    from ...prediction import Latent
     from .passes import Passes, SamplerCall
 
 

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..settings import Settings
-from .latent import first
+from ...settings import Settings
+from ..run.latent import first
 from .sheet import caption, sheet, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..detailer import MaskRecord
+    from ...detailer import MaskRecord
 
 USUAL = Settings()
 ENDINGS = {2: "nd", 3: "rd"}

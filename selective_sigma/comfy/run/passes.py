@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ..detailer import Detailer
-    from ..lie import Lie
-    from ..prediction import Output
+    from ...detailer import Detailer
+    from ...lie import Lie
+    from ...prediction import Output
     from .latent import GivenFrames, Shapes
 
 
