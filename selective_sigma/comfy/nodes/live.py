@@ -1,8 +1,7 @@
-"""While sampling: the mask beside the picture, in the preview of each step that ComfyUI sends to the browser.
+"""The mask beside the picture in the preview of each step that ComfyUI sends to the browser while sampling.
 
-A sampler's callback makes the preview and hands it to the hook of ComfyUI's progress bars. Ours
-stands before that hook; it changes what is sent while the callback of such a run is running, and
-nothing else.
+A sampler's callback makes the preview and passes it to the hook of ComfyUI's progress bars. Our hook is called in
+place of that hook and calls it. It changes only what is sent while ``mask_in_preview`` is active.
 """
 
 from __future__ import annotations
@@ -23,29 +22,28 @@ from .sheet import DARK
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..run.sampler import StepPreview
+    from ..run.sampler_run import StepPreview
 
 MARK = "selective_sigma_live"
+"""An attribute of our hook."""
+current_step: ContextVar[StepPreview | None] = ContextVar("current_step", default=None)
 
 
-now: ContextVar[StepPreview | None] = ContextVar("now", default=None)
-
-
-def install() -> None:
-    """Stand before the progress hook. Progress bars take it when they are made, so before any sampler runs."""
-    # Not by the callback alone, in either version (0.3.64, 0.33): it makes the preview inside, hands it to a progress
-    # bar of its own and returns nothing. A second bar after it would show each step twice, without the mask and with
-    # it, and decode each preview twice.
+def install_hook() -> None:
+    """Replace the hook of the progress bars. They read it when they are made, so call this before any sampler runs."""
+    # A callback alone cannot do it, in 0.3.64 and in 0.33: it makes the preview inside, passes it to a progress bar of
+    # its own and returns nothing. A second bar after it would decode each preview twice, and show each step twice,
+    # without the mask and with it.
     hook = comfy.utils.PROGRESS_BAR_HOOK
     if hook is None or hasattr(hook, MARK):
         return
 
     @functools.wraps(hook)
     def with_mask(value: int, total: int, preview: Any = None, *args: Any, **named: Any) -> Any:
-        step = now.get()
+        step = current_step.get()
         if step is not None:
-            now.set(None)  # Once, should ours stand twice among the hooks of others.
-            preview = beside(preview, step)
+            current_step.set(None)  # Once, in case another pack's hook stands between two of ours.
+            preview = with_mask_beside(preview, step)
         return hook(value, total, preview, *args, **named)
 
     setattr(with_mask, MARK, True)
@@ -54,49 +52,49 @@ def install() -> None:
 
 @contextmanager
 def mask_in_preview(step: StepPreview) -> Iterator[None]:
-    """While a sampler's callback runs within, the preview that it sends has the mask beside the picture."""
-    token = now.set(step)
+    """A preview that a sampler's callback sends within has the mask beside the picture."""
+    token = current_step.set(step)
     try:
         yield
     finally:
-        now.reset(token)
+        current_step.reset(token)
 
 
-def beside(preview: Any, step: StepPreview) -> Any:
+def with_mask_beside(preview: Any, step: StepPreview) -> Any:
     """ComfyUI's preview (format, picture, largest side) with the mask to the right of the picture.
 
-    Where previews are off, the picture is what the preview method "auto" would show.
+    Where previews are off, the picture is that of the preview method "auto".
     """
     if preview is None:
-        preview = ("JPEG", simple(step), latent_preview.MAX_PREVIEW_RESOLUTION)
+        preview = ("JPEG", latent_to_rgb(step), latent_preview.MAX_PREVIEW_RESOLUTION)
     form, picture, largest = preview
     if picture is not None and not isinstance(picture, Image.Image):
         return preview
-    mask = pictured(step)
+    mask = mask_picture(step)
     if picture is None:
         return form, mask, largest
     width, height = picture.size
     gap = max(1, width // 64)
-    both = Image.new("RGB", (2 * width + gap, height), DARK)
-    both.paste(picture.convert("RGB"), (0, 0))
-    both.paste(mask.resize((width, height), Image.Resampling.NEAREST), (width + gap, 0))
-    if largest is not None:  # Each half as large as the picture alone would be.
-        largest = round(largest * max(both.size) / max(width, height))
-    return form, both, largest
+    pair = Image.new("RGB", (2 * width + gap, height), DARK)
+    pair.paste(picture.convert("RGB"), (0, 0))
+    pair.paste(mask.resize((width, height), Image.Resampling.NEAREST), (width + gap, 0))
+    if largest is not None:  # Each half is shown as large as the picture alone.
+        largest = round(largest * max(pair.size) / max(width, height))
+    return form, pair, largest
 
 
-def simple(step: StepPreview) -> Image.Image | None:
-    """The latent as ComfyUI's cheapest previewer shows it, or None for latents that are no picture."""
+def latent_to_rgb(step: StepPreview) -> Image.Image | None:
+    """The latent as ComfyUI's ``Latent2RGBPreviewer`` shows it; None for formats that it does not know, and sound."""
     factors = getattr(step.latent_format, "latent_rgb_factors", None)
     if factors is None or step.denoised.ndim < 4:
         return None
-    given = [factors, getattr(step.latent_format, "latent_rgb_factors_bias", None)]
+    args = [factors, getattr(step.latent_format, "latent_rgb_factors_bias", None)]
     reshape = getattr(step.latent_format, "latent_rgb_factors_reshape", None)
-    given += [] if reshape is None else [reshape]  # Unknown to older ComfyUI.
-    return latent_preview.Latent2RGBPreviewer(*given).decode_latent_to_preview(step.denoised)
+    args += [] if reshape is None else [reshape]  # Older versions of ComfyUI do not have this argument.
+    return latent_preview.Latent2RGBPreviewer(*args).decode_latent_to_preview(step.denoised)
 
 
-def pictured(step: StepPreview) -> Image.Image:
+def mask_picture(step: StepPreview) -> Image.Image:
     """The mask of the first sample and frame, white where detail goes; black before there is one."""
     if step.mask is None:
         space = step.denoised.shape[2:]

@@ -1,4 +1,4 @@
-"""What the nodes have in common: widgets of the settings, categories, search words."""
+"""What the nodes have in common: widgets of the settings, categories, search aliases."""
 
 from __future__ import annotations
 
@@ -11,61 +11,67 @@ from nodes import KSampler  # pyright: ignore[reportAttributeAccessIssue]  Comfy
 
 from ...settings import CHOICES, RANGES, SETTING_NAMES, Settings
 from . import words
-from .neighbours import warning
+from .duplicate_pack import duplicate_warning
 
 MaskRef = io.Custom("SSD_MASK_REF")
 DEFAULTS = Settings()
-AMOUNT = (0.0, 0.5)
-"""Strength on the production nodes, which do not soften."""
-STEPS = {"strength": 0.05, "coverage": 0.05, "ema": 0.05, "mask_clip_percentile": 0.005}
-ROUND = {"strength": 0.001}
-"""Finer than the step: what is typed stays."""
+PRODUCTION_STRENGTH = (0.0, 0.5)
+"""Range of the strength on the production nodes, which do not soften."""
+WIDGET_STEPS = {"strength": 0.05, "coverage": 0.05, "ema": 0.05, "mask_clip_percentile": 0.005}
+WIDGET_ROUND = {"strength": 0.001}
+"""Finer than the step, so that a typed value is kept."""
 PUBLISHED = SETTING_NAMES[: SETTING_NAMES.index("mask_override") + 1]
-"""What the published debug node asks for; all else is optional, so that its graphs need not give it."""
+"""Inputs of the first published pack's debug node. All others are optional, so that its workflows run."""
 ADVANCED = ("ema", "mask_clip_percentile", "lie", "mask_source")
-"""Folded away where this ComfyUI can."""
-CAN_FOLD = "advanced" in inspect.signature(io.Float.Input.__init__).parameters
-# Where the core's own nodes of the kind are.
+"""Folded away by versions of ComfyUI that can."""
+HAS_ADVANCED = "advanced" in inspect.signature(io.Float.Input.__init__).parameters
+# The categories of ComfyUI's own nodes of the same kind; newer versions renamed them.
 RENAMED = KSampler.CATEGORY.startswith("model/")
 SAMPLERS = "model/sampling/samplers" if RENAMED else "sampling/custom_sampling/samplers"
 PATCHES = "model/patch" if RENAMED else "model_patches"
 DEMO = "model/sampling/demo" if RENAMED else "sampling/demo"
 
 
-def widget(name: str, optional: bool = False, within: tuple[float, float] | None = None) -> io.Input:
-    """The widget of one setting, from the range or the choices that ``Settings`` checks."""
-    given: dict[str, Any] = {"default": getattr(DEFAULTS, name), "tooltip": words.SETTINGS[name], "optional": optional}
-    if CAN_FOLD and name in ADVANCED:
-        given["advanced"] = True
+def setting_widget(name: str, optional: bool = False, limits: tuple[float, float] | None = None) -> io.Input:
+    """The widget of one setting, with the range or the choices of ``Settings``."""
+    options: dict[str, Any] = {"default": getattr(DEFAULTS, name), "tooltip": words.SETTINGS[name]}
+    options["optional"] = optional
+    if HAS_ADVANCED and name in ADVANCED:
+        options["advanced"] = True
     if name in CHOICES:
-        return io.Combo.Input(name, options=list(CHOICES[name]), **given)
-    low, high = within or RANGES[name]
-    if isinstance(given["default"], int):
-        return io.Int.Input(name, min=int(low), max=int(high), **given)
-    if name in ROUND:
-        given["round"] = ROUND[name]
-    # A number and not a slider: sliders ignore the step in the classic view, and take no typing.
-    return io.Float.Input(name, min=low, max=high, step=STEPS.get(name, 0.01), **given)
+        return io.Combo.Input(name, options=list(CHOICES[name]), **options)
+    low, high = limits or RANGES[name]
+    if isinstance(options["default"], int):
+        return io.Int.Input(name, min=int(low), max=int(high), **options)
+    if name in WIDGET_ROUND:
+        options["round"] = WIDGET_ROUND[name]
+    # Displayed as a number. A slider ignores the step in the classic view, and a value cannot be typed.
+    return io.Float.Input(name, min=low, max=high, step=WIDGET_STEPS.get(name, 0.01), **options)
 
 
-def amounts() -> list[io.Input]:
+def production_widgets() -> list[io.Input]:
     """``strength`` and ``coverage`` of the production nodes."""
-    strength = widget("strength", within=AMOUNT)
+    strength = setting_widget("strength", limits=PRODUCTION_STRENGTH)
     strength.tooltip = words.STRENGTH
-    return [strength, widget("coverage")]
+    return [strength, setting_widget("coverage")]
 
 
-def settings_of(strength: float, coverage: float) -> Settings:
-    """What a production node is set to; a linked strength outside its range is refused as a typed one is."""
-    low, high = AMOUNT
+def production_settings(strength: float, coverage: float) -> Settings:
+    """The settings of a production node.
+
+    Raises:
+        ValueError: strength, which may come from another node's output, is outside the range of the widget.
+    """
+    low, high = PRODUCTION_STRENGTH
     if isinstance(strength, (int, float)) and not low <= strength <= high:
         raise ValueError(f"strength is {strength!r}: give a number from {low:g} to {high:g}")
     return Settings(strength, coverage)
 
 
-def schema(**given: Any) -> io.Schema:
-    """A schema with search words, where this ComfyUI has them, and with a warning where it is not alone."""
-    given["description"] += f" {said}" if (said := warning()) else ""
+def node_schema(**options: Any) -> io.Schema:
+    """A schema, with search aliases if this ComfyUI has them, and with the warning about a duplicate pack."""
+    if warning := duplicate_warning():
+        options["description"] += f" {warning}"
     if "search_aliases" in {field.name for field in fields(io.Schema)}:
-        given["search_aliases"] = words.ALIASES.get(given["node_id"], [])
-    return io.Schema(**given)
+        options["search_aliases"] = words.ALIASES.get(options["node_id"], [])
+    return io.Schema(**options)

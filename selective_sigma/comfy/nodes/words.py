@@ -1,4 +1,4 @@
-"""What the nodes say of themselves; the locale files hold the same words."""
+"""Descriptions, tooltips and messages of the nodes. ``locales/en`` repeats the descriptions and tooltips."""
 
 STRENGTH = (
     "How much detail to add: the share of the noise hidden from the model, at most. "
@@ -60,15 +60,15 @@ SHOW = (
     "timeline: all steps in one picture, row by row, above a plot of strength and mask. average: the mean over the run."
 )
 
-NEIGHBOUR = (
+DUPLICATE_PACK = (
     "Two packs give nodes of the same names, {ours} and {theirs}, and ComfyUI keeps those that it loads last, here "
     "{last}. Disable one of the two."
 )
 NOTHING = "connect a sampler or a model: Selective Sigma Detailer (Debug) has neither"
-UNCONNECTED = "{out} of Selective Sigma Detailer (Debug) is empty: connect its {given}"
+UNCONNECTED = "{out} of Selective Sigma Detailer (Debug) is empty: connect its {input}"
 BYPASSED = "no mask: Selective Sigma is bypassed or off"
-UNKNOWN = "no mask: this latent is not the one that the sampler put out; connect the sampler's own"
-WITHOUT = "no mask: this run went without detail ({})"
+OTHER_LATENT = "no mask: this latent is not the one that the sampler put out; connect the sampler's own"
+NO_DETAIL = "no mask: this run went without detail ({})"
 SIMPLE = (
     "For SamplerCustom: between KSamplerSelect and the sampler. Adds detail while sampling, only where the model is "
     "drawing something; flat areas such as sky or skin out of focus stay clean."
@@ -104,14 +104,14 @@ DEMO_OUT = {
     "vae": "For VAE Decode and VAE Encode: the latent of this network is the picture itself.",
     "latent": "An empty latent in the size of the redrawn photograph.",
 }
-WANTED = [
+DETAIL_ALIASES = [
     "sky grain", "grain", "more detail", "add detail", "enhance", "skin texture", "texture", "clarity", "crisp",
     "sharpen", "detail daemon", "lying sigma", "multiply sigmas", "ssd",
 ]  # fmt: skip
-"""What people search for who want detail: brings both nodes that add it."""
+"""Searches for detail, which find both production nodes."""
 ALIASES = {
-    "SelectiveSigmaDetailerNode": [*WANTED, "samplercustom detail"],
-    "SelectiveSigmaDetailerModelNode": [*WANTED, "ksampler detail", "detail model patch", "ssd model"],
+    "SelectiveSigmaDetailerNode": [*DETAIL_ALIASES, "samplercustom detail"],
+    "SelectiveSigmaDetailerModelNode": [*DETAIL_ALIASES, "ksampler detail", "detail model patch", "ssd model"],
     "SelectiveSigmaDetailerDebugNode": ["ssd debug", "selective sigma settings"],
     "SelectiveSigmaDetailerMaskPreviewNode": ["mask preview", "preview mask", "mask timeline", "show mask", "ssd mask"],
     "SelectiveSigmaDemoModelNode": ["demo model", "try without checkpoint", "test model", "redraw photograph"],

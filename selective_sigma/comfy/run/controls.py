@@ -1,4 +1,4 @@
-"""ControlNets in a step of two passes: asked once, by the true latent and level."""
+"""ControlNets in a step of two passes: each is asked once, with the true latent and noise level."""
 
 from __future__ import annotations
 
@@ -11,22 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Answers:
-    """What the ControlNets of one request answered."""
+class ControlNetAnswers:
+    """What the ControlNets of one request answered. The second pass gets the answers of the first."""
 
     def __init__(self) -> None:
-        self._stand_ins: dict[int, StandIn] = {}
+        self._stand_ins: dict[int, ControlNetStandIn] = {}
 
-    def stand_in(self, conds: Sequence[Any]) -> list[Any]:
-        """The conditionings with a stand-in for each of their ControlNets."""
+    def with_stand_ins(self, conds: Sequence[Any]) -> list[Any]:
+        """The conditionings with a stand-in in place of each ControlNet."""
         return [None if cond is None else [self._entry(entry) for entry in cond] for cond in conds]
 
-    def wanted_by(self, conds: Sequence[Any]) -> bool:
-        """Whether any of these conditionings has a ControlNet."""
-        return any(entry.get("control") is not None for cond in conds if cond is not None for entry in cond)
-
-    def rewind(self) -> None:
-        """A pass begins: what was answered is handed out again from the start."""
+    def begin_pass(self) -> None:
+        """Hand out the answers from the first one on again."""
         for control in self._stand_ins.values():
             for stand_in in (control, *control.clones.values()):
                 stand_in.read.clear()
@@ -35,35 +31,39 @@ class Answers:
         control = entry.get("control")
         if control is None:
             return entry
-        # One for each: ComfyUI batches conditionings that share a ControlNet.
-        return {**entry, "control": self._stand_ins.setdefault(id(control), StandIn(control))}
+        # One stand-in per ControlNet: ComfyUI batches conditionings that have the same control object.
+        return {**entry, "control": self._stand_ins.setdefault(id(control), ControlNetStandIn(control))}
 
 
-class StandIn:
-    """In place of one ControlNet: its own answers, kept for each row of conditioning in the order of the calls."""
+class ControlNetStandIn:
+    """Takes the place of one ControlNet and repeats its answers in the second pass.
+
+    Answers are kept for each row of conditioning, in the order of the calls.
+    """
 
     def __init__(self, control: Any):
-        # All else that is set here is set on the ControlNet.
+        # Past __setattr__, which sets attributes of the ControlNet.
         for name, value in {"control": control, "answers": {}, "read": {}, "clones": {}}.items():
             object.__setattr__(self, name, value)
 
     def get_control(
         self, x: Tensor, t: Tensor, cond: Any, batched_number: int, transformer_options: dict[str, Any], *more: Any
     ) -> Any:
+        """As ``ControlBase.get_control``; the ControlNet is asked only for rows without an answer left."""
         rows = list(zip(transformer_options["cond_or_uncond"], transformer_options["uuids"], strict=True))
         if any(len(self.answers.get(row, ())) <= self.read.get(row, 0) for row in rows):
             answer = self.control.get_control(x, t, cond, batched_number, transformer_options, *more)
             for i, row in enumerate(rows):
-                self.answers.setdefault(row, []).append(part(answer, i, len(rows), len(x)))
+                self.answers.setdefault(row, []).append(part_of_answer(answer, i, len(rows), len(x)))
         parts = []
         for row in rows:
             parts.append(self.answers[row][self.read.get(row, 0)])
             self.read[row] = self.read.get(row, 0) + 1
-        return joined(parts)
+        return joined_answer(parts)
 
-    def get_instance_for_device(self, device: Any) -> StandIn:
-        """Of a model on several devices: the ControlNet's clone there."""
-        return self.clones.setdefault(device, StandIn(self.control.get_instance_for_device(device)))
+    def get_instance_for_device(self, device: Any) -> ControlNetStandIn:
+        """A stand-in for the ControlNet's clone on another device."""
+        return self.clones.setdefault(device, ControlNetStandIn(self.control.get_instance_for_device(device)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "control"), name)
@@ -72,20 +72,28 @@ class StandIn:
         setattr(self.control, name, value)
 
 
-def part(answer: Any, i: int, count: int, rows: int) -> Any:
-    """Row ``i`` of ``count`` of an answer: tensors with ``rows`` in their first axis are split, all else is copied."""
+def has_control(conds: Sequence[Any]) -> bool:
+    """Whether any of these conditionings has a ControlNet."""
+    return any(entry.get("control") is not None for cond in conds if cond is not None for entry in cond)
+
+
+def part_of_answer(answer: Any, i: int, count: int, rows: int) -> Any:
+    """Row ``i`` of ``count`` of a ControlNet's answer.
+
+    Tensors with ``rows`` in their first axis are split. Everything else is the same for each row.
+    """
     if isinstance(answer, Tensor):
         return answer.chunk(count)[i] if answer.ndim and len(answer) == rows else answer
     if isinstance(answer, dict):
-        return {name: part(value, i, count, rows) for name, value in answer.items()}
-    return [part(value, i, count, rows) for value in answer] if isinstance(answer, list) else answer
+        return {name: part_of_answer(value, i, count, rows) for name, value in answer.items()}
+    return [part_of_answer(value, i, count, rows) for value in answer] if isinstance(answer, list) else answer
 
 
-def joined(parts: Sequence[Any]) -> Any:
-    """The answer to a batch from those to its rows; lists are new ones, as networks pop from them."""
+def joined_answer(parts: Sequence[Any]) -> Any:
+    """The answer to a batch from the answers to its rows. Lists are new ones, since networks pop from them."""
     first = parts[0]
     if isinstance(first, Tensor):
         return first if all(p is first for p in parts) else torch.cat(list(parts))
     if isinstance(first, dict):
-        return {name: joined([p[name] for p in parts]) for name in first}
-    return [joined(values) for values in zip(*parts, strict=True)] if isinstance(first, list) else first
+        return {name: joined_answer([p[name] for p in parts]) for name in first}
+    return [joined_answer(values) for values in zip(*parts, strict=True)] if isinstance(first, list) else first

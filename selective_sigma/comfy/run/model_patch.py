@@ -1,4 +1,4 @@
-"""A MODEL whose samplers add detail: for the plain KSampler and all that samples by name."""
+"""A MODEL whose samplers add detail: for KSampler and every node that chooses its sampler by name."""
 
 from __future__ import annotations
 
@@ -6,44 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
-from .sampler import TWICE, Run, wrap
-from .seams import KEY
+from .model_options import KEY
+from .sampler import ModelStandIn, wrap
+from .sampler_run import TWICE, RunOptions, SamplerRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
     from torch import Tensor
 
     from ...settings import Settings
-    from .capture import Capture
-    from .sampler import StepPreview
 
-GUIDER = ("model_options", "seed")
-"""What may follow sigma when a guider is called, in order."""
+GUIDER_ARGUMENTS = ("model_options", "seed")
+"""Names of the arguments that may follow sigma when a guider is called, in order."""
 
 
-def patch(
-    model: Any,
-    settings: Settings,
-    *,
-    capture: Capture | None = None,
-    limit: Tensor | None = None,
-    around_callback: Callable[[StepPreview], AbstractContextManager[object]] | None = None,
-) -> Any:
-    """A clone of a MODEL that wraps whatever samples it; the very input where the settings do nothing.
+def patch(model: Any, settings: Settings, **options: Any) -> Any:
+    """A clone of a MODEL that wraps each sampler it is sampled with; the same object where the settings do nothing.
 
-    Bit-equal to ``wrap`` on the sampler. A Sampler that has no function to wrap is followed at the
-    guider, which it calls as its model. Each call of a sampler is a run of its own.
+    The result equals that of ``wrap`` on the sampler, bit for bit. A Sampler without a ``sampler_function`` cannot be
+    wrapped; there, the guider is, which such a Sampler calls as its model.
 
     Args:
-        capture: keeps the masks of its runs.
-        limit: where detail may go, a MASK (masks, height, width) in pixels, resized to the latent.
-        around_callback: makes the context in which the sampler's callback runs, from what the preview of the
-            step can show.
+        options: ``capture``, ``limit`` and ``around_callback``, as in ``RunOptions``.
 
     Raises:
-        ValueError: the model is patched already; or, when sampling, the sampler is wrapped already.
+        ValueError: the model is patched already; or, when it is sampled, the sampler is wrapped already.
     """
     if settings.idle:
         return model
@@ -61,17 +47,18 @@ def patch(
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
+        """A SAMPLER_SAMPLE wrapper, around ``Sampler.sample``."""
         sampler = executor.class_obj
-        rest = (callback, noise, latent_image, denoise_mask, disable_pbar)
+        rest = (noise, latent_image, denoise_mask, disable_pbar)
         if callable(getattr(sampler, "sampler_function", None)):
-            new = wrap(sampler, settings, capture=capture, limit=limit, around_callback=around_callback)
-            # The executor holds the sampler it was made for: go on with one made for ours.
-            onward = WrapperExecutor.new_class_executor(new.sample, new, executor.wrappers, executor.idx + 1)
-            return onward.execute(guider, sigmas, extra_args, *rest)
-        known = {**extra_args, "denoise_mask": denoise_mask}
-        name = type(sampler).__name__
-        run = Run(name, guider, guider, noise, sigmas, known, settings, capture, limit, around_callback, GUIDER)
-        result = executor(run.model(), sigmas, run.marked(extra_args), run.watch(callback), *rest[1:])
+            wrapped = wrap(sampler, settings, **options)
+            # This executor calls the unwrapped sampler: continue with one that calls the wrapped sampler.
+            onward = WrapperExecutor.new_class_executor(wrapped.sample, wrapped, executor.wrappers, executor.idx + 1)
+            return onward.execute(guider, sigmas, extra_args, callback, *rest)
+        run_options = RunOptions(settings, **options)
+        run_args = {**extra_args, "denoise_mask": denoise_mask}
+        run = SamplerRun(run_options, type(sampler).__name__, guider, guider, noise, sigmas, run_args, GUIDER_ARGUMENTS)
+        result = executor(ModelStandIn(run), sigmas, run.marked(extra_args), run.wrapped_callback(callback), *rest)
         run.end(result, sigmas)
         return result
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...report import Report
-    from .passes import NetworkCount
+    from .network import NetworkCount
 
 INACTIVE = "the positive conditioning is not active at the steps that are due"
 
@@ -21,12 +21,11 @@ def summary(report: Report, count: NetworkCount, means: Sequence[Tensor], detail
     """One run in one line.
 
     Args:
-        count: what the network was asked.
-        means: the mean of each mask that detail was blended under, 0-d.
-        detailed: steps of the run with detail, of ``steps``; a step may be several calls.
+        means: the mean of each mask under which detail was added, 0-d.
+        detailed: how many of the run's ``steps`` have detail. A step may be several calls of the model.
     """
     if not count.lies:
-        return f"no detail ({INACTIVE if report.lied else why(report)})"
+        return f"no detail ({INACTIVE if report.lied else most_common_reason(report)})"
     share = round(100 * float(torch.stack(list(means)).mean())) if means else 0
     line = f"detail on {detailed} of {steps} steps, in {share} % of the picture, "
     rows, calls = (f"{a / max(b, 1):.2f}x" for a, b in ((count.rows, count.bare_rows), (count.calls, count.bare_calls)))
@@ -36,7 +35,7 @@ def summary(report: Report, count: NetworkCount, means: Sequence[Tensor], detail
     return line
 
 
-def why(report: Report) -> str:
-    """Why a run went without detail: the reason of most of its steps."""
+def most_common_reason(report: Report) -> str:
+    """Why most steps of a run without detail went without it."""
     reasons = sorted(report.skipped, key=report.skipped.__getitem__)
     return reasons[-1].text if reasons else "it has no steps"
