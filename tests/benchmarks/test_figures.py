@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from benchmarks.evaluate import Place
+from benchmarks.evaluate import Setup
 from benchmarks.figures import compare, kind
 from benchmarks.methods import EVERYWHERE, METHODS, OURS, cosine, plain
 from benchmarks.models import MODELS, mixture8
@@ -56,7 +56,7 @@ def test_the_kind_of_known_detail():
 def place(monkeypatch):
     model = mixture8(range(4), 2)
     monkeypatch.setitem(MODELS, "of tests", lambda: model)
-    return Place("test", "of tests", steps=12)
+    return Setup("test", "of tests", steps=12)
 
 
 def test_a_method_is_turned_until_the_gain_is_reached(place):

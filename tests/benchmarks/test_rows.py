@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks.__main__ as main
-from benchmarks.figures import Made, Value, read, write
+from benchmarks.figures import Provenance, Value, read, write
 from benchmarks.models import WHOLE
 from benchmarks.report import BLOCKS, PAGES, fill, table
 
@@ -60,7 +60,7 @@ def test_a_figure_that_is_no_row_is_noticed():
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):
-    rows = [Made("a", "m", "c", "d", 1.5), Value("a", "m", "l", 0.123), *ROWS[:50]]
+    rows = [Provenance("a", "m", "c", "d", 1.5), Value("a", "m", "l", 0.123), *ROWS[:50]]
     write(rows, tmp_path / "rows.jsonl")
     assert read(tmp_path / "rows.jsonl") == rows
 

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.methods import EVERYWHERE, METHODS, OURS, THEIRS, ours, plain
 from benchmarks.models import mixture8
-from benchmarks.samplers import SAMPLERS, SCHEDULES, Run, noise, sample
+from benchmarks.samplers import SAMPLERS, SCHEDULES, MethodRun, noise, sample
 
 from .gaussian import gaussian
 
@@ -69,7 +69,7 @@ def test_levels_descend_to_zero_and_the_window_lies_in_them(schedule):
     assert levels[-1] == 0
     assert all(a > b for a, b in pairwise(levels))
     high, low = schedule.window(0.2, 0.9)
-    assert schedule.own(levels[0]) > high > low > 0
+    assert schedule.to_sigma(levels[0]) > high > low > 0
     assert schedule.window(0, 1) == (1e9, 0)
 
 
@@ -97,7 +97,7 @@ def test_every_step_of_a_run_is_found_by_its_level(sampler, schedule):
 def test_run_holds_the_levels_in_the_models_own_terms():
     seen = []
     sample(model_of(), lambda run, _: seen.append(run) or run.evaluate, 0.1, schedule="flow, shift 3", steps=5)
-    assert isinstance(seen[0], Run)
+    assert isinstance(seen[0], MethodRun)
     assert all(0 <= sigma < 1 for sigma in seen[0].sigmas)
 
 

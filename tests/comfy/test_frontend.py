@@ -116,7 +116,7 @@ def test_the_drawing_shows_the_schedule(page: browser.Browser):
         strengths = []
         for step in schedule.steps:
             schedule.enter(step)
-            strengths.append(-np.expm1(-schedule.carry(step)))
+            strengths.append(-np.expm1(-schedule.mark_told(step)))
         np.testing.assert_allclose(doses, strengths, atol=1e-6, err_msg=str(case))
 
 

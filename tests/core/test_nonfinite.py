@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selective_sigma import Detailer, Prediction, Settings
-from selective_sigma.prediction import finite
+from selective_sigma.prediction import finite_samples
 from selective_sigma.settings import CHOICES
 
 from .runs import IMAGE, Denoiser, karras, start
@@ -123,8 +123,8 @@ def test_one_stream_s_bad_sample_leaves_its_other_streams_plain_too(bad):
 
 def test_sums_in_half_precision_do_not_overflow():
     big = torch.full((2, 4, 64, 64), 6e4, dtype=torch.float16)
-    assert finite(Prediction(big)).all()
-    assert finite(Prediction(big, {"other": big * 2})).tolist() == [False, False]
+    assert finite_samples(Prediction(big)).all()
+    assert finite_samples(Prediction(big, {"other": big * 2})).tolist() == [False, False]
     # Opposite infinities do not cancel.
     big[1, 0, 0, :2] = torch.tensor([math.inf, -math.inf])
-    assert finite(Prediction(big)).tolist() == [True, False]
+    assert finite_samples(Prediction(big)).tolist() == [True, False]
