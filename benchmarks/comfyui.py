@@ -32,7 +32,7 @@ import comfy.samplers
 import tiny
 from published import around
 
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.sampler import wrap
 
 SCHEDULES = {"eps, karras": "karras", "eps, normal": "normal", "flow, shift 3": "normal"}
 

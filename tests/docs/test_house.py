@@ -79,6 +79,62 @@ def test_what_is_shipped_imports_nothing_that_is_not():
             assert not not_shipped & {name.partition(".")[0] for name in names}, path
 
 
+ROOMS = {
+    "comfy/nodes": {"comfy/run", "demo", "core"},
+    "comfy/run": {"core"},
+    "diffusers": {"core"},
+    "demo": {"diffusers", "core"},
+    "cli.py": {"demo", "core"},
+    "__main__.py": {"cli.py"},
+    "core": set(),
+}
+"""The rooms of the package, and which other rooms each may import. The core is all that has no entry of its own."""
+
+
+def room_of(module: str) -> str:
+    """The room of a module, from its path in the package, with or without ``.py``."""
+    matching = [room for room in ROOMS if f"{module.removesuffix('.py')}/".startswith(f"{room.removesuffix('.py')}/")]
+    return matching[0] if matching else "core"
+
+
+def imports_up(path: str, source: str) -> list[str]:
+    """Modules that the file at ``path`` in the package imports from a room that its own room may not import."""
+    folder = ["selective_sigma", *Path(path).parent.parts]
+    modules: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = folder[: len(folder) + 1 - node.level] if node.level else []
+            start = [*start, *(node.module or "").split(".")] if node.module else start
+            modules += [".".join([*start, alias.name]) for alias in node.names]
+    inside = [module.split(".", 1)[1].replace(".", "/") for module in modules if module.startswith("selective_sigma.")]
+    room = room_of(path)
+    return [module for module in inside if room_of(module) not in {room, *ROOMS[room]}]
+
+
+def test_imports_go_down_only():
+    files = {str(path.relative_to(CORE)): path.read_text() for path in CORE.rglob("*.py")}
+    assert {room_of(name) for name in files} == set(ROOMS)
+    assert {name: imports for name, source in files.items() if (imports := imports_up(name, source))} == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "module"),
+    [
+        ("comfy/run/sampler.py", "from ..nodes import words", "comfy/nodes/words"),
+        ("comfy/run/sampler.py", "from ..nodes.live import install", "comfy/nodes/live/install"),
+        ("comfy/run/sampler.py", "from .. import nodes", "comfy/nodes"),
+        ("comfy/run/sampler.py", "def f():\n    import selective_sigma.demo.network", "demo/network"),
+        ("detailer.py", "from .comfy.run.latent import first", "comfy/run/latent/first"),
+        ("detailer.py", "from . import cli", "cli"),
+        ("diffusers/run.py", "from ..comfy.run import latent", "comfy/run/latent"),
+    ],
+)
+def test_an_import_that_goes_up_is_found(path: str, line: str, module: str):
+    assert imports_up(path, line) == [module]
+
+
 def test_linters_have_one_pin():
     dev = PROJECT["project"]["optional-dependencies"]["dev"]
     assert {line.partition("==")[0] for line in dev if "==" in line} == {"pyright", "ruff"}
