@@ -104,7 +104,7 @@ MUTANTS = [
     Mutant("prediction", "if shapes != wanted:", "if False:", "errors"),
     Mutant("settings", "self.strength == 0 or self.coverage == 0", "self.strength == 0", "settings"),
     Mutant("settings", "1.0 if self.coverage >= 1 else None", "None", "identities"),
-    Mutant("settings", 'self.mask_override == "off" and self.coverage >= 1', "self.coverage >= 1", "identities"),
+    Mutant("settings", 'self.mask_override == "off" and self.coverage >= 1', "self.coverage >= 1", "settings"),
     Mutant("settings", "not math.isfinite(level) or level < 0", "level < 0", "settings"),
 ]  # fmt: skip
 

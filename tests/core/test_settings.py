@@ -46,6 +46,15 @@ def test_idle_says_when_nothing_is_done(strength, coverage):
     assert not Settings(strength=strength, coverage=coverage, mask_override="zeros").idle
 
 
+def test_coverage_and_override_make_constant_masks_and_coverage_alone_one_pass():
+    for override, constant in (("ones", 1.0), ("half", 0.5), ("zeros", 0.0)):
+        for coverage in (0.0, 0.5, 1.0):
+            settings = Settings(coverage=coverage, mask_override=override)
+            assert (settings.constant_mask, settings.one_pass) == (constant, False)
+    assert (Settings(coverage=1.0).constant_mask, Settings(coverage=1.0).one_pass) == (1.0, True)
+    assert (Settings().constant_mask, Settings().one_pass) == (None, False)
+
+
 def test_every_setting_is_checked_and_frozen():
     assert set(SETTING_NAMES) == set(RANGES) | set(CHOICES)
     with pytest.raises(dataclasses.FrozenInstanceError):
