@@ -22,7 +22,7 @@ class Lie:
     """The noise level to tell a model in place of the true one (method.md section 1).
 
     Both methods take the true level, a float or a tensor of any shape, and hold at every level from 0 to the highest.
-    No method computes the true level from the lie, which cannot be done at the highest level.
+    The lie is never computed back from two levels: at the highest one, a flow model is told the true level.
 
     >>> Lie(0.9, "flow").tell(1.0), Lie(0.9, "flow").scale(0.5)
     (1.0, 1.0526315789473684)
