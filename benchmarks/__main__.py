@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--dirty", action="store_true", help="measure a tree with uncommitted changes (development)")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the page from the rows at hand")
     args = parser.parse_args()
-    # What a measurement writes itself does not make the tree dirty.
+    # Files that a measurement writes do not count as changes.
     changed = _git("status", "--porcelain", "--", ".", *(f":!{p}" for p in (*PAGES, ROWS.parent)))
     if changed and not (args.dirty or args.report):
         print(f"uncommitted changes: commit them, or say --dirty\n{changed}", file=sys.stderr)
@@ -36,7 +36,7 @@ def main() -> int:
             print(f"SKIPPED {WHOLE}: set PHOTOGRAPHS to the folder that holds {', '.join(HELD_OUT)}", file=sys.stderr)
             tasks = [(name, model) for name, model in tasks if model != WHOLE]
         for provenance, *rows in (answer(task, commit) for task in tasks):
-            # Rows whose model is none of ours (a shape, a schedule) are all replaced.
+            # Rows of other models are kept. Rows that name no model (but a shape or a schedule) are all replaced.
             old = [r for r in read() if r.question != provenance.question or r.model in {*MODELS} - {provenance.model}]
             write([*old, provenance, *rows])
     for page in map(Path, PAGES):

@@ -3,7 +3,7 @@
 COMFYUI_PATH=~/comfy/ComfyUI ~/comfy/ComfyUI/.venv/bin/python -m benchmarks --only comfyui overhead
 """
 
-# ComfyUI is in ComfyUI's own environment alone.
+# ComfyUI is installed only in its own environment.
 # pyright: reportMissingImports=false
 # ruff: noqa: E402
 
@@ -25,7 +25,7 @@ from .evaluate import STEPS, STRENGTH, Setup
 from .figures import Row, Value
 from .models import MODELS, ReferenceModel
 
-# With that ComfyUI is on the path, in CPU mode.
+# Importing conftest has put ComfyUI on the path, in CPU mode.
 assert conftest.MISSING is None, conftest.MISSING
 
 import comfy.samplers
@@ -38,7 +38,7 @@ SCHEDULES = {"eps, karras": "karras", "eps, normal": "normal", "flow, shift 3": 
 
 
 def draw(model: ReferenceModel, schedule: str, name: str, settings: Settings | None) -> tuple[Tensor, int]:
-    """The picture of a sampler, bare without settings, (batch, channels, H, W), and its model calls."""
+    """The picture of a sampler, (batch, channels, H, W), and its model calls. Without settings, the sampler is bare."""
     flow = schedule.startswith("flow")
     patcher = tiny.model(tiny.FLOW if flow else tiny.EPS)
     patcher.model.latent_format.scale_factor = 1.0
@@ -58,7 +58,7 @@ def draw(model: ReferenceModel, schedule: str, name: str, settings: Settings | N
 
 
 def comfyui(model: str) -> Iterator[Row]:
-    """Gain, leak and calls of every sampler of ComfyUI itself, at ``every`` 1 and 2."""
+    """Gain, leak and calls of every sampler of ComfyUI, at ``every`` 1 and 2."""
     for schedule, sampler in product(SCHEDULES, comfy.samplers.SAMPLER_NAMES):
         sampled = partial(draw, MODELS[model](), schedule, sampler)
         usual, once = sampled(None)
@@ -79,7 +79,7 @@ CONTESTANTS = {
 
 
 def network(shape: tuple[int, ...], flow: bool, patches: int) -> tuple[Any, list[int]]:
-    """A MODEL whose network returns at once, with as many attention patches, as of IP-Adapters; and its rows."""
+    """A MODEL whose network returns at once, with ``patches`` attention patches, and the list of its batch sizes."""
     model, rows = tiny.model(tiny.FLOW if flow else tiny.EPS, len(shape) - 2), list[int]()
     answers = cycle([torch.randn(2, *shape[1:]) for _ in range(3)])
 
@@ -95,7 +95,7 @@ def network(shape: tuple[int, ...], flow: bool, patches: int) -> tuple[Any, list
 
 
 def overhead(_: str) -> Iterator[Value]:
-    """CPU time in ms of a run minus the bare sampler's, and of a step; the least of the rounds."""
+    """CPU time in ms of a run and of a step, minus that of the bare sampler; the least of ``ROUNDS``."""
     for (name, shape), patches in product(SHAPES.items(), (0, 500)):
         flow = len(shape) == 5
         model, rows = network(shape, flow, patches)

@@ -1,4 +1,4 @@
-"""The questions: each yields a model's rows; every comparison of methods is at equal gain of fine detail inside."""
+"""The questions. Each yields the rows of a model. Methods are compared at equal gain of fine detail inside."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .samplers import SCHEDULES, Method, MethodRun, sample
 TARGET = 0.15
 """The strength of every method is chosen so that it gains this share of fine-detail energy inside."""
 FIRST, NEAR, MOST, RUNS = 0.05, 0.06, 0.9, 7
-"""Of the search for that strength: its start, tolerance of the gain, largest strength, and largest number of runs."""
+"""Search for that strength: first strength, tolerance of the gain, largest strength, largest number of runs."""
 STRENGTH, STEPS, VE, FLOW = 0.1, 20, "VE Karras", "flow, shift 3"
 FOUR = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_sde")
 COUNTS = (4, 6, 8, 12, 20, 30, 50)
@@ -74,7 +74,7 @@ class Setup:
         return Effect(**whole, **asdict(self), label=label, strength=strength, leak_spread=spread, calls=calls)
 
     def matched(self, label: str, method: Method, strength: float = FIRST, target: float = TARGET) -> Effect:
-        """The effect of a method at the strength whose gain is ``target``, or the nearest that was found."""
+        """The effect of a method at the strength whose gain is ``target``, or nearest to it among those tried."""
         effects = [self.effect(label, method, strength)]
         while len(effects) < RUNS and abs(effects[-1].gain / target - 1) >= NEAR:
             if strength >= MOST and effects[-1].gain < target:
@@ -85,7 +85,7 @@ class Setup:
 
 
 def lit(run: MethodRun, where: Tensor | None = None, after: int = 0) -> float:
-    """Mean of a run's masks from step ``after`` on, ``where`` (batch, 1, H, W), or everywhere."""
+    """Mean of a run's masks from step ``after`` on, over ``where`` (batch, 1, H, W) or everywhere."""
     assert run.detailer is not None
     masks = [r.mask for r in run.detailer.masks if r.step >= after and isinstance(r.mask, Tensor)]
     return fmean(float((mask if where is None else mask[where]).mean()) for mask in masks) if masks else 0.0
@@ -95,7 +95,7 @@ def leak(model: str) -> Iterator[Row]:
     """How much detail is added outside, at equal detail added inside."""
     for label, method in METHODS.items():
         places = list(product((VE, FLOW), FOUR))
-        if model == PHOTOS:  # The network takes its time.
+        if model == PHOTOS:  # The network is slow.
             places = [*places[: len(FOUR)], (FLOW, "euler")] if label in (OURS, THEIRS, EVERYWHERE) else [(VE, "euler")]
         strength = FIRST
         for schedule, sampler in places:
@@ -105,7 +105,7 @@ def leak(model: str) -> Iterator[Row]:
 
 
 def mask(model: str) -> Iterator[Row]:
-    """What the mask is made from; power, trust and floor of the response mask; at equal gain."""
+    """Mask sources, and constants of the response mask, at equal gain."""
     default = {name: getattr(response_mask, name) for name in ("POWER", "TRUST", "FLOOR")}
     for schedule in (VE, FLOW):
         setup, strength = Setup("mask", model, schedule), FIRST
@@ -120,8 +120,8 @@ def mask(model: str) -> Iterator[Row]:
 
 
 def steps(model: str) -> Iterator[Row]:
-    """Whether one strength does the same at any number of steps."""
-    few = model == PHOTOS  # The network takes its time.
+    """Whether one strength has the same effect at any number of steps."""
+    few = model == PHOTOS  # The network is slow.
     places = product((VE, FLOW), ("euler",), (4, 8, 20, 50)) if few else product(SCHEDULES, FOUR, COUNTS)
     for schedule, sampler, count in places:
         setup = Setup("steps", model, schedule, sampler, count)
@@ -135,7 +135,7 @@ AT_ONE_STRENGTH: dict[str, dict[str, Method]] = {
     "start": {f"start {share:g}": ours(start=share) for share in (0.0, 0.2, 0.4, 0.6)},
     "coverage": {f"coverage {share:g}": ours(coverage=share) for share in (0.1, 0.3, 0.5, 0.7, 0.9)},
 }
-"""The settings that each of these questions is about, by label."""
+"""Methods with the settings that each of these questions compares, by label."""
 
 
 def at_one_strength(question: str, model: str) -> Iterator[Row]:
@@ -212,7 +212,7 @@ QUESTIONS: dict[str, tuple[Callable[[str], Iterator[Row]], tuple[str, ...]]] = {
     "overhead": (partial(in_comfyui, "overhead"), ("none",)),
     "comfyui": (partial(in_comfyui, "comfyui"), ("mixture 4x4",)),
 }
-"""Each question, and the models it is asked about; ``none`` where no pictures answer."""
+"""Each question with its models; ``none`` where no pictures are drawn."""
 OF_COMFYUI = ("comfyui", "overhead")
 """Questions that only ComfyUI's own Python can answer."""
 

@@ -1,4 +1,4 @@
-"""What is measured: figures of pictures and of runs, in typed rows, kept as JSON lines in docs/evidence/rows.jsonl."""
+"""Measures of pictures and runs, and the typed rows that hold them: JSON lines in docs/evidence/rows.jsonl."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Figures:
-    """A batch of detailed pictures beside the plain ones of the same seeds."""
+    """Measures of a batch of detailed pictures, compared with plain ones of the same seeds."""
 
     gain: float
     """Fine-detail energy gained inside, as a share of what the plain pictures have there."""
     leak: float
     """Fine-detail energy gained per pixel outside, over that gained inside."""
     leak_rms: float
-    """RMS of the fine detail that separates the two pictures, outside over inside."""
+    """RMS of the difference in fine detail between the two pictures, outside over inside."""
     mean: float
     """Change of a picture's mean, absolute, as a share of its own standard deviation."""
     contrast: float
@@ -102,7 +102,7 @@ def kind(picture: Tensor, where: Tensor) -> dict[str, float]:
     """``chroma`` and ``finest`` of an ``Effect``, from (batch, 3, H, W) and (batch, 1, H, W)."""
     wide = coarse = low_pass(picture)
     fine = picture - coarse
-    for _ in range(4):  # Variances add: five blurs are twice as wide, and a little.
+    for _ in range(4):  # Variances add up: five blurs are a little more than twice as wide as one.
         wide = low_pass(wide)
     luma = (fine * LUMA).sum(1, keepdim=True)
     bands = {"chroma": (fine - luma, luma), "finest": (fine, coarse - wide)}

@@ -1,4 +1,4 @@
-"""What the diffusers adapter costs once a run: a pipeline's first step, read from its calls."""
+"""The cost of the diffusers adapter's one learning step per run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLUX_STEP = 2 * 12e9 * (4096 + 512) / 500e12
 
 
 class Tokens(nn.Module):
-    """Answers at once, with what Flux is called with: a latent of 1x16x128x128 as 4096 tokens."""
+    """A model that returns at once, called like Flux: a latent of 1x16x128x128 as 4096 tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,14 +33,14 @@ class Tokens(nn.Module):
 
 
 class Pictures(Tokens):
-    """The same with what Stable Diffusion 3 is called with: [uncond, cond] in one batch."""
+    """A model that returns at once, called like Stable Diffusion 3: [uncond, cond] in one batch."""
 
     def forward(self, hidden_states: Tensor, timestep: Tensor, **inputs: Tensor) -> tuple[Tensor]:  # noqa: ARG002
         return (0.3 * hidden_states.roll(1, 2) + 0.1 * inputs["text"].mean((1, 2)).reshape(-1, 1, 1, 1),)
 
 
 def flux(model: nn.Module, scheduler: Any) -> None:
-    """The first step, and the next one's call."""
+    """The first step of a run, and the second one, whose call tells that the first has ended."""
     rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     ids = torch.stack([torch.zeros(64, 64), rows, columns], -1).reshape(-1, 3)
     inputs = {"text": torch.randn(1, 512, 4096), "pooled": torch.randn(1, 768), "txt_ids": torch.zeros(512, 3)}
@@ -51,7 +51,7 @@ def flux(model: nn.Module, scheduler: Any) -> None:
 
 
 def pictures(model: nn.Module, scheduler: Any) -> None:
-    """The same, guided."""
+    """The same steps with guidance."""
     x, text = torch.randn(1, 16, 128, 128), torch.randn(2, 77, 4096)
     for t in scheduler.timesteps[:2]:
         uncond, cond = model(torch.cat([x, x]), timestep=t.expand(2), text=text)[0].chunk(2)
@@ -60,7 +60,7 @@ def pictures(model: nn.Module, scheduler: Any) -> None:
 
 @torch.no_grad()
 def learning(_: str) -> Iterator[Value]:
-    """Milliseconds of processor time on one thread, the least of the rounds, and the share of a step of Flux."""
+    """CPU time on one thread in milliseconds, the least of ``ROUNDS``, and its share of a step of Flux."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -76,7 +76,7 @@ def learning(_: str) -> Iterator[Value]:
 
 
 def _learned(model: nn.Module, call: Callable[[nn.Module, Any], None]) -> float:
-    """Seconds that the reading of a first step takes."""
+    """Seconds that the adapter takes to learn from the first step."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     spent = 0.0
     understand = Steps._understand

@@ -1,4 +1,4 @@
-"""The methods that are compared: every one as a few lines around a model, from its formula.
+"""The methods that are compared, each written from its formula in a few lines around a model.
 
 A method is ``method(run, strength) -> step``, with ``step(x, sigma) -> Prediction`` in the model's own terms.
 """
@@ -23,7 +23,7 @@ def plain(run: MethodRun, _: float) -> Step:
 
 
 def _lie_about_sigma(run: MethodRun, share: Callable[[float], float]) -> Step:
-    """One call a step at ``sigma (1 - share(sigma))`` and the same input, whatever the family."""
+    """One call per step, told ``sigma (1 - share(sigma))`` with the same input, on every family."""
     return lambda x, sigma: run.evaluate(x, sigma * max(1e-6, 1 - share(float(sigma))))
 
 
@@ -47,7 +47,7 @@ def lying_sigma(run: MethodRun, strength: float) -> Step:
 
 
 def ours(*, perfect: bool = False, **options: Any) -> Method:
-    """A ``Detailer`` with these settings in place of the defaults; ``perfect``: the lie in the true region alone."""
+    """A ``Detailer`` with these settings. ``perfect``: the lie is limited to the true region."""
 
     def method(run: MethodRun, strength: float) -> Step:
         settings = Settings(strength=strength, **options)

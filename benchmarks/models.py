@@ -1,4 +1,4 @@
-"""The denoisers under test: two mixtures that are known exactly, and the photograph network.
+"""The denoisers under test: two mixtures with exact denoisers, and the photograph network.
 
 All are VE denoisers of one batch; ``samplers.sample`` turns them into rectified flow for flow schedules.
 """
@@ -29,15 +29,15 @@ class ReferenceModel:
     shape: tuple[int, ...]
     """(batch, channels, H, W)."""
     seeds: tuple[int, ...]
-    """Of each picture's noise, (batch,)."""
+    """Seed of each picture's noise, (batch,)."""
     groups: int
-    """Groups of seeds that the pictures come in; the spread over groups is the error bar."""
+    """Number of groups of seeds. The spread over groups is the error bar."""
     denoise: Callable[[Tensor, float], Tensor]
     """The conditional prediction of ``x0`` from ``x = x0 + sigma n`` and ``sigma``."""
     inside: Tensor
     """(batch, 1, H, W) bool: where detail belongs."""
     outside: Tensor
-    """(batch, 1, H, W) bool: where it does not."""
+    """(batch, 1, H, W) bool: where detail does not belong."""
     fine: Callable[[Tensor], Tensor]
     """The fine detail in a picture, shaped like it."""
     guidance: float = 1.0
@@ -66,7 +66,7 @@ def dct_basis(size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Every tile is smooth or textured, Gaussian either way; the exact posterior mean.
+    """Exact denoiser of pictures whose tiles are either smooth or textured, Gaussian in both cases.
 
     D = sum_k p(k | x) C_k (C_k + sigma^2)^-1 x, diagonal in the cosine basis.
     """
@@ -76,21 +76,21 @@ class Tiles:
     """(size^2,) variances of a smooth tile's coefficients."""
     textured: Tensor
     detail: Tensor
-    """(size^2,) bool: coefficients that are fine detail, and not shading."""
+    """(size^2,) bool: coefficients that are fine detail and not shading."""
     logit: Tensor
-    """(tiles,) log odds of textured, before anything is seen."""
+    """(tiles,) prior log odds that a tile is textured."""
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         c = self._coefficients(x)
         smooth, textured = self.smooth + sigma**2, self.textured + sigma**2
-        # One class a tile, whatever its channels.
+        # All channels of a tile have the same class.
         evidence = 0.5 * (c.square() * (1 / smooth - 1 / textured) - (textured / smooth).log()).sum((-1, -2))
         share = torch.sigmoid(evidence + self.logit)[..., None, None]
         gain = share * self.textured / textured + (1 - share) * self.smooth / smooth
         return self._picture(c * gain, x)
 
     def fine(self, picture: Tensor) -> Tensor:
-        """What a tile holds beyond shading; the jumps between tiles, which are independent, do not count."""
+        """What a tile holds beyond shading. Jumps between tiles, which are independent, do not count."""
         return self._picture(self._coefficients(picture) * self.detail, picture)
 
     def _coefficients(self, x: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class Tiles:
 
 
 def _log_odds(textured: float, side: int) -> Tensor:
-    """Of side x side tiles, (tiles,): this share is textured in the right half, and smooth in the left one."""
+    """Prior log odds of side x side tiles, (tiles,): the share ``textured`` on the right, one minus it on the left."""
     right = (torch.arange(side) >= side // 2).repeat(side)
     return torch.where(right, 1.0, -1.0) * math.log(textured / (1 - textured))
 
@@ -112,7 +112,7 @@ def _log_odds(textured: float, side: int) -> Tensor:
 def _halves(
     tiles: Tiles, shape: tuple[int, ...], seeds: Sequence[int], groups: int, guidance: float = 1.0
 ) -> ReferenceModel:
-    """Textured tiles in the right half; the unconditional prediction does not know which tiles are textured."""
+    """A model with textured tiles in the right half. Its unconditional prediction does not know the halves."""
     inside = (torch.arange(shape[3]) >= shape[3] // 2).expand(shape[0], 1, *shape[2:])
     uncond = None if guidance == 1 else replace(tiles, logit=torch.zeros_like(tiles.logit)).denoise
     return ReferenceModel(shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine, guidance, uncond)
@@ -146,7 +146,7 @@ def mixture4(seeds: Sequence[int], groups: int = 1, size: int = 64) -> Reference
 WINDOW = 64
 WINDOWS = [("astronaut", 0, 96), ("astronaut", 96, 128), ("chelsea", 64, 112)]
 WINDOWS += [("coffee", 112, 16), ("rocket", 112, 16), ("camera", 0, 48)]
-"""Photographs at 192x192 and the top left corners of the windows that are redrawn; docs/evidence.md: how chosen."""
+"""Photographs at 192x192, and top left corners of the windows that are redrawn. docs/evidence.md says how chosen."""
 
 
 def windows() -> Tensor:
@@ -157,7 +157,7 @@ def windows() -> Tensor:
 HELD_OUT = ("budgie-canyon-wren", "budgie-roman-colosseum", "budgie-perched-osprey", "budgie-oakland-zoo-otters")
 HELD_OUT += ("aitzgorri",)
 FOLDER = os.environ.get("PHOTOGRAPHS")
-"""Folder of these photographs. The network was not trained on them; they are not part of the repository."""
+"""Folder of these photographs, which the network was not trained on. They are not part of the repository."""
 
 
 def whole() -> Tensor:
@@ -172,8 +172,8 @@ def photographs(
     """The network that redraws photographs from a four times smaller thumbnail; pictures in [-1, 1].
 
     Inside and outside are the upper and the lower third of the photograph's own smoothed fine detail (``truth``).
-    With ``smooth`` the photographs are out of focus, and detail belongs nowhere. The unconditional prediction for
-    guidance is that without a thumbnail.
+    With ``smooth`` the photographs are out of focus, and detail belongs nowhere. The unconditional prediction is the
+    one without a thumbnail.
     """
     picture = pictures()
     small = photos.thumbnail(photos.defocused(picture) if smooth else picture).repeat(seeds, 1, 1, 1)
@@ -196,4 +196,4 @@ MODELS: dict[str, Callable[[], ReferenceModel]] = {
     "photographs, guidance 4": cache(partial(photographs, guidance=4.0)),
     "mixture 4x4": cache(partial(mixture4, range(12), 3)),
 }
-"""By the name in the rows. Photographs: three seeds each; mixtures: three groups of four seeds."""
+"""Models by their name in the rows. Photographs have three seeds each, mixtures three groups of four seeds."""

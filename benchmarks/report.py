@@ -1,4 +1,4 @@
-"""Fills the marked blocks of a page with tables made from the rows; the text around them is left alone.
+"""Fills the marked blocks of a page with tables made from the rows. The text around them stays as it is.
 
 A block stands between ``<!-- figures: NAME -->`` and ``<!-- /figures -->``; ``BLOCKS`` has the names.
 """
@@ -21,7 +21,7 @@ NAMES = {"euler": "Euler", "euler_ancestral": "Euler ancestral", "dpmpp_2m": "DP
 
 
 def pick(rows: Sequence[Row], question: str, **fields: str) -> list[Any]:
-    """The rows of a question whose fields have these values; those of ``leak`` in the order of the methods."""
+    """The rows of a question whose fields have these values. Rows of ``leak`` are in the order of the methods."""
     fields["question"] = question
     picked = [row for row in rows if all(getattr(row, name, row) == value for name, value in fields.items())]
     picked = [row for row in picked if not isinstance(row, Provenance)]
@@ -40,7 +40,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def grid(corner: str, cells: Mapping[tuple[str, str], str], columns: Iterable[str] = ()) -> str:
-    """A table of cells by row and column, in the order in which they come, or the columns as given."""
+    """A table of cells by (row, column), in the order of the cells, or with these ``columns``."""
     columns = tuple(columns) or tuple(dict.fromkeys(column for _, column in cells))
     names = dict.fromkeys(name for name, _ in cells)
     return table((corner, *columns), ((name, *(cells.get((name, c), "–") for c in columns)) for name in names))
@@ -74,13 +74,13 @@ def leaks(rows: Sequence[Row]) -> str:
 
 
 def place(row: Any) -> str:
-    """Where a row is from: model, schedule and sampler, as far as it has them."""
+    """Model, schedule and sampler of a row, as far as it has them."""
     parts = (row.model, getattr(row, "schedule", ""), NAMES.get(getattr(row, "sampler", ""), ""))
     return ", ".join(filter(None, parts))
 
 
 def by_place(question: str, rows: Sequence[Row]) -> str:
-    """Gain, leak and changes of mean and contrast in %, or a value: places down and labels across."""
+    """Gain, leak and changes of mean and contrast in %, or a value: one line per place, one column per label."""
 
     def cell(row: Effect | Value) -> str:
         if isinstance(row, Value):
@@ -115,22 +115,22 @@ def steps(rows: Sequence[Row]) -> str:
 
 
 def comfyui(rows: Sequence[Row]) -> str:
-    """Gain and leak of each of ComfyUI's samplers at ``every`` 1, then 2; bold where the rule of thumb fails."""
+    """Gain and leak of each of ComfyUI's samplers at ``every`` 1, then 2; bold where they differ too much."""
     cells: dict[str, list[str]] = {}
-    # One row at 1, the next at 2.
+    # Rows come in pairs: ``every`` 1, then 2.
     picked = iter(pick(rows, "comfyui"))
     for one, two in zip(picked, picked, strict=True):
         cell = f"{100 * one.gain:.0f}, {100 * two.gain:.0f} % ({one.leak:.2f}, {two.leak:.2f})"
         holds = abs(two.gain / one.gain - 1) <= 0.2 and two.leak <= 1.1 * one.leak
         cells.setdefault(one.sampler, []).extend([cell if holds else f"**{cell}**", f"{two.calls:.2f}"])
-    # Twins (on the GPU, or CFG++ without guidance) share a line.
+    # Samplers with equal results (GPU variants, or CFG++ without guidance) share a line.
     twins = {tuple(line): [name for name in cells if cells[name] == line] for line in cells.values()}
     head = [part for s in dict.fromkeys(r.schedule for r in pick(rows, "comfyui")) for part in (s, "calls")]
     return table(["gain at every 1, 2 (leak)", *head], sorted([", ".join(twins[line]), *line] for line in twins))
 
 
 def targets(rows: Sequence[Row]) -> str:
-    """Each target: how often it was held, and the worst case."""
+    """Each target, how often it was reached, and the worst case."""
 
     def ratios(model: str) -> dict[str, float]:
         """Our leak over the published method's, by sampler."""
@@ -189,5 +189,9 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
 
 
 def fill(text: str, rows: Sequence[Row]) -> str:
-    """``text`` with every block made anew; ``KeyError`` for a block of an unknown name."""
+    """``text`` with new contents in every block.
+
+    Raises:
+        KeyError: for a block of an unknown name.
+    """
     return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](rows)}\n{match[4]}", text)

@@ -1,8 +1,8 @@
 """The samplers and schedules under test.
 
 A sampler is a function of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms; with guidance ``denoised`` is the
-guided prediction. Levels of flow models are converted to noise-to-signal ratios. Written out here, since the methods
-wrap the model and count its calls.
+guided prediction. Levels of flow models are converted to noise-to-signal ratios. The samplers are written out here,
+since the methods wrap the model and count its calls.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Sampler = Callable[[Predict, Tensor, list[float], Noise], Tensor]
 
 
 def noise(seeds: Sequence[int], shape: Sequence[int]) -> Noise:
-    """Unit Gaussian (batch, channels, *space), by a generator for each picture: it is the same in any batch."""
+    """Unit Gaussian (batch, channels, *space), with one generator per picture, so that it is the same in any batch."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return lambda: torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators])
 
@@ -50,7 +50,7 @@ class NoiseSchedule:
         return ratio if self.family == "ve" else ratio / (1 + ratio)
 
     def window(self, start: float, end: float) -> tuple[float, float]:
-        """Noise levels (high, low) for shares of the model's range, as ComfyUI's percent_to_sigma has them."""
+        """Noise levels (high, low) for shares of the model's range, like ComfyUI's ``percent_to_sigma``."""
         high, low = (1e9 if s <= 0 else 0.0 if s >= 1 else self.to_sigma(self.at(s)) for s in (start, end))
         return high, low
 
@@ -139,7 +139,7 @@ SAMPLERS: dict[str, Sampler] = {f.__name__: f for f in (euler, euler_ancestral, 
 
 @dataclass
 class MethodRun:
-    """One run of a method: what it is given, its detailer, and the result."""
+    """One run of a method: its inputs, its detailer, and its result."""
 
     model: ReferenceModel
     schedule: NoiseSchedule
@@ -174,7 +174,7 @@ def sample(
     schedule: str = "VE Karras",
     steps: int = 20,
 ) -> MethodRun:
-    """Sample the model's batch; equal pictures start from, and add, equal noise under every method."""
+    """Sample the model's batch. A picture has the same noise, at the start and later, under every method."""
     chosen = SCHEDULES[schedule]
     flow = chosen.family == "flow"
     # Noise levels in single precision, as in hosts.
@@ -185,7 +185,7 @@ def sample(
     sigma_of = dict(zip(levels, run.sigmas, strict=True))
 
     def predict(x: Tensor, level: float) -> tuple[Tensor, Tensor]:
-        # A sampler may ask between the run's levels.
+        # A sampler may call between the run's levels.
         sigma = torch.tensor([sigma_of.get(level, chosen.to_sigma(level))])
         prediction = step(x * (1 - float(sigma)) if flow else x, sigma)
         picture = prediction.denoised if prediction.guided is None else prediction.guided

@@ -30,7 +30,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    # When first asked for: torch takes seconds to import, which the command line's --help need not wait for.
+    # Import on first access: torch takes seconds to import, and the command line's --help need not wait for it.
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f".{home}", __name__), name)

@@ -1,7 +1,7 @@
-"""Where ``selective-sigma`` and ``python -m selective_sigma`` begin.
+"""Entry point of ``selective-sigma`` and ``python -m selective_sigma``.
 
-Light, so that what comes before the command itself ends in one line as well: an absent extra, and Ctrl-C in the
-seconds that imports take.
+Imports nothing heavy at the top. A missing extra, or Ctrl-C during the seconds that the imports take, therefore ends
+in one line and not in a traceback.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ EXTRA = {
     *("PIL", "accelerate", "diffusers", "numpy", "rich", "safetensors", "skimage", "torchsde"),
     *("transformers", "typer"),
 }
-"""What the extra ``cli`` brings, as it is imported."""
+"""Modules that the extra ``cli`` installs, by the names they are imported by."""
 
 
 def main() -> None:
-    # At once, and not by KeyboardInterrupt, which some of the imports swallow; a command that has begun takes it back.
+    # Exit at once: some of the imports swallow KeyboardInterrupt. A command installs a handler of its own later.
     signal.signal(signal.SIGINT, _stop)
-    # Before torch is imported: threads that wait for one another spin, which beside other work makes all of it
-    # several times slower; so few turns cost nothing on an idle machine (libgomp's own variable).
+    # libgomp reads this when torch is imported. Its threads spin while they wait for one another, which makes
+    # everything several times slower beside other work. This few turns cost nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         from .cli import app
 
         app()
     except ModuleNotFoundError as error:
-        # A module of ours that is missing, or one that only a checkpoint asks for, is another matter.
+        # A missing module of this package, or one that only a checkpoint imports, keeps its traceback.
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         print(f'{error.name} is not installed: pip install "selective-sigma[cli]"', file=sys.stderr)

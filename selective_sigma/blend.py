@@ -16,11 +16,11 @@ def add_effect(
     ``others`` that the lied call predicts too are blended with their own lied predictions instead.
 
     Args:
-        lied: may be None where ``effect`` is given.
-        effect: that of an earlier call of the step, to be used instead of this call's own.
+        lied: may be None if ``effect`` is given.
+        effect: the effect of an earlier call of the step, used instead of this call's own.
 
     Raises:
-        ValueError: the lied call predicts an ``other`` that the plain call does not.
+        ValueError: if the lied call predicts an ``other`` that the plain call does not.
     """
     if effect is None:
         assert lied is not None
@@ -38,7 +38,7 @@ def blend(plain: Prediction, lied: Prediction, mask: Latent, index: int) -> Outp
     """Blend each prediction of a step with its own lied one.
 
     Raises:
-        ValueError: the two calls name different ``others``.
+        ValueError: if the two calls name different ``others``.
     """
     _check_names(set(plain.others) ^ set(lied.others))
     others = {name: map_streams(_blend, value, lied.others[name], mask) for name, value in plain.others.items()}
@@ -50,7 +50,7 @@ def blend(plain: Prediction, lied: Prediction, mask: Latent, index: int) -> Outp
 
 
 def _check_names(names: set[str]) -> None:
-    """Raise ``ValueError`` if there are names, which one call of a step gave and the other did not."""
+    """Raise ``ValueError`` if one call of a step returned ``names`` that the other did not."""
     if names:
         listed = ", ".join(sorted(names))
         raise ValueError(f"evaluate returned {listed} in one call of a step alone: name the same others in both")

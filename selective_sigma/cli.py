@@ -1,4 +1,4 @@
-"""The command line: ``selective-sigma demo | sweep``; ``__main__`` is where it begins."""
+"""The command line: ``selective-sigma demo | sweep``. ``__main__`` is its entry point."""
 
 # pyright: standard
 
@@ -41,7 +41,7 @@ SAMPLERS = f"{one_of(VE)}; with --flow {one_of(FLOW)}; with --model also own, th
 
 
 class HelpFlag:
-    """Lists ``--help`` as the flag that it is, without a type."""
+    """Lists ``--help`` as a flag, without a type."""
 
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)  # pyright: ignore[reportAttributeAccessIssue]

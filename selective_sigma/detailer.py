@@ -1,4 +1,4 @@
-"""THE STEP: one run of a sampler with the lie told where the mask says so."""
+"""THE STEP: the predictions of one run, with the effect of the lie added where the mask says so."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class MaskRecord(NamedTuple):
 
 
 class Detailer:
-    """Adds detail to one run; owns all its state, so that two runs never meet.
+    """Adds detail to one run of a sampler. Owns all state of that run, so that two runs never share any.
 
     >>> detailer = Detailer(Settings(strength=0.1), sigmas)
     >>> output = detailer.step(evaluate, x, sigma)     # in place of evaluate(x, sigma)
 
     Attributes:
-        report: what was done, and what it cost.
+        report: what the run did, and what it cost.
         mask: the latest mask, (batch, 1, *space), float32, or a list of one per stream; None before the first.
-        masks: a ``MaskRecord`` of every step that was told a lie, if ``record`` is set.
+        masks: a ``MaskRecord`` of every step in which the lie was told, if ``record`` is set.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class Detailer:
             sigmas: the run's noise levels, descending, one more than there are steps, or any slice
                 of a schedule. Steps that rise (unsampling, restarts) are left plain.
             family: ``ve`` for x = x0 + sigma n, ``flow`` for x = (1 - sigma) x0 + sigma n.
-            window: noise levels (high, low) between which the lie is told, from ``start`` and ``end``
-                and the model's own noise range. None takes them as shares of ``sigmas``: right
-                where that is a whole schedule.
-            limit: (batch or 1, 1, *space) in [0, 1], multiplies the mask: where detail may go.
-            within: (batch or 1, 1, *space) in [0, 1], the part that inpainting regenerates; the mask
-                compares places within it alone. Both maps are clamped to [0, 1] and resized to the
-                latent. In a model of several streams they apply to the first one. A black map makes the run plain.
+            window: noise levels (high, low) between which the lie is told: ``start`` and ``end`` of the model's
+                own noise range. None takes ``start`` and ``end`` as shares of ``sigmas``, which is right if
+                ``sigmas`` is a whole schedule.
+            limit: where detail may go, (batch or 1, 1, *space) in [0, 1]; multiplies the mask.
+            within: the part that inpainting regenerates, (batch or 1, 1, *space) in [0, 1]; the mask compares
+                places within this part only. Both maps are clamped to [0, 1] and resized to the latent. If there
+                are several streams, they apply to the first one; if there is one, a map of zeros leaves it plain.
             record: keep the mask of every step in ``masks``.
-            loops: allow the sampler to run through its levels more than once; else a second run raises.
+            loops: allow the sampler to run through its levels more than once. Without it, a second run raises.
 
         Raises:
-            TypeError, ValueError: for a bad value of any of these, naming it.
+            TypeError, ValueError: if one of these is invalid; the message names it.
         """
         if not isinstance(settings, Settings):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"settings is a {type(settings).__name__}: give selective_sigma.Settings(...)")
@@ -108,21 +108,21 @@ class Detailer:
             self._schedule = PublishedSchedule(levels, settings, family)
 
     def step(self, evaluate: Evaluate, x: Latent, sigma: Tensor) -> Output:
-        """One prediction, with detail where the mask says so.
+        """The prediction of one step, with detail where the mask says so.
 
-        A step that is due asks the model twice: with the lie, then without it. The mask is made of both, and
-        ``mask * (lied - plain)`` is added to every prediction of the step (method.md section 3). Constant and
-        published masks blend each prediction with its own lied one instead.
+        A step in which the lie is due calls the model twice: with the lie, then without it. The mask is computed from
+        both predictions, and ``mask * (lied - plain)`` is added to every prediction of the step (method.md section 3).
+        Constant and published masks blend each prediction with its own lied one instead.
 
         Args:
             evaluate: the model.
-            x: noisy latent (batch, channels, *space), one to three space axes; a list of such for
+            x: noisy latent (batch, channels, *space), one to three space axes; a list of such tensors for
                 a model of several streams.
             sigma: its noise level, one for the whole batch: 0-d, or (batch,) of equal values.
 
         Raises:
-            TypeError, ValueError: before any model call, for a latent or a sigma that cannot be; after it, for a
-                prediction that does not fit them.
+            TypeError, ValueError: before any model call, if ``x`` or ``sigma`` is invalid; after a call, if its
+                prediction does not fit ``x``.
             RuntimeError: at the first step of a second run.
         """
         level = self._check(x, sigma)
@@ -142,7 +142,7 @@ class Detailer:
         if lied.cached:
             self.report.skip(Reason.CACHED)
             self.report.plain += plain is None
-            # The answer of the last call, whose traces stay in the model.
+            # The prediction must be that of the last call, whose state stays in the model.
             return _output(lied if plain is None or self._lied_call_is_last else plain, "plain", step)
         self.report.e_folds += self._schedule.mark_told(step)
         if plain is None:
@@ -157,10 +157,10 @@ class Detailer:
         return combine(plain, lied, mask, step.index)
 
     def again(self, evaluate: Evaluate, x: Latent, sigma: Tensor, first: Output) -> Output:
-        """A further prediction of a step, for a host that calls its model several times for one ``x`` (cond, uncond).
+        """Another prediction of a step, for a host that calls its model several times for one ``x`` (cond, uncond).
 
         Args:
-            first: what ``step`` returned at the first of these calls; its effect or its mask is used here too.
+            first: the output of ``step`` for the first of these calls. Its effect or its mask is used again.
         """
         level = self._check(x, sigma)
         step = self._step_at(level, sigma)
@@ -177,7 +177,7 @@ class Detailer:
 
     @property
     def _lied_call_is_last(self) -> bool:
-        """Under a mask of ones the lied call comes last, so that it leaves what the one-pass path leaves in a model."""
+        """True under a mask of ones, which must leave the model in the same state as the one-pass path."""
         return self.settings.mask_override == "ones"
 
     def _why_plain(self, step: Step, dose: float, x: Latent) -> Reason | None:
@@ -234,7 +234,7 @@ class Detailer:
         self._finished = self._finished or step.index == last > first
 
     def _check(self, x: Latent, sigma: Tensor) -> float:
-        """Check what the host gave; returns the noise level, which waits for the device once."""
+        """Check ``x`` and ``sigma``, and return the noise level. Waits for the device once."""
         lead = check_latent(x)
         if not isinstance(sigma, Tensor) or not sigma.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"sigma is {sigma!r}: give a floating-point tensor, 0-d or one value per sample")
@@ -248,5 +248,5 @@ class Detailer:
 
 
 def _output(prediction: Prediction, kind: Literal["plain", "lied"], step: Step, mask: Latent | None = None) -> Output:
-    """The very tensors of one call as the output of its step."""
+    """The output of a step that returns the very tensors of one call."""
     return Output(prediction.denoised, prediction.others, prediction.guided, kind=kind, index=step.index, mask=mask)

@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 Level = TypeVar("Level", float, Tensor)
 
 SMALLEST = 1e-6
-"""Least share of the noise that a lie leaves: a model cannot be told of none."""
+"""Least ``Lie.keep``: a model cannot be told that there is no noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lie:
-    """What to tell a model in place of its noise level (method.md section 1).
+    """The noise level to tell a model in place of the true one (method.md section 1).
 
-    Both methods take the true level as a float or as a tensor of any shape. They go forward only, from the
-    true level to the lie, and hold at every level from 0 to the highest.
+    Both methods take the true level, a float or a tensor of any shape, and hold at every level from 0 to the highest.
+    The lie is never computed back from two levels: at the highest one, a flow model is told the true level.
 
     >>> Lie(0.9, "flow").tell(1.0), Lie(0.9, "flow").scale(0.5)
     (1.0, 1.0526315789473684)
     """
 
     keep: float
-    """Share of the noise-to-signal ratio that the model is still told of, 1 - strength; above 1 it is told of more."""
+    """Factor on the noise-to-signal ratio that the model is told, 1 - strength; above 1 at negative strength."""
     family: Family = "ve"
     kind: LieKind = "noise_to_signal"
 
     def tell(self, level: Level) -> Level:
-        """The level to tell a model that would hear ``level``."""
+        """The noise level to tell the model in place of ``level``."""
         if self.family == "ve":
             return level * self.keep
         if self.kind == "fixed_input":
-            # A flow model knows of no more noise than 1.
+            # The highest noise level of a flow model is 1.
             lower = level * self.keep
             return lower.clamp(max=1.0) if isinstance(lower, Tensor) else min(lower, 1.0)
         return level * self.keep * self.scale(level)
@@ -51,10 +51,10 @@ class Lie:
 
 
 def noise_to_signal(sigma: float, family: Family) -> float:
-    """sigma / alpha: in it a step has the same size on flow as on VE; finite also at sigma = 1."""
+    """sigma / alpha, in which a step has the same size on flow as on VE models. Finite at sigma = 1 too."""
     return sigma if family == "ve" else sigma / max(1.0 - sigma, 1e-4)
 
 
 def e_folds(strength: float) -> float:
-    """Size of a lie, -ln(1 - strength): doses add in it, and effects scale with it."""
+    """Size of a lie, -ln(1 - strength). Doses are added in this unit, and effects are proportional to it."""
     return -math.log(max(1.0 - strength, SMALLEST))

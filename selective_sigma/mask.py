@@ -25,7 +25,7 @@ Linear theory has 1/4 where a picture holds nothing finer than its noise; a netw
 texture into a smooth picture lies far below.
 """
 CHUNK = 2**20
-"""Values that detail is sought in at once, whole channels: on a clip a third of the time, and far less memory."""
+"""Values that ``detail`` processes at once, in whole channels: on a clip a third of the time, and far less memory."""
 TINY = 1e-12
 """Energy of fine detail that counts as none."""
 
@@ -33,10 +33,11 @@ _MODE = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def odds(coverage: float) -> float:
-    """k: what the response is weighed with; 0 at coverage 1, 1 at one half, infinite at 0.
+    """The odds k of ``response`` at a coverage: 0 at coverage 1, 1 at 0.5, infinite at 0.
 
-    The powers spread the mask's mean over the slider, at either end without a jump; ((1 - c) / c)^1.5 would leave
-    nearly half of it to the last tenth on photographs (VE), of which most is dark at one half.
+    With these powers the mean of the mask rises evenly along the slider, without a jump at either end. With
+    ((1 - c) / c)^1.5 nearly half of the rise would fall into the last tenth on photographs (VE), most of which is dark
+    at 0.5.
     """
     return (2.0 * (1.0 - coverage)) ** 2.5 / math.sqrt(2.0 * coverage) if coverage > 0 else math.inf
 
@@ -49,7 +50,7 @@ def response(
     within: Tensor | None = None,
     guided: Tensor | None = None,
 ) -> Tensor:
-    """Where the model is drawing detail: bright where it holds much and the lie adds little beside it.
+    """The response mask: bright where the picture holds much fine detail and the lie adds little beside it.
 
     With E the fine detail in the picture that the effect is added to, G that in ``lied - plain``, E0 and G0 their means
     over the sample (over the whole clip for video): R = E / G says how little the lie adds,
@@ -58,10 +59,10 @@ def response(
 
     Args:
         plain, lied: predictions of one step, (batch, channels, *space).
-        guided: the picture that the effect is added to, shaped alike; None where it is ``plain``.
-        coverage: exactly 0 everywhere at 0, exactly 1 at 1.
+        guided: the picture that the effect is added to, shaped like ``plain``; None if it is ``plain``.
+        coverage: at 0 the mask is exactly 0, at 1 exactly 1.
         e_folds: size of the lie, -ln(1 - strength).
-        within: (batch or 1, 1, *space) in [0, 1], the part that the means are taken over.
+        within: (batch or 1, 1, *space) in [0, 1], the part over which the means are taken.
 
     Returns:
         (batch, 1, *space), float32; NaN in a sample whose predictions are not finite.
@@ -79,7 +80,7 @@ def response(
 def detail(values: Tensor, beside: Tensor | None = None) -> Tensor:
     """Energy of fine detail, smoothed: mean over channels of (z - blur(z))^2; (batch, 1, *space), at least float32.
 
-    z is ``values``, or how they differ from those ``beside`` them.
+    z is ``values``, minus ``beside`` if that is given.
     """
     kind = torch.promote_types(values.dtype, torch.float32)
     batch, channels, *space = values.shape
@@ -102,7 +103,7 @@ def mean(values: Tensor, within: Tensor | None = None) -> Tensor:
     if within is None:
         return values.mean(axes, keepdim=True)
     weights = resample(within.to(values), values.shape[2:])
-    # Where nothing is left of the part, the whole stands for it.
+    # If the part is empty in a sample, take the mean over the whole sample.
     weights = torch.where(weights.sum(axes, keepdim=True) > 0, weights, 1.0)
     return (values * weights).sum(axes, keepdim=True) / weights.sum(axes, keepdim=True).clamp(min=TINY)
 
@@ -110,7 +111,7 @@ def mean(values: Tensor, within: Tensor | None = None) -> Tensor:
 def blur(values: Tensor) -> Tensor:
     """Mean over each pixel and its direct neighbours in one to three space axes, (batch, channels, *space).
 
-    Borders are repeated outwards. Axis by axis: many times cheaper on a CPU than avg_pool.
+    Values at the border are repeated outwards. Works axis by axis, many times faster on a CPU than avg_pool.
     """
     axes = values.ndim - 2
     total = F.pad(values, [1, 1] * axes, mode="replicate")
@@ -121,18 +122,18 @@ def blur(values: Tensor) -> Tensor:
 
 
 def resample(values: Tensor, space: Sequence[int]) -> Tensor:
-    """Resize (batch, channels, *space) to another spatial size, linearly; then in float32."""
+    """Resize (batch, channels, *space) to another spatial size, linearly. The result is float32 if the size differs."""
     if tuple(values.shape[2:]) == tuple(space):
         return values
     return F.interpolate(values.float(), tuple(space), mode=_MODE[values.ndim - 2], align_corners=False)
 
 
 def checked_map(name: str, values: Tensor | None) -> Tensor | None:
-    """``values`` as a (batch or 1, 1, *space) map in [0, 1]: rounding takes resized and blurred masks past the ends.
+    """Check a (batch or 1, 1, *space) map, and clamp it to [0, 1]: resized and blurred masks may exceed it by rounding.
 
     Raises:
-        TypeError: it is no tensor.
-        ValueError: it has another shape, or holds NaN.
+        TypeError: if it is not a tensor.
+        ValueError: if it has another shape, or holds NaN.
     """
     if values is None:
         return None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class MaskMaker:
-    """Makes the mask of each step of one run; of the three kinds, the published one remembers earlier steps.
+    """Makes the mask of each step of one run. Of the three kinds, only the published one depends on earlier steps.
 
     Args:
         limit, within: see ``Detailer``. In a model of several streams they apply to the first one.
@@ -43,11 +43,11 @@ class MaskMaker:
                 check_fits(name, values, x.shape)
 
     def is_black(self, x: Latent) -> bool:
-        """Whether a map leaves no place for detail in any stream."""
+        """Whether a map is zero everywhere, so that there is no place for detail; never of several streams."""
         return self._has_black_map and len(streams(x)) == 1
 
     def ready(self, x: Latent) -> bool:
-        """Whether a mask can be made at this step; the published one has to have seen an earlier step first."""
+        """Whether a mask can be made at this step; ``change`` needs the prediction of an earlier step."""
         if not self._is_published:
             return True
         if not self._published:
@@ -56,7 +56,7 @@ class MaskMaker:
         return all(published.ready(len(streams(x)[0])) for published in self._published)
 
     def remember(self, plain: Prediction, x: Latent) -> None:
-        """Note a plain prediction that a published mask compares the next one with."""
+        """Store a plain prediction, with which a published mask compares the next one."""
         self._published_masks(plain, x)
 
     def make(self, plain: Prediction, lied: Prediction, x: Latent, e_folds: float) -> Latent:
@@ -85,7 +85,7 @@ class MaskMaker:
         return masks[0] if isinstance(plain.denoised, Tensor) else masks
 
     def only_finite(self, mask: Latent, is_finite: Tensor) -> Latent:
-        """The mask, zero in samples that are not ``is_finite``, (batch,) bool; a ``mask_override`` stays as it is."""
+        """``mask`` with zeros in samples that are not ``is_finite`` (batch,); unchanged under ``mask_override``."""
         return mask if self._settings.mask_override != "off" else map_streams(partial(_zero_unless, is_finite), mask)
 
     def _published_masks(self, plain: Prediction, x: Latent) -> list[Tensor]:
@@ -98,7 +98,7 @@ def ones(like: Tensor) -> Tensor:
 
 
 def _guided(plain: Prediction) -> list[Tensor]:
-    """The picture that detail is added to, by stream."""
+    """The picture that detail is added to, one tensor per stream."""
     return streams(plain.denoised if plain.guided is None else plain.guided)
 
 

@@ -23,16 +23,16 @@ class Call:
     """One call of the model, as ``evaluate`` gets it."""
 
     x: Latent
-    """What to show the model; in a plain call the very tensors that ``step`` got."""
+    """The input of the model; in a plain call the very tensors passed to ``step``."""
     sigma: Tensor
-    """What to tell it, shaped as the host gave it."""
+    """The noise level to tell the model, shaped like the one passed to ``step``."""
     kind: Literal["plain", "lied"]
     index: int
-    """Which step of the run this is, from 0; -1 for a call outside the run's noise levels."""
+    """Index of the step in the run, from 0; -1 for a call outside the run's noise levels."""
     true_sigma: Tensor
-    """The noise level of ``x``, by which schedules of conditioning and the like must go."""
+    """The noise level passed to ``step``. Schedules of conditioning and the like must use this one."""
     lie: Lie | None = None
-    """The lie itself, for a host that tells it at a place of its own; None in a plain call."""
+    """The lie, for a host that applies it itself instead of using ``x`` and ``sigma``; None in a plain call."""
     conds: Literal["all", "positive"] = "all"
     """Which conditionings the lie is told to: all, or the positive one, which ``denoised`` is predicted from."""
     followed: bool = False
@@ -41,45 +41,44 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model predicts of one latent."""
+    """The predictions of the model for one latent."""
 
     denoised: Latent
-    """The prediction of the clean latent that the lie is told about, shaped like ``x``; with guidance the
-    conditional one."""
+    """The predicted clean latent, shaped like ``x``; with guidance the conditional one, to which the lie is told."""
     others: Mapping[str, Latent] = field(default_factory=dict[str, Latent])
-    """Whatever else of that shape the step uses (uncond, ...), by name."""
+    """Other predictions of that shape that the step uses (uncond, ...), by name."""
     guided: Latent | None = None
-    """In a plain call: the guided prediction, whose detail the mask counts as held; None where it is ``denoised``."""
+    """In a plain call: the guided prediction, whose detail the mask counts as held; None if that is ``denoised``."""
     cached: bool = False
-    """Whether a cache answered in place of the model: the step then stays plain, and its dose is told later."""
+    """Whether a cache answered in place of the model. The step then stays plain, and its dose is told later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output(Prediction):
-    """What a step came to; the very tensors of the plain call where there was nothing to do."""
+    """The result of a step. A plain step returns the very tensors of its call."""
 
     kind: Literal["plain", "lied", "blended"] = "plain"
-    """Which calls it is made of: the plain one, the lied one, or both under a mask."""
+    """Which calls it comes from: the plain one, the lied one, or both under a mask."""
     index: int = -1
     """The step's index in the run, or -1."""
     mask: Latent | None = None
-    """(batch, 1, *space), float32, per stream; None in a step that no lie is told in."""
+    """(batch, 1, *space), float32, per stream; None in a step in which no lie is told."""
     effect: Latent | None = None
-    """What was added to every prediction, float32; None where each was blended with its own lied one, or none was."""
+    """What was added to every prediction, at least float32; None if each was blended with its lied one, or none was."""
 
 
 Evaluate: TypeAlias = Callable[[Call], Prediction]
 
 
 def map_streams(function: Callable[..., T], *latents: Latent) -> T | list[T]:
-    """``function`` of the tensors, stream by stream where they are lists."""
+    """Apply ``function`` to the tensors, or stream by stream to lists of them."""
     if isinstance(latents[0], Tensor):
         return function(*latents)
     return [function(*streams) for streams in zip(*latents, strict=True)]
 
 
 def streams(latent: Latent) -> list[Tensor]:
-    """The latent's streams; a single tensor is one."""
+    """The streams of a latent; a single tensor is one stream."""
     return [latent] if isinstance(latent, Tensor) else latent
 
 
@@ -87,17 +86,16 @@ def finite_samples(*predictions: Prediction) -> Tensor:
     """(batch,) bool: samples in which no prediction holds NaN or inf."""
     latents = [latent for p in predictions for latent in (p.denoised, *p.others.values())]
     tensors = [t.detach() for latent in latents for t in streams(latent)]
-    # One sum for each sample: several times faster than isfinite() on all of it. In float32, as
-    # half precision would overflow.
+    # One sum per sample is several times faster than isfinite() of every value. Half precision would overflow.
     sums = [t.flatten(1).sum(1, dtype=torch.float32) for t in tensors]
     return (sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)).abs() < torch.inf
 
 
 def check_latent(x: Latent) -> Tensor:
-    """The first stream of ``x``.
+    """Check that ``x`` is a latent, and return its first stream.
 
     Raises:
-        TypeError, ValueError: it is no latent, saying what is one.
+        TypeError, ValueError: if it is not; the message says what a latent is.
     """
     if not isinstance(x, Tensor | list) or not streams(x):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"x is {x!r}: give a tensor (batch, channels, *space), or a list of such")
@@ -111,10 +109,10 @@ def check_latent(x: Latent) -> Tensor:
 
 
 def check_prediction(prediction: object, x: Latent) -> Prediction:
-    """``prediction``, if it is one and shaped like ``x``.
+    """Check that ``prediction`` is a ``Prediction`` shaped like ``x``, and return it.
 
     Raises:
-        TypeError, ValueError: naming what is not.
+        TypeError, ValueError: if it is not; the message names the part.
     """
     if not isinstance(prediction, Prediction):
         raise TypeError(f"evaluate returned a {type(prediction).__name__}: return Prediction(denoised)")

@@ -1,4 +1,4 @@
-"""The published pack's schedule and its masks, which remember earlier steps; kept for comparison."""
+"""The schedule and the masks of the published pack, kept for comparison. The masks depend on earlier steps."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ TAPER = 0.15
 
 
 class PublishedSchedule(Schedule):
-    """The strength by position in the run, not by noise level; between two levels it is interpolated linearly."""
+    """The published schedule: strength by position in the run. At ``every`` 1 it is linear between two levels."""
 
     def __init__(self, sigmas: Sequence[float], settings: Settings, family: Family = "ve"):
         super().__init__(sigmas, settings, family)
-        # All calls of a step that is told the dose of a group must be told the same.
+        # The dose of a group must be the same in all calls of its step.
         self._interpolates = settings.every == 1
 
     def _strength_shares(
@@ -40,7 +40,7 @@ class PublishedSchedule(Schedule):
         return strength_shares(len(levels) - 1, settings.start, settings.end)
 
     def at(self, sigma: float, slack: float = SLACK) -> Step:
-        """As ``Schedule.at``, with the strength linear between two levels."""
+        """As ``Schedule.at``, with the strength linear between two levels at ``every`` 1."""
         step = super().at(sigma, slack)
         if not self._interpolates or step.index < 0 or step is self.steps[-1] or sigma >= step.high / slack:
             return step
@@ -61,7 +61,7 @@ class PublishedSchedule(Schedule):
 
 
 def strength_shares(steps: int, start: float, end: float) -> list[float]:
-    """Share of the strength at each step: 1, then a line down to 0; always 0 at the first and the last step."""
+    """Share of the strength at each step: 1 from ``start``, then a line to 0 at ``end``; 0 at first and last step."""
     last = steps - 1
     first, stop = max(1, round(start * last)), min(last - 1, round(end * last))
     fade = min(max(first + 1, round((end - TAPER) * last)), stop)
@@ -83,7 +83,7 @@ class PublishedMask:
         self._frozen: Tensor | None = None
 
     def ready(self, batch: int) -> bool:
-        """Whether an earlier prediction of this batch size is there to be compared with."""
+        """Whether a mask can be made: ``change`` needs an earlier prediction of this batch size."""
         return self._settings.mask_source == "first" or (self._previous is not None and len(self._previous) == batch)
 
     def make(self, denoised: Tensor, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Reason(str, Enum):
-    """Why a step went without detail; ``text`` says it in words that complete "no detail"."""
+    """Why a step went without detail. ``text`` gives the reason in words, to follow "no detail:"."""
 
     IDLE = "idle", "strength or coverage is 0"
     WINDOW = "window", "outside start and end"
@@ -43,7 +43,7 @@ class Report:
     plain: int = 0
     lied: int = 0
     e_folds: float = 0.0
-    """Sum of the doses told, -ln(1 - strength) each; the schedule's own sum where no step was missed."""
+    """Sum of the doses told, -ln(1 - strength) each; equal to the schedule's sum if no step was missed."""
     skipped: dict[Reason, int] = field(default_factory=dict[Reason, int])
     """Steps without detail, by reason."""
     _finite: list[Tensor] = field(default_factory=list[Tensor], repr=False)
@@ -55,9 +55,9 @@ class Report:
 
     @property
     def nonfinite(self) -> int:
-        """Samples, over the steps that were told a lie, of which a prediction held NaN or inf.
+        """Number of samples with NaN or inf in a prediction, summed over the steps in which the lie was told.
 
-        Under a mask such a sample stays plain; where the mask is one everywhere the lied prediction is returned.
+        Under a mask, such a sample stays plain. Where the mask is 1 everywhere, the lied prediction is returned.
         """
         return int((~torch.cat(self._finite)).sum()) if self._finite else 0
 
@@ -66,7 +66,7 @@ class Report:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
     def count_finite(self, finite: Tensor) -> None:
-        """Note (batch,) bool; read only when somebody asks, so that nobody waits for the device."""
+        """Store which samples are finite, (batch,) bool. Only ``nonfinite`` reads them, and waits for the device."""
         self._finite.append(finite)
 
     def as_dict(self) -> dict[str, object]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CHURN = math.sqrt(2.0)
 """A sampler's own noise raises sigma_hat by at most this factor (Karras et al. 2022, algorithm 2)."""
 SLACK = 1 + 1e-6
-"""A level may come back from a host rounded to single precision."""
+"""Factor by which a level may be off, since hosts round levels to single precision."""
 LAST = 0.5
 """Share of the strength that is told at a step that ends at zero noise (method.md section 5).
 
@@ -32,7 +32,7 @@ Multistep solvers extrapolate from the step before. Over steps this long, the re
 compensate for a dose that was told at another step.
 """
 MOST_STEPS = int(RANGES["every"][1])
-"""Largest dose, in steps: that of the largest group that ``every`` allows. Missed doses add up to no more than this."""
+"""Largest dose told at once, in steps: that of the largest group that ``every`` allows. The rest is told later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,10 @@ class Schedule:
     - The dose of a group is told at the first of its steps that the model is called in.
     - If the model is called in no step of a group, its dose is added to that of the next group.
     - A sampler that skips steps reuses its latest prediction, and with it the effect. A dose therefore counts
-      once more for each step that is skipped after it, and after a skip the next dose is divided by the number
-      of steps that were skipped last.
-    - A run begins at the first step that is entered. Doses of earlier groups are not missed.
+      once more for each step that is skipped after it.
+    - After a skip, the next prediction is expected to be used for as many steps as the one before it. The doses
+      due in these steps are summed, and divided by their number.
+    - A run begins at the first step that is entered. Doses of earlier groups do not count as missed.
 
     For each call of the model, ``enter`` notes the step, ``dose`` returns what to tell in it, and ``mark_told``
     notes that it was told.
@@ -85,13 +86,13 @@ class Schedule:
         levels = sigmas[first:]
         self.steps: list[Step] = []
         self.doses: list[float] = []
-        """Dose of each group in e-folds, before any is missed."""
+        """Dose of each group in e-folds, without doses that other groups missed."""
         self._told: dict[int, tuple[int, float]] = {}
-        """Of each group that was told its dose: the index of the step, and the dose."""
+        """For each group whose dose was told: the index of the step, and the dose."""
         self._next_group, self._missed = 0, 0.0
         self._entered_index: int | None = None
         self._latest_dose, self._stride = 0.0, 1
-        """The dose in the latest prediction, and how many steps the one before it was used for."""
+        """The dose told at the step entered last, and the number of steps that the prediction before was used for."""
         self._largest_dose = MOST_STEPS * abs(e_folds(settings.strength))
         # A run that ascends adds noise (unsampling).
         ascends = len(levels) > 1 and levels[0] < levels[-1]
@@ -172,7 +173,7 @@ class Schedule:
     ) -> list[float]:
         """The share of ``strength`` that each step is told."""
         high, low = window or levels_at(levels, settings.start, settings.end)
-        # A level that is repeated, as zeros at the end may be, makes a step that does nothing.
+        # A repeated level, such as a second zero at the end, makes a step that does nothing.
         return [
             float(low <= a * SLACK and a <= high * SLACK and a > b) * (LAST if b == 0 else 1.0)
             for a, b in pairwise(levels)
@@ -191,15 +192,15 @@ class Schedule:
             The step, or ``OUTSIDE`` (``ASCENDING`` in an ascending run) if the level belongs to none.
         """
         for step in self.steps:
-            # To a step that rises, its first level alone belongs.
+            # Only the first level of a rising step belongs to it.
             low = step.low * slack if step.low <= step.high else step.high / slack**2
             if low < sigma <= step.high * slack:
                 return step
         if self.steps:
-            # A sampler that adds noise of its own calls above the first level.
+            # Samplers that add noise of their own may call above the first level.
             if self.steps[0].high < sigma <= self.steps[0].high * CHURN * slack:
                 return self.steps[0]
-            # A run that ends above zero may be called once more at its lowest level.
+            # If a run ends above zero, a sampler may call once more at its lowest level.
             if 0 < self.steps[-1].low / slack <= sigma <= self.steps[-1].low * slack:
                 return self.steps[-1]
         return self._outside

@@ -1,4 +1,4 @@
-"""Every constant that a user may set, in one place, each with its range and its reason."""
+"""Every setting that a user may change, with its range and its reason."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
 class Settings:
     """What the detailer does. Bad values raise ``ValueError`` naming setting, value and range.
 
-    The first seven stand in the order of the published node.
+    The first seven have the order of the published node's inputs.
     """
 
     strength: float = 0.1
@@ -40,30 +40,32 @@ class Settings:
     coverage: float = 0.5
     """0 nowhere, 0.5 the mask as it is, 1 everywhere (then one call a step)."""
     start: float = 0.2
-    """Share of the model's noise range after which the lie is told; before it, composition is set."""
+    """Share of the model's noise range after which the lie is told. The composition is decided before it."""
     end: float = 1.0
     """Share of the model's noise range up to which the lie is told.
 
-    Fine detail is decided at low noise: to stop earlier throws most of the effect away wherever
-    the last steps are long, as on rectified flow and in runs of few steps (method.md section 5).
+    Fine detail is decided at low noise. A lower value loses most of the effect where the last steps are long,
+    as on rectified flow and in runs of few steps (method.md section 5).
     """
     ema: float = 0.9
     """``change`` only: weight of the previous mask, per step."""
     mask_clip_percentile: float = 0.2
     """``change`` and ``first`` only: share of the pixels clipped at either end before the stretch to [0, 1]."""
     mask_override: MaskOverride = "off"
-    """A constant mask, to check the blend: always both passes, whatever the coverage."""
+    """A constant mask, to check the blend. Both calls are made at any coverage."""
     every: int = 2
-    """The lie is told at every n-th active step, with the dose of n; where a step is skipped, at the next."""
+    """The lie is told at every n-th active step, with the dose of n steps. A step that is skipped passes it on."""
     mask_source: MaskSource = "response"
     """What the mask is made from.
 
-    ``response``: the detail that the prediction holds, beside what the lie would add to it.
-    ``change``: where the prediction moves from step to step, as published. ``first``: the latent at
-    the first active step. The last two keep the published place in the run as well.
+    - ``response``: the detail that the prediction holds, compared with what the lie would add to it.
+    - ``change``: how much the prediction changes from step to step, as published.
+    - ``first``: the latent at the first active step.
+
+    The last two also use the published schedule.
     """
     lie: LieKind = "noise_to_signal"
-    """On flow models, lie about noise against signal, or (as the peers do) about sigma alone."""
+    """On flow models: lie about the noise-to-signal ratio, or (as other packs do) about sigma alone."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
@@ -80,7 +82,7 @@ class Settings:
         if self.start >= self.end:
             raise ValueError(f"start is {self.start!r} and end is {self.end!r}: start must lie before end")
 
-    # What coverage and mask_override come to is decided in these three, and in `mask.odds`.
+    # Which mask coverage and mask_override ask for; ``mask.odds`` is what coverage does to a response mask.
     @property
     def idle(self) -> bool:
         """Whether the result is the plain run, so that a host need not wrap anything."""
@@ -88,13 +90,13 @@ class Settings:
 
     @property
     def constant_mask(self) -> float | None:
-        """The mask, where it is the same number everywhere; else None."""
+        """The value of the mask if it is the same everywhere; else None."""
         override = {"ones": 1.0, "half": 0.5, "zeros": 0.0}
         return override.get(self.mask_override, 1.0 if self.coverage >= 1 else None)
 
     @property
     def one_pass(self) -> bool:
-        """Whether the mask is 1 everywhere, so that no plain call is needed; ``mask_override`` always makes both."""
+        """Whether the mask is 1 everywhere and needs no plain call. Under ``mask_override`` both calls are made."""
         return self.mask_override == "off" and self.coverage >= 1
 
 
@@ -102,8 +104,8 @@ def check_sigmas(values: Any, name: str = "sigmas") -> list[float]:
     """Noise levels as floats, in one transfer from the device.
 
     Raises:
-        TypeError: they are no numbers.
-        ValueError: one is not a finite number of at least zero.
+        TypeError: if ``values`` are not numbers.
+        ValueError: if one is not a finite number of at least zero.
     """
     try:
         levels = [float(v) for v in (values.detach().flatten().tolist() if hasattr(values, "detach") else values)]

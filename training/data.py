@@ -1,4 +1,4 @@
-"""Crops of photographs with their thumbnails, from a folder held decoded in memory."""
+"""Crops of photographs with their thumbnails. All photographs of a folder are held decoded in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCALES = (1.0, 1.25, 1.55, 1.95, 2.4)
 GRID = 8
 """Crops begin at multiples of this, as whole pictures do."""
 FACTORS = (2.0, 4.0)
-"""Range of the factor that thumbnails are smaller by; the network learns to see it from the thumbnail."""
+"""Range of the factor by which thumbnails are smaller. The network recognises the factor from the thumbnail."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -61,7 +61,7 @@ class Crops:
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         crops, conditions = [], []
         for _ in range(size):
-            # In half of the cases the more detailed of two crops: sky is learned long before fur is.
+            # In half of the cases, take the more detailed of two crops: sky is learned long before fur.
             crop = self.cut()
             if self.random.random() < 0.5:
                 crop = max(crop, self.cut(), key=busy)

@@ -1,10 +1,10 @@
-"""Train the embedded network on a folder of photographs; goes on where it was interrupted.
+"""Train the embedded network on a folder of photographs. An interrupted run continues from its checkpoint.
 
     python -m training.train ../shared/photos --hours 2      # from the repository's root
     torchrun --nproc-per-node 2 -m training.train ../shared/photos     # one process for each of two cores
     python -m training.train ../shared/photos --go-on-from selective_sigma/demo/weights.safetensors
 
-Loss: that of Karras et al. 2022 (eq. 8, with their weighting), log-sigma from a normal distribution.
+The loss is that of Karras et al. 2022 (eq. 8, with their weighting), with log-sigma from a normal distribution.
 The learning rate follows the time spent, not the steps, so that a busy machine still ends on time.
 """
 
@@ -42,7 +42,7 @@ HELD_OUT = (
     "budgie-oakland-zoo-otters",
     "budgie-perched-osprey",
 )
-"""Photographs that measure the loss and are not learned from."""
+"""Photographs for the held-out loss, which are not trained on."""
 LEFT_OUT = (
     "gpl-", "wp24-hotel-facade", "wp24-museum", "wp25-404-image", "wp25-agenda-img-4", "wp25-book-image",
     "wp25-campanula-alliariifolia-flower", "wp25-category-cactus", "wp25-coming-soon-bg-image",
@@ -86,9 +86,9 @@ def export(ema: torch.nn.Module, facts: dict[str, object], path: Path) -> None:
 
 
 def average(network: torch.nn.Module, seconds: float) -> float:
-    """Gradients become their mean over all processes; returns the first process's ``seconds``.
+    """Average the gradients over all processes, and return the ``seconds`` of the first process.
 
-    One clock for all, or they would not agree on when to end.
+    All processes use its clock, so that they agree on when to end.
     """
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients] + [torch.tensor([seconds if dist.get_rank() == 0 else 0.0])])
@@ -101,7 +101,7 @@ def average(network: torch.nn.Module, seconds: float) -> float:
 
 
 def held_out_batch(photos: list[list[Tensor]], count: int = 96) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Always the same crops, noise levels and noise, so that losses compare."""
+    """The same crops, noise levels and noise in every call, so that losses can be compared."""
     generator = torch.Generator().manual_seed(1)
     picture, condition = Crops(photos, 1).batch(count)
     return picture, condition, levels(count, generator), torch.randn(picture.shape, generator=generator)

@@ -1,4 +1,4 @@
-"""THE STEP: the blend, what it returns and counts, samples apart."""
+"""THE STEP: the blend, the output and the counts; samples do not affect each other."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_sample_does_not_depend_on_its_batch(source, coverage):
         torch.testing.assert_close(whole[j : j + 1], alone, rtol=1e-6, atol=1e-7)
 
 
-def test_two_runs_never_meet():
+def test_two_runs_share_no_state():
     levels, model, x = karras(14), Denoiser(IMAGE), start(IMAGE)
     for source in SOURCES:
         alone, _ = detailed(model, x, levels, Settings(mask_source=source))

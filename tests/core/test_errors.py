@@ -1,4 +1,4 @@
-"""What cannot be raises in one line, before any model call."""
+"""Bad input raises a message of one line, before any model call."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_maps_that_do_not_fit_raise_before_the_model_is_called(name):
 
 
 @pytest.mark.parametrize("x", [None, [], "latent", 1.0])
-def test_what_is_no_latent_raises_before_the_model_is_called(x):
+def test_an_x_that_is_not_a_latent_raises_before_the_model_is_called(x):
     with pytest.raises(TypeError, match=r"x is .*: give a tensor"):
         Detailer(Settings(), karras(10)).step(refuse, x, torch.tensor(1.0))
 

@@ -105,7 +105,7 @@ def test_a_spoiled_sample_is_the_plain_prediction_and_its_neighbour_is_unchanged
 
 @pytest.mark.parametrize("bad", BAD)
 def test_one_stream_s_bad_sample_leaves_its_other_streams_plain_too(bad):
-    """They are one prediction: half of one would not fit the other."""
+    """The streams are one prediction, so a sample is plain in all of them or in none."""
     levels, x = karras(12), [start((2, 4, 8, 8)), start((2, 3, 20))]
 
     def model(call):

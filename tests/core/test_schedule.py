@@ -39,7 +39,7 @@ def test_the_first_step_holds_its_churned_sigma_hat():
         assert schedule.at(float(sigma * (min(40 / 2, 2**0.5 - 1) + 1))).index == 0
 
 
-def test_a_part_run_s_last_look_belongs_to_its_last_step():
+def test_a_call_at_the_lowest_level_of_a_part_run_belongs_to_its_last_step():
     """As Heun's second call; below it, and at the end of a whole run, there is nothing."""
     part = Schedule([4.0, 3.0, 2.0, 1.0], ALL)
     assert [part.at(s).index for s in (4, 3, 2, 1, 0.99)] == [0, 1, 2, 2, -1]

@@ -87,14 +87,14 @@ def test_doses_add_up_as_e_folds_and_never_hide_all_of_the_noise(strength, famil
 
 
 @pytest.mark.parametrize("every", [2, 8])
-def test_long_steps_carry_their_own_dose_and_lend_none(every):
+def test_a_long_step_is_a_group_of_its_own(every):
     ratios = [10.0]
     for length in (0.5, 0.5, 0.5, 0.5, 1.1, 1.1, 0.5, 0.5):
         ratios.append(ratios[-1] * math.exp(-length * LONG))
     schedule = Schedule([*ratios, 0.0], Settings(every=every), window=(10.0, 0.0))
     one = -math.log1p(-Settings().strength)
     doses = [round(dose / one, 6) for dose in doses_of(schedule)]
-    # Nor do steps before a long one wait for others to carry theirs.
+    # The step before a long one is a group of its own too.
     assert doses[3:6] == [1, 1, 1]
     assert doses[:3] == ([2, 0, 1] if every == 2 else [3, 0, 0])
     assert doses[6:8] == [2, 0]
@@ -102,7 +102,7 @@ def test_long_steps_carry_their_own_dose_and_lend_none(every):
 
 @pytest.mark.parametrize("every", EVERY)
 @pytest.mark.parametrize("repeated", [0, 3, 7, 9])
-def test_a_repeated_level_takes_no_dose_and_gives_none(every, repeated):
+def test_a_step_of_no_length_has_no_dose(every, repeated):
     levels = [float(v) for v in karras(9)]
     runs = levels, [*levels[: repeated + 1], *levels[repeated:]]
     plain, twice = (Schedule(run, Settings(every=every), window=(20.0, 0.0)) for run in runs)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "selective_sigma"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAPS = ("README.md", "CONTRIBUTING.md")
-# As git has it, where this is a checkout: what lies about beside it is nobody's.
+# In a checkout, only the files that git tracks.
 TRACKED = subprocess.run(
     ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
 ).stdout.splitlines() or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*.*")]

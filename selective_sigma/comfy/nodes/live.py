@@ -42,7 +42,7 @@ def install_hook() -> None:
     def with_mask(value: int, total: int, preview: Any = None, *args: Any, **named: Any) -> Any:
         step = current_step.get()
         if step is not None:
-            current_step.set(None)  # Once, in case another pack's hook stands between two of ours.
+            current_step.set(None)  # Add the mask once, even if another pack's hook stands between two of ours.
             preview = with_mask_beside(preview, step)
         return hook(value, total, preview, *args, **named)
 

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 ORDINAL_ENDINGS = {2: "nd", 3: "rd"}
 SHOW = ("last step", "every step", "timeline", "average")
 MOST_PIXELS = 2**25
-"""Of all pictures in one answer. Pictures of longer runs are rendered smaller."""
+"""Limit for all pictures of one call. Pictures of longer runs are rendered smaller."""
 MOST_SHEET_PIXELS = 2**21
-"""Of the masks in one sheet of the timeline."""
+"""Limit for the masks in one sheet of the timeline."""
 LONGEST_SIDE = 1024
-"""To which a mask is enlarged: a latent at an eighth is then as large as its picture."""
+"""Side to which a mask is enlarged: a latent at an eighth is then as large as its picture."""
 STRIP_HEIGHT = 32
-"""Of the picture of a mask with one space axis."""
+"""Height of the picture of a mask with one space axis."""
 GLOW = (1.0, 0.45, 0.08)
 
 

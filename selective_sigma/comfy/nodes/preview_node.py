@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...settings import Settings
 
 MOST_SHOWN = 128
-"""Pictures in the node itself. The output has all of them."""
+"""Most pictures shown in the node itself. The output has all of them."""
 
 
 def new_capture(settings: Settings, model: Any = None) -> Capture:

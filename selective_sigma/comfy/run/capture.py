@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...report import Report
 
 MOST_BYTES = 2**28
-"""Of all masks in one capture."""
+"""Limit for all masks in one capture."""
 FINGERPRINT_LENGTH = 1024
 SAME_LATENT = 5e-3
 """Distance of fingerprints up to which two latents are the same. Half precision changes 5e-4, another seed about 1."""

@@ -22,7 +22,7 @@ class ControlNetAnswers:
         return [None if cond is None else [self._entry(entry) for entry in cond] for cond in conds]
 
     def begin_pass(self) -> None:
-        """Hand out the answers from the first one on again."""
+        """Start handing out the answers from the first one again."""
         for control in self._stand_ins.values():
             for stand_in in (control, *control.clones.values()):
                 stand_in.read.clear()
@@ -42,7 +42,7 @@ class ControlNetStandIn:
     """
 
     def __init__(self, control: Any):
-        # Past __setattr__, which sets attributes of the ControlNet.
+        # Our own __setattr__ would set attributes of the ControlNet.
         for name, value in {"control": control, "answers": {}, "read": {}, "clones": {}}.items():
             object.__setattr__(self, name, value)
 

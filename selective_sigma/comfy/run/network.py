@@ -18,7 +18,7 @@ class NetworkPass:
     extra: bool = False
     """Whether the bare sampler would not make this call."""
     skipped: bool = False
-    """Whether the network is left out, in a pass that only asks the ControlNets."""
+    """Whether the network is not called, in a pass that only calls the ControlNets."""
 
 
 @dataclass

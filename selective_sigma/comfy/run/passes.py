@@ -82,7 +82,7 @@ class RequestHandler:
 
     @contextmanager
     def sampler_call(self, sigma: Tensor, frames: CleanFrames | None) -> Iterator[SamplerCall]:
-        """Requests made within belong to one call of the sampler at noise level ``sigma``."""
+        """Requests made while the context is open belong to one call of the sampler at noise level ``sigma``."""
         self._call = SamplerCall(sigma, frames)
         try:
             yield self._call
@@ -91,7 +91,7 @@ class RequestHandler:
 
     @contextmanager
     def network_pass(self, network_pass: NetworkPass) -> Iterator[None]:
-        """The network is called in this way within."""
+        """While the context is open, the network is called as ``network_pass`` says."""
         self._pass = network_pass
         try:
             yield

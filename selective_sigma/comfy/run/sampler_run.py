@@ -41,7 +41,7 @@ class StepPreview(NamedTuple):
 
 
 class RunOptions(NamedTuple):
-    """What is set for the runs of a sampler."""
+    """The options of all runs of a sampler."""
 
     settings: Settings
     capture: Capture | None = None

@@ -1,4 +1,4 @@
-"""What the log says of a finished run."""
+"""The log line of a finished run."""
 
 from __future__ import annotations
 
