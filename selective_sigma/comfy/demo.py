@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..demo.network import MULTIPLE, SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, load
+from ..demo.photos import FACTOR, thumbnail
 from . import words
 from .widgets import DEMO, schema
 
@@ -32,10 +33,8 @@ if TYPE_CHECKING:
 FAMILIES = ("ve", "flow")
 PIXELS = 512 * 512
 """At most about so many, so that a run takes seconds on a CPU."""
-FACTOR = 4
-"""How much smaller the thumbnail is."""
-PHOTOGRAPH = Path(__file__).parents[1] / "demo/chelsea.jpg"
-"""Shown where none is given: Chelsea, by Stefan van der Walt, CC0, from scikit-image."""
+PHOTOGRAPH = Path(__file__).parents[1] / "demo/wren.jpg"
+"""What is redrawn where no image is connected: a canyon wren, CC0 1.0, from BuddiesOfBudgie/budgie-backgrounds."""
 THUMBNAIL = "selective_sigma_thumbnail"
 """Where a CONDITIONING holds the thumbnail."""
 
@@ -174,6 +173,6 @@ class SelectiveSigmaDemoModelNode(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor | None = None, family: str = FAMILIES[0]) -> io.NodeOutput:
         picture = fitted(photograph() if image is None else image)
-        positive = conditioning(**{THUMBNAIL: F.avg_pool2d(picture, FACTOR)})
+        positive = conditioning(**{THUMBNAIL: thumbnail(picture, FACTOR)})
         latent = {"samples": torch.zeros_like(picture), "downscale_ratio_spacial": 1}
         return io.NodeOutput(model(family), positive, conditioning(), vae(), latent)
