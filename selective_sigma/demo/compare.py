@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     Corner = tuple[int, int]
 
+WHOLE, CLOSE_UP, SMOOTH = "", "close\nx 2", f"smooth part\nx 2\ncontrast x {STRETCH:g}"
+"""Labels of the lines."""
+
 
 @dataclass
 class Row:
@@ -34,8 +37,9 @@ class Row:
 
 
 class Comparison(NamedTuple):
-    sheet: Image
-    """Whole picture, close-up and smooth close-up, in a column for each method."""
+    lines: dict[str, list[Image]]
+    """By label, a picture for each of ``columns``: the whole, a close-up, and a close-up where it is smooth."""
+    columns: list[str]
     rows: list[Row]
     wipe: Wipe
 
@@ -58,7 +62,7 @@ def compare(
     for method, (sample, its_strength) in methods.items():
         inside, outside = (value.item() for value in scene.detail(sample.picture))
         rows.append(Row(name, method, its_strength, scene.steps, sample.report.calls, inside, outside))
-    columns = [
+    labels = [
         "photograph",
         "plain",
         f"lie everywhere\nstrength {same:.2g}",
@@ -67,18 +71,20 @@ def compare(
     pictures = [scene.photo, *(sample.picture for sample, _ in methods.values())]
     close, smooth = close or scene.busy_corner(), smooth or scene.smooth_corner()
     mask = 2 * selective.mask - 1
-    lines = [
-        ("", [*map(image, pictures), image(mask)]),
-        ("close\nx 2", [close_up(p, close) for p in (*pictures, mask)]),
-        (
-            f"smooth part\nx 2\ncontrast x {STRETCH:g}",
-            [*(close_up(p, smooth, STRETCH) for p in pictures), close_up(mask, smooth)],
-        ),
-    ]
+    lines = {
+        WHOLE: [*map(image, pictures), image(mask)],
+        CLOSE_UP: [close_up(p, close) for p in (*pictures, mask)],
+        SMOOTH: [*(close_up(p, smooth, STRETCH) for p in pictures), close_up(mask, smooth)],
+    }
+    images = {label.replace("\n", ", "): image(p) for label, p in zip(labels, pictures, strict=True)}
+    columns = [*labels, "mask of\nSelective Sigma"]
+    return Comparison(lines, columns, rows, Wipe(name, images, to_image(selective.mask[0])))
+
+
+def sheet(comparison: Comparison, factor: float) -> Image:
+    """The lines of a comparison below each other; ``factor`` is the thumbnail's."""
     note = (
         "Everywhere and selective have equal fine detail of brightness in the third where the photograph has most. "
-        f"The network saw the photograph {scene.factor:g} times smaller."
+        f"The network saw the photograph {factor:g} times smaller."
     )
-    sheet = grid(lines, [*columns, "mask of\nSelective Sigma"], note=note)
-    images = {label.replace("\n", ", "): image(p) for label, p in zip(columns, pictures, strict=True)}
-    return Comparison(sheet, rows, Wipe(name, images, to_image(selective.mask[0])))
+    return grid(list(comparison.lines.items()), comparison.columns, note=note)

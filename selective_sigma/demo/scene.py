@@ -26,7 +26,7 @@ CLOSE = 128
 """Side of a close-up, in pixels: half of a picture, shown at twice its size."""
 STRETCH = 2.0
 """Contrast of the smooth close-up: what a screen hides and a print shows."""
-FIRST_GUESS = 0.2
+FIRST_GUESS = 0.25
 """Of ``Scene.matched``, as a share of the strength under the mask."""
 TOLERANCE, TRIES = 0.01, 4
 """Of ``Scene.matched``: relative error of the detail inside, and runs of the sampler."""

@@ -12,7 +12,7 @@ import torch
 
 from . import NAMES, page, truth
 from . import out as folder
-from .compare import Row, compare
+from .compare import Row, compare, sheet
 from .figure import grid, to_image
 from .network import load
 from .photos import FACTOR, photograph, shape_of
@@ -76,7 +76,7 @@ def draw_demo(
         comparison = compare(scene, name, strength)
         # A photograph of the user's may lie in the very folder: it is not written over.
         file = f"{name}.png" if source in NAMES else f"{name}_compared.png"
-        demo.pictures.append(_save(comparison.sheet, out / file))
+        demo.pictures.append(_save(sheet(comparison, scene.factor), out / file))
         text = f"{name}, drawn three ways with as much fine detail in the busy part; below, parts of busy and smooth."
         figures.append(page.Figure(f"{name}, side by side", text, demo.pictures[-1]))
         demo.rows += comparison.rows
@@ -129,8 +129,8 @@ def _sweeps(scene: Scene, out: Path, strength: float) -> list[page.Figure]:
     for title, text, file, samples in sweeps:
         pictures = [image(sample.picture) for sample in samples.values()]
         masks = [to_image(sample.mask[0]) for sample in samples.values()]
-        sheet = grid([("picture", pictures), ("mask", masks)], list(samples), note=f"{title}, {scene.steps} steps")
-        figures.append(page.Figure(title, text, _save(sheet, out / file)))
+        both = grid([("picture", pictures), ("mask", masks)], list(samples), note=f"{title}, {scene.steps} steps")
+        figures.append(page.Figure(title, text, _save(both, out / file)))
     return figures
 
 
