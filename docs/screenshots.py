@@ -30,14 +30,14 @@ LEFT, TOP, SCALE = 66, 80, 1.5
 def under_way(info: dict[str, Any]) -> dict[str, Any]:
     """The demo model through the Debug node, live."""
     g = Graph("Live", info)
-    made = g.add("SelectiveSigmaDemoModelNode", (0, 0, 340, 150))
-    given = {name: out(made, i) for name, i in {"positive": 1, "negative": 2, "latent_image": 4}.items()}
-    given |= {"steps": 24, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
-    ours = g.add(DEBUG, (0, 230, 340, 330), {"model": out(made), "live": True, "every": 1})
-    latent = ksampler(g, (390, 0), {"model": out(ours, "model"), **given})
+    demo = g.add("SelectiveSigmaDemoModelNode", (0, 0, 340, 150))
+    inputs = {name: out(demo, i) for name, i in {"positive": 1, "negative": 2, "latent_image": 4}.items()}
+    inputs |= {"steps": 24, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
+    ours = g.add(DEBUG, (0, 230, 340, 330), {"model": out(demo), "live": True, "every": 1})
+    latent = ksampler(g, (390, 0), {"model": out(ours, "model"), **inputs})
     latent.node["size"] = [560, 560]
     g.add("PreviewImage", (1000, 0, 300, 300), {"images": out(g.add("VAEDecode", (1000, 350, 300, 50), {
-        "samples": latent, "vae": out(made, "vae")}))})  # fmt: skip
+        "samples": latent, "vae": out(demo, "vae")}))})  # fmt: skip
     return g.saved()
 
 

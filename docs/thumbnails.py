@@ -42,19 +42,17 @@ def draw(photo: Tensor, settings: Settings = OURS, seed: int = 0) -> Image.Image
 
 
 @torch.inference_mode()
-def draw_steps(photo: Tensor) -> list[tuple[Image.Image, Image.Image]]:
-    """What the network predicts at each step with detail, and the mask of that step."""
+def draw_steps(photo: Tensor) -> dict[int, tuple[Image.Image, Image.Image]]:
+    """By the number of each step that adds detail: what the network predicts there, and the mask."""
     small, sigmas = thumbnail(photo, FACTOR), noise_levels(STEPS)
     detailer = Detailer(OURS, sigmas, record=True)
     x = small + sigmas[0] * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))
-    steps: list[tuple[Image.Image, Image.Image]] = []
+    predicted: list[Image.Image] = []
     for sigma, following in pairwise(sigmas):
-        masks = len(detailer.masks)
         denoised = detailer.step(lambda call: Prediction(NETWORK.denoise(call.x, call.sigma, small)), x, sigma).denoised
         x = denoised + (x - denoised) * following / sigma
-        if len(detailer.masks) > masks:
-            steps.append((image(denoised), image(2 * detailer.masks[-1].mask - 1)))
-    return steps
+        predicted.append(image(denoised))
+    return {record.step + 1: (predicted[record.step], image(2 * record.mask - 1)) for record in detailer.masks}
 
 
 def part(folder: Path, name: str, box: tuple[int, int, int, int], size: tuple[int, int] = DRAWN) -> Tensor:
@@ -83,13 +81,13 @@ def labelled(picture: Image.Image, text: str, right: bool = False, size: int = 2
 
 def tiled(lines: list[list[Image.Image]], size: tuple[int, int] = SIZE) -> Image.Image:
     """Lines of pictures that fill ``size``, each cropped to its cell."""
-    sheet = Image.new("RGB", size, "#101012")
+    canvas = Image.new("RGB", size, "#101012")
     high = (size[1] + GAP) // len(lines)
     for i, line in enumerate(lines):
         wide = (size[0] + GAP) // len(line)
         for j, picture in enumerate(line):
-            sheet.paste(cover(picture, (wide - GAP, high - GAP)), (j * wide, i * high))
-    return sheet
+            canvas.paste(cover(picture, (wide - GAP, high - GAP)), (j * wide, i * high))
+    return canvas
 
 
 def wiped(left: Image.Image, right: Image.Image) -> Image.Image:
@@ -110,15 +108,13 @@ def try_it(_: Path) -> Pictures:
     three = [plain, ours, mask]
     tiled([three], (732, 240)).save(HELP, quality=85)
     steps = draw_steps(wren)
-    tiled([list(steps[-3])], (606, 300)).save(LIVE, quality=85)
-    numbers = [f"step {i}" for i in range(1, len(steps) + 1)]
-    timeline = [
-        labelled(cover(mask, (210, 156)), text, size=18) for (_, mask), text in zip(steps, numbers, strict=True)
-    ]
-    upper = [part.crop((60, 20, 200, 195)) for part in three]
+    last = sorted(steps)[-9:]
+    tiled([list(steps[last[-3]])], (606, 300)).save(LIVE, quality=85)
+    timeline = [labelled(cover(steps[i][1], (209, 156)), f"step {i}", size=18) for i in last]
+    upper = [picture.crop((60, 20, 200, 195)) for picture in three]
     return {
-        "01": labelled(labelled(wiped(plain, ours), "plain"), "with detail", right=True),
-        "09": tiled([timeline[i : i + 3] for i in range(0, len(timeline) - 2, 3)][-3:]),
+        "01": labelled(labelled(wiped(*upper[:2]), "plain"), "with detail", right=True),
+        "09": tiled([timeline[i : i + 3] for i in (0, 3, 6)]),
         "10": tiled(
             [[labelled(cover(p, (209, 480)), t) for p, t in zip(upper, ("plain", "detail", "mask"), strict=True)]]
         ),
@@ -134,14 +130,14 @@ def before_and_after(folder: Path) -> Pictures:
 
 def plain_ksampler(folder: Path) -> Pictures:
     arches = part(folder, "roman-colosseum", (400, 260, 1360, 980))
-    return {"03": labelled(cover(draw(arches)), "MODEL → with detail → KSampler")}
+    return {"03": labelled(cover(draw(arches)), "detail with a plain KSampler")}
 
 
 def grid_of_strengths(_: Path) -> Pictures:
-    fur = photograph("chelsea", 256)[:, :, 0:80, 40:144]
+    eye = photograph("chelsea", 256)[:, :, 48:128, 0:104]
     lines = [
         [
-            labelled(cover(draw(fur, Settings(strength=s), seed), (209, 156)), f"{s:g}, seed {seed}", size=18)
+            labelled(cover(draw(eye, Settings(strength=s), seed), (209, 156)), f"{s:g}, seed {seed}", size=18)
             for s in (0.05, 0.1, 0.15)
         ]
         for seed in (7, 8, 9)
@@ -154,8 +150,8 @@ def two_stages(folder: Path) -> Pictures:
     second = labelled(cover(draw(part(folder, "perched-osprey", box))), "second stage, with detail", right=True)
     small = draw(part(folder, "perched-osprey", box, (96, 128)), PLAIN)
     first = labelled(cover(small, (256, 192)), "first stage", size=20)
-    second.paste(first, (16, 16))
-    ImageDraw.Draw(second).rectangle([15, 15, 272, 208], outline="white", width=2)
+    second.paste(first, (368, 16))
+    ImageDraw.Draw(second).rectangle([367, 15, 624, 208], outline="white", width=2)
     return {"05": second}
 
 
@@ -181,7 +177,7 @@ def flow(_: Path) -> Pictures:
 def video(folder: Path) -> Pictures:
     bird = draw(part(folder, "perched-osprey", (480, 120, 1320, 540), (192, 384)))
     film = Image.new("RGB", SIZE, "#101012")
-    film.paste(tiled([[bird.crop((x, 0, x + 134, 192)) for x in (0, 60, 120)]], (640, 300)), (0, 90))
+    film.paste(tiled([[bird.crop((x, 0, x + 134, 192)) for x in (0, 40, 80)]], (640, 300)), (0, 90))
     pen = ImageDraw.Draw(film)
     for x in range(10, SIZE[0], 36):
         for y in (40, SIZE[1] - 62):

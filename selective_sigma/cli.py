@@ -121,7 +121,7 @@ def demo(
 
 @app.command(cls=Command)
 def sweep(
-    strength: Annotated[str, typer.Option(help="comma-separated strengths, -1 to 1")] = "0,0.1,0.2",
+    strength: Annotated[str, typer.Option(help="comma-separated strengths, -1 to 1")] = "0,0.05,0.1,0.15",
     coverage: Annotated[str, typer.Option(help="comma-separated coverages, 0 to 1")] = "0,0.25,0.5,1",
     sampler: Annotated[str, typer.Option(help=SAMPLERS)] = "euler",
     steps: Annotated[int, typer.Option(help="sampler steps; one alone gets no detail", min=2)] = 20,

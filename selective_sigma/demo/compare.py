@@ -81,7 +81,7 @@ def compare(
     return Comparison(lines, columns, rows, Wipe(name, images, to_image(selective.mask[0])))
 
 
-def sheet(comparison: Comparison, factor: float) -> Image:
+def side_by_side(comparison: Comparison, factor: float) -> Image:
     """The lines of a comparison below each other; ``factor`` is the thumbnail's."""
     note = (
         "Everywhere and selective have equal fine detail of brightness in the third where the photograph has most. "

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..settings import Settings
 from . import NAMES, page, truth
 from . import out as folder
-from .compare import Row, compare, sheet
+from .compare import Row, compare, side_by_side
 from .figure import grid, to_image
 from .network import load
 from .photos import FACTOR, photograph, shape_of
@@ -48,7 +49,12 @@ class Demo:
 
 
 def draw_demo(
-    out: Path, steps: int, seed: int, progress: ProgressBar, photo: str | None = None, strength: float = 0.1
+    out: Path,
+    steps: int,
+    seed: int,
+    progress: ProgressBar,
+    photo: str | None = None,
+    strength: float = Settings.strength,
 ) -> Demo:
     """Draw pictures and page into ``out``.
 
@@ -76,7 +82,7 @@ def draw_demo(
         comparison = compare(scene, name, strength)
         # A photograph of the user's may lie in the very folder: it is not written over.
         file = f"{name}.png" if source in NAMES else f"{name}_compared.png"
-        demo.pictures.append(_save(sheet(comparison, scene.factor), out / file))
+        demo.pictures.append(_save(side_by_side(comparison, scene.factor), out / file))
         text = f"{name}, drawn three ways with as much fine detail in the busy part; below, parts of busy and smooth."
         figures.append(page.Figure(f"{name}, side by side", text, demo.pictures[-1]))
         demo.rows += comparison.rows

@@ -37,7 +37,7 @@ def test_the_first_one_needs_no_file(server: Server, nodes: dict[str, Any]):
     outputs = server.run(prompt)
     shown = [*of_type(prompt, "PreviewImage"), *of_type(prompt, "SaveImage")]
     plain, detailed = (only(pixels(server, outputs, name)) for name in shown)
-    assert plain.shape == (296, 448, 3)  # The photograph that comes with the pack.
+    assert plain.shape == (512, 512, 3)  # The photograph that comes with the pack.
     assert plain.std() > 0.1
     assert 1e-4 < np.abs(plain - detailed).mean() < 0.1
     assert all(len(outputs[name]["images"]) == 1 for name in of_type(prompt, PREVIEW))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -17,14 +18,23 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from selective_sigma import __version__, cli
-from selective_sigma.demo import NAMES, photos, sweep, terminal
+from selective_sigma.demo import NAMES, photos, show, sweep, terminal
 from selective_sigma.demo.samplers import FLOW, VE
+from selective_sigma.settings import Settings
 
 QUICK = ["--strength", "0,0.2", "--coverage", "0.5,1", "--steps", "5"]
 
 
 def call(*args: str):
     return CliRunner().invoke(cli.app, list(args))
+
+
+def test_pictures_are_drawn_at_the_strength_that_we_advise():
+    assert inspect.signature(cli.demo).parameters["strength"].default == Settings.strength == 0.1
+    assert inspect.signature(cli.sweep).parameters["strength"].default == "0,0.05,0.1,0.15"
+    assert show.STRENGTHS == (-0.1, 0.0, 0.05, 0.1, 0.15)
+    # No face of a real person is drawn unasked.
+    assert show.PHOTOS == ("wren", "chelsea")
 
 
 def test_sweep_writes_cells_figure_and_json(tmp_path: Path):

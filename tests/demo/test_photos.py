@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from selective_sigma.demo import NAMES, photos, truth
+from selective_sigma.demo import DEFAULT, NAMES, photos, truth
 from selective_sigma.demo.measure import detail
 from selective_sigma.demo.network import MULTIPLE, WEIGHTS, facts, load
 
@@ -30,6 +30,13 @@ def test_named_photographs_come_in_the_size_asked_for(name: str):
     height, width = photos.shape_of(name, 100_000)
     assert height % MULTIPLE == width % MULTIPLE == 0
     assert 0.8e5 < height * width < 1.2e5
+
+
+def test_one_photograph_comes_with_the_package(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(photos, "find_spec", lambda _: None)
+    assert photos.photograph(DEFAULT, 64).shape == (1, 3, 64, 64)
+    with pytest.raises(ValueError, match="'chelsea' is part of scikit-image: pip install"):
+        photos.photograph("chelsea")
 
 
 def test_a_file_of_any_shape(tmp_path: Path):
