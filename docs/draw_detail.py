@@ -26,17 +26,17 @@ class Part(NamedTuple):
     box: tuple[int, int, int, int]
     """Left, top, right and bottom in the file, in pixels; square."""
     lines: tuple[str, ...]
-    close: tuple[int, int] = (0, 0)
+    close: tuple[int, int] | None = None
     """(top, left) of the close-up, in pixels of the drawing."""
-    smooth: tuple[int, int] = (0, 0)
+    smooth: tuple[int, int] | None = None
 
 
 PARTS = {
     "canyon wren": Part("budgie-canyon-wren", (380, 150, 1020, 790), (WHOLE, CLOSE_UP, SMOOTH), (16, 80), (128, 128)),
-    "otter": Part("budgie-oakland-zoo-otters", (560, 220, 1160, 820), (WHOLE, CLOSE_UP, SMOOTH), (60, 30), (0, 128)),
-    "osprey": Part("budgie-perched-osprey", (430, 170, 1030, 770), (WHOLE, CLOSE_UP, SMOOTH), (60, 60), (100, 128)),
+    "otter": Part("budgie-oakland-zoo-otters", (560, 220, 1160, 820), (WHOLE, CLOSE_UP), (60, 30)),
+    "osprey": Part("budgie-perched-osprey", (430, 170, 1030, 770), (WHOLE, SMOOTH), smooth=(100, 128)),
 }
-"""All by Buddies of Budgie's photographers, CC0 1.0; sharp subjects before what is out of focus."""
+"""All from the repository BuddiesOfBudgie/budgie-backgrounds, CC0 1.0: sharp subjects before what is out of focus."""
 
 
 def draw(name: str, part: Part, folder: Path) -> list[tuple[str, list[object]]]:

@@ -112,8 +112,9 @@ def try_it(_: Path) -> Pictures:
     tiled([list(steps[last[-3]])], (606, 300)).save(LIVE, quality=85)
     timeline = [labelled(cover(steps[i][1], (209, 156)), f"step {i}", size=18) for i in last]
     upper = [picture.crop((60, 20, 200, 195)) for picture in three]
+    bird = [picture.crop((20, 20, 233, 180)) for picture in (plain, ours)]
     return {
-        "01": labelled(labelled(wiped(*upper[:2]), "plain"), "with detail", right=True),
+        "01": labelled(labelled(wiped(*bird), "plain"), "with detail", right=True),
         "09": tiled([timeline[i : i + 3] for i in (0, 3, 6)]),
         "10": tiled(
             [[labelled(cover(p, (209, 480)), t) for p, t in zip(upper, ("plain", "detail", "mask"), strict=True)]]
