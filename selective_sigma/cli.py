@@ -166,7 +166,7 @@ def sweep(
         from .demo import sweep as sweeping
         from .demo.source import check_checkpoint, open_source
 
-        # Told so, accelerate also shares the cells out where there are only CPUs.
+        # With cpu=True accelerate shares the cells between processes that have no GPU.
         state: Any = PartialState(cpu=not torch.accelerator.is_available())
         job = sweeping.Job(
             model=str(model.resolve()) if model else "embedded, flow" if flow else "embedded",
@@ -178,7 +178,7 @@ def sweep(
             content=f"{zlib.crc32(Path(photo).read_bytes()):08x}" if photo and Path(photo).is_file() else "",
             settings=tuple(extra.items()),
         )
-        # Before the folder is looked at, which may be another sweep's: what is wrong with the model, or what is there.
+        # A wrong model is refused before a folder that holds another sweep.
         if model:
             check_checkpoint(model)
         folder = sweeping.Folder(out, job)
@@ -186,7 +186,7 @@ def sweep(
         folder.make()
     wanted = sweeping.cells(strengths, coverages)
     missing = folder.missing(wanted)
-    # All look before anyone begins, or the shares would not fit together.
+    # Every process lists the missing cells before any of them is made, or the shares would overlap.
     state.wait_for_everyone()
 
     def stopped() -> str:

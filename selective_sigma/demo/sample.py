@@ -1,4 +1,4 @@
-"""Sampling by hand: all that ``Detailer`` needs of a loop of one's own."""
+"""A sampler loop in plain torch, the smallest that ``Detailer`` works in."""
 
 from __future__ import annotations
 

@@ -96,8 +96,8 @@ def best_window(region: Tensor, side: int = CLOSE) -> tuple[int, int]:
     """(top, left) of the square that holds most of ``region`` (1, 1, h, w), and is most surrounded by it."""
     side = min(side, *region.shape[2:])
     near = F.avg_pool2d(region, 9, 1, 4)
-    held = F.avg_pool2d(region + 0.01 * near, side, 1)[0, 0]
-    return divmod(int(held.argmax()), held.shape[1])
+    shares = F.avg_pool2d(region + 0.01 * near, side, 1)[0, 0]
+    return divmod(int(shares.argmax()), shares.shape[1])
 
 
 def image(picture: Tensor) -> Image:

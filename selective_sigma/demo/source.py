@@ -42,10 +42,10 @@ def _embedded(job: Job, flow: bool, device: torch.device | str) -> tuple[Any, Ca
 
 
 def check_checkpoint(model: Path) -> None:
-    """See that a folder is there, and that it is a checkpoint's.
+    """Check that ``model`` is the folder of a diffusers checkpoint.
 
     Raises:
-        ValueError: in one line, what it is instead.
+        ValueError: it is not; the message says what it is instead.
     """
     if not model.is_dir():
         raise ValueError(f"model is {str(model)!r}: there is no such folder; give that of a diffusers checkpoint")

@@ -110,7 +110,7 @@ class Folder:
         """Make the folder where it is missing.
 
         Raises:
-            ValueError: it cannot be had.
+            ValueError: the folder cannot be made or written to.
         """
         out.make(self.path)
 
@@ -134,7 +134,7 @@ class Folder:
         return None
 
     def missing(self, wanted: Sequence[Cell]) -> list[Cell]:
-        """One of each picture that is wanted and not there."""
+        """The wanted cells whose pictures are not stored yet, one for each picture."""
         return [cell for cell in {cell.name: cell for cell in wanted}.values() if self.load(cell) is None]
 
     def figure(self, strengths: Sequence[float], coverages: Sequence[float]) -> Image.Image:
@@ -151,7 +151,7 @@ class Folder:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A record; None where there is none, or something else than one."""
+    """A stored record, or None where the file is missing or holds something else."""
     with suppress(FileNotFoundError, ValueError):
         record = json.loads(path.read_text())
         if isinstance(record, dict):
