@@ -9,6 +9,6 @@ WEB_DIRECTORY = "./web"
 
 async def comfy_entrypoint() -> Any:
     # Imported here, so that this folder can be imported where there is no ComfyUI.
-    from .selective_sigma.comfy.nodes import SelectiveSigmaExtension
+    from .selective_sigma.comfy.nodes.nodes import SelectiveSigmaExtension
 
     return SelectiveSigmaExtension()

@@ -31,14 +31,14 @@ def main() -> int:
         return 1
     if not args.report:
         commit = _git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
-        asked = [(name, model) for model in args.models for name in args.only if model in QUESTIONS[name][1]]
-        if FOLDER is None and any(model == WHOLE for _, model in asked):
+        tasks = [(name, model) for model in args.models for name in args.only if model in QUESTIONS[name][1]]
+        if FOLDER is None and any(model == WHOLE for _, model in tasks):
             print(f"SKIPPED {WHOLE}: set PHOTOGRAPHS to the folder that holds {', '.join(HELD_OUT)}", file=sys.stderr)
-            asked = [(name, model) for name, model in asked if model != WHOLE]
-        for made, *found in (answer(each, commit) for each in asked):
-            # Rows that name something else than a model are all made anew.
-            old = [r for r in read() if r.question != made.question or r.model in {*MODELS} - {made.model}]
-            write([*old, made, *found])
+            tasks = [(name, model) for name, model in tasks if model != WHOLE]
+        for provenance, *rows in (answer(task, commit) for task in tasks):
+            # Rows whose model is none of ours (a shape, a schedule) are all replaced.
+            old = [r for r in read() if r.question != provenance.question or r.model in {*MODELS} - {provenance.model}]
+            write([*old, provenance, *rows])
     for page in map(Path, PAGES):
         page.write_text(fill(page.read_text(), read()))
     return 0

@@ -1,4 +1,4 @@
-"""What ComfyUI itself is asked: its samplers on an exact denoiser, and what a run costs beside the network.
+"""Questions to ComfyUI itself: its samplers on an exact denoiser, and the cost of a run beside the network.
 
 COMFYUI_PATH=~/comfy/ComfyUI ~/comfy/ComfyUI/.venv/bin/python -m benchmarks --only comfyui overhead
 """
@@ -21,9 +21,9 @@ from torch import Tensor
 from selective_sigma import Settings
 from tests.comfy import conftest
 
-from .evaluate import STEPS, STRENGTH, Place
+from .evaluate import STEPS, STRENGTH, Setup
 from .figures import Row, Value
-from .models import MODELS, Model
+from .models import MODELS, ReferenceModel
 
 # With that ComfyUI is on the path, in CPU mode.
 assert conftest.MISSING is None, conftest.MISSING
@@ -32,39 +32,39 @@ import comfy.samplers
 import tiny
 from published import around
 
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.sampler import wrap
 
 SCHEDULES = {"eps, karras": "karras", "eps, normal": "normal", "flow, shift 3": "normal"}
 
 
-def draw(known: Model, schedule: str, name: str, steps: int, settings: Settings | None) -> tuple[Tensor, int]:
-    """What a sampler draws, bare without settings, (batch, channels, H, W); and in how many model calls."""
+def draw(model: ReferenceModel, schedule: str, name: str, settings: Settings | None) -> tuple[Tensor, int]:
+    """The picture of a sampler, bare without settings, (batch, channels, H, W), and its model calls."""
     flow = schedule.startswith("flow")
-    model = tiny.model(tiny.FLOW if flow else tiny.EPS)
-    model.model.latent_format.scale_factor = 1.0
+    patcher = tiny.model(tiny.FLOW if flow else tiny.EPS)
+    patcher.model.latent_format.scale_factor = 1.0
 
     def denoised(x: Tensor, sigma: Tensor, *_: Any, **__: Any) -> Any:
         level = min(float(sigma[0]), 0.9999) if flow else float(sigma[0])
-        tiny.calls(model).append(level)
+        tiny.calls(patcher).append(level)
         # Rectified flow is the same denoiser of x / (1 - sigma).
         alpha = 1 - level if flow else 1.0
-        return known.denoise(x / alpha, level / alpha)
+        return model.denoise(x / alpha, level / alpha)
 
-    model.model._apply_model = denoised
+    patcher.model._apply_model = denoised
     sampler = tiny.sampler(name) if settings is None else wrap(tiny.sampler(name), settings)
-    sigmas = tiny.schedule(model, steps, SCHEDULES[schedule])
-    picture = tiny.sample(model, sampler, sigmas, shape=known.shape, cfg=1.0, seed=0)
-    return picture, len(tiny.calls(model))
+    sigmas = tiny.schedule(patcher, STEPS, SCHEDULES[schedule])
+    picture = tiny.sample(patcher, sampler, sigmas, shape=model.shape, cfg=1.0, seed=0)
+    return picture, len(tiny.calls(patcher))
 
 
 def comfyui(model: str) -> Iterator[Row]:
     """Gain, leak and calls of every sampler of ComfyUI itself, at ``every`` 1 and 2."""
     for schedule, sampler in product(SCHEDULES, comfy.samplers.SAMPLER_NAMES):
-        sampled = partial(draw, MODELS[model](), schedule, sampler, STEPS)
+        sampled = partial(draw, MODELS[model](), schedule, sampler)
         usual, once = sampled(None)
         for n in (1, 2):
             detailed, calls = sampled(Settings(strength=STRENGTH, every=n))
-            yield Place("comfyui", model, schedule, sampler).compared(detailed, usual, calls / once, f"every {n}")
+            yield Setup("comfyui", model, schedule, sampler).compared(detailed, usual, calls / once, f"every {n}")
 
 
 ROUNDS = 9
@@ -73,13 +73,13 @@ CONTESTANTS = {
     "bare": lambda sampler: sampler,
     "published": around,
     "ours": partial(wrap, settings=Settings()),
-    # Where detail may go nowhere, no step is due.
+    # A black limit: no step is due.
     "ours, nothing due": partial(wrap, settings=Settings(), limit=torch.zeros(1, 64, 64)),
 }
 
 
 def network(shape: tuple[int, ...], flow: bool, patches: int) -> tuple[Any, list[int]]:
-    """A MODEL whose network answers at once, with so many patches of attention, as IP-Adapters make them; its rows."""
+    """A MODEL whose network returns at once, with as many attention patches, as of IP-Adapters; and its rows."""
     model, rows = tiny.model(tiny.FLOW if flow else tiny.EPS, len(shape) - 2), list[int]()
     answers = cycle([torch.randn(2, *shape[1:]) for _ in range(3)])
 
@@ -95,20 +95,20 @@ def network(shape: tuple[int, ...], flow: bool, patches: int) -> tuple[Any, list
 
 
 def overhead(_: str) -> Iterator[Value]:
-    """Milliseconds of CPU time of a run over the bare sampler's, the least of the rounds, and what a step has of it."""
+    """CPU time in ms of a run minus the bare sampler's, and of a step; the least of the rounds."""
     for (name, shape), patches in product(SHAPES.items(), (0, 500)):
         flow = len(shape) == 5
         model, rows = network(shape, flow, patches)
-        sigmas, least, asked = tiny.schedule(model, STEPS, "normal" if flow else "karras"), {}, {}
+        sigmas, least, row_counts = tiny.schedule(model, STEPS, "normal" if flow else "karras"), {}, {}
         for label, make in (each for _ in range(ROUNDS) for each in CONTESTANTS.items()):
             sampler, began = make(tiny.sampler("euler")), time.process_time()
             rows.clear()
             tiny.sample(model, sampler, sigmas, shape=shape)
-            spent, asked[label] = 1e3 * (time.process_time() - began), sum(rows)
+            spent, row_counts[label] = 1e3 * (time.process_time() - began), sum(rows)
             least[label] = min(spent, least.get(label, spent))
         over = {label: spent - least["bare"] for label, spent in least.items()}
         values = {"bare run, ms": least["bare"], **{f"{label}, ms over bare": over[label] for label in list(over)[1:]}}
-        values["a due step, ms"] = over["ours"] / (asked["ours"] - asked["bare"])
+        values["a due step, ms"] = over["ours"] / (row_counts["ours"] - row_counts["bare"])
         values["another step, ms"] = over["ours, nothing due"] / STEPS
         values["ours / published"] = over["ours"] / over["published"]
         for label, value in values.items():

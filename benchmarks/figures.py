@@ -11,14 +11,14 @@ from torch import Tensor
 
 from selective_sigma.demo.measure import low_pass
 
-from .models import Model
+from .models import ReferenceModel
 
 ROWS = Path("docs/evidence/rows.jsonl")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was found for a question about a model, or what stands for one."""
+    """A result for a question about a model (``model`` may also name something else that was measured)."""
 
     question: str
     model: str
@@ -48,7 +48,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Effect(Row, Figures):
-    """What a method did to a model's pictures."""
+    """What a method did to the pictures of a model."""
 
     schedule: str
     sampler: str
@@ -75,19 +75,19 @@ class Value(Row):
     label: str
     value: float
     schedule: str = ""
-    """Where there is one."""
+    """The noise schedule, if there is one."""
 
 
 @dataclass(frozen=True)
-class Made(Row):
-    """From which commit, on what and in what time a question's rows were made."""
+class Provenance(Row):
+    """The commit, machine and time that the rows of a question come from."""
 
     commit: str
     device: str
     seconds: float
 
 
-TYPES: dict[str, type[Row]] = {t.__name__: t for t in (Effect, Value, Made)}
+TYPES: dict[str, type[Row]] = {t.__name__: t for t in (Effect, Value, Provenance)}
 LUMA = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
 """Weights of red, green and blue (Rec. 601)."""
 
@@ -109,7 +109,7 @@ def kind(picture: Tensor, where: Tensor) -> dict[str, float]:
     return {name: energy(a, where) / energy(b, where) for name, (a, b) in bands.items()}
 
 
-def compare(detailed: Tensor, plain: Tensor, model: Model, part: slice = slice(None)) -> Figures:
+def compare(detailed: Tensor, plain: Tensor, model: ReferenceModel, part: slice = slice(None)) -> Figures:
     """Measure a ``part`` of the model's pictures (batch, channels, H, W) against its truth; pooled over the part."""
     detailed, plain, inside, outside = detailed[part], plain[part], model.inside[part], model.outside[part]
     before, after = model.fine(plain), model.fine(detailed)
@@ -133,7 +133,7 @@ def read(path: Path = ROWS) -> list[Row]:
 
 
 def write(rows: list[Row], path: Path = ROWS) -> None:
-    """Replace the file; numbers to five digits, which is more than they are worth."""
+    """Replace the file. Numbers are rounded to five digits."""
     lines: list[str] = []
     for row in rows:
         fields = {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in asdict(row).items()}

@@ -28,25 +28,25 @@ class Tokens(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, hidden_states: Tensor, timestep: Tensor, **given: Tensor) -> tuple[Tensor]:  # noqa: ARG002
+    def forward(self, hidden_states: Tensor, timestep: Tensor, **inputs: Tensor) -> tuple[Tensor]:  # noqa: ARG002
         return (0.3 * hidden_states.roll(1, 1) + 0.1,)
 
 
 class Pictures(Tokens):
     """The same with what Stable Diffusion 3 is called with: [uncond, cond] in one batch."""
 
-    def forward(self, hidden_states: Tensor, timestep: Tensor, **given: Tensor) -> tuple[Tensor]:  # noqa: ARG002
-        return (0.3 * hidden_states.roll(1, 2) + 0.1 * given["text"].mean((1, 2)).reshape(-1, 1, 1, 1),)
+    def forward(self, hidden_states: Tensor, timestep: Tensor, **inputs: Tensor) -> tuple[Tensor]:  # noqa: ARG002
+        return (0.3 * hidden_states.roll(1, 2) + 0.1 * inputs["text"].mean((1, 2)).reshape(-1, 1, 1, 1),)
 
 
 def flux(model: nn.Module, scheduler: Any) -> None:
     """The first step, and the next one's call."""
     rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     ids = torch.stack([torch.zeros(64, 64), rows, columns], -1).reshape(-1, 3)
-    given = {"text": torch.randn(1, 512, 4096), "pooled": torch.randn(1, 768), "txt_ids": torch.zeros(512, 3)}
+    inputs = {"text": torch.randn(1, 512, 4096), "pooled": torch.randn(1, 768), "txt_ids": torch.zeros(512, 3)}
     x = torch.randn(1, 4096, 64)
     for t in scheduler.timesteps[:2]:
-        answer = model(x, timestep=t.reshape(1) / 1000, img_ids=ids, **given)[0]
+        answer = model(x, timestep=t.reshape(1) / 1000, img_ids=ids, **inputs)[0]
         x = scheduler.step(answer, t, x, return_dict=False)[0]
 
 

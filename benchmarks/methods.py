@@ -1,4 +1,4 @@
-"""Who is compared: every method as a few lines around a model, from its formula.
+"""The methods that are compared: every one as a few lines around a model, from its formula.
 
 A method is ``method(run, strength) -> step``, with ``step(x, sigma) -> Prediction`` in the model's own terms.
 """
@@ -14,15 +14,15 @@ from torch import Tensor
 
 from selective_sigma import Call, Detailer, Prediction, Settings
 
-from .samplers import Method, Run, Step
+from .samplers import Method, MethodRun, Step
 
 
-def plain(run: Run, _: float) -> Step:
+def plain(run: MethodRun, _: float) -> Step:
     """No detail."""
     return run.evaluate
 
 
-def _lie_about_sigma(run: Run, share: Callable[[float], float]) -> Step:
+def _lie_about_sigma(run: MethodRun, share: Callable[[float], float]) -> Step:
     """One call a step at ``sigma (1 - share(sigma))`` and the same input, whatever the family."""
     return lambda x, sigma: run.evaluate(x, sigma * max(1e-6, 1 - share(float(sigma))))
 
@@ -33,14 +33,14 @@ def cosine(steps: int, start: float = 0.2, end: float = 0.8) -> list[float]:
     return (0.5 - 0.5 * np.cos(np.pi * np.interp(range(steps), corners, [0.0, 1.0, 0.0]))).tolist()
 
 
-def detail_daemon(run: Run, strength: float) -> Step:
+def detail_daemon(run: MethodRun, strength: float) -> Step:
     """Jonseed, ComfyUI-Detail-Daemon: sigma (1 - amount w), w the cosine curve, linear between steps."""
     rising, weights = run.sigmas[-2::-1], cosine(len(run.sigmas) - 1)[::-1]
     return _lie_about_sigma(run, lambda sigma: strength * float(np.interp(sigma, rising, weights, right=0.0)))
 
 
-def lying_sigma(run: Run, strength: float) -> Step:
-    """Jonseed, Lying Sigma Sampler: a constant share from 0.1 to 0.9 of the run."""
+def lying_sigma(run: MethodRun, strength: float) -> Step:
+    """Jonseed, Lying Sigma Sampler: a constant share of sigma from 0.1 to 0.9 of the run."""
     steps = len(run.sigmas) - 1
     high, low = (run.sigmas[round(share * (steps - 1))] for share in (0.1, 0.9))
     return _lie_about_sigma(run, lambda sigma: strength if low <= sigma <= high else 0.0)
@@ -49,7 +49,7 @@ def lying_sigma(run: Run, strength: float) -> Step:
 def ours(*, perfect: bool = False, **options: Any) -> Method:
     """A ``Detailer`` with these settings in place of the defaults; ``perfect``: the lie in the true region alone."""
 
-    def method(run: Run, strength: float) -> Step:
+    def method(run: MethodRun, strength: float) -> Step:
         settings = Settings(strength=strength, **options)
         window = run.schedule.window(settings.start, settings.end)
         limit = run.model.inside.float() if perfect else None
@@ -75,13 +75,13 @@ METHODS: dict[str, Method] = {
     "published 0.1.1": ours(mask_source="change", every=1, lie="fixed_input", start=0.1, end=0.9),
     "ours, published mask": ours(mask_source="change"),
     "ours": ours(),
-    # What no mask can do better than.
+    # The best that a mask can do.
     "the true region": ours(coverage=1.0, perfect=True),
 }
 OURS, THEIRS, EVERYWHERE = "ours", "published 0.1.1", "the same lie everywhere"
 
 
-def published_cfg_pp(run: Run, strength: float) -> Step:
+def published_cfg_pp(run: MethodRun, strength: float) -> Step:
     """The published method on a CFG++ sampler: 0.15 of the strength, uncond from the plain call."""
     step = METHODS[THEIRS](run, 0.15 * strength)
     return lambda x, sigma: replace(step(x, sigma), others=run.evaluate(x, sigma).others)

@@ -1,6 +1,6 @@
 """The denoisers under test: two mixtures that are known exactly, and the photograph network.
 
-All are VE denoisers of one batch; ``samplers.sample`` shows them as rectified flow where a schedule asks.
+All are VE denoisers of one batch; ``samplers.sample`` turns them into rectified flow for flow schedules.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from selective_sigma.demo.measure import high_pass
 
 
 @dataclass(frozen=True)
-class Model:
+class ReferenceModel:
     """A denoiser of one batch of pictures, and the truth about them."""
 
     shape: tuple[int, ...]
@@ -31,7 +31,7 @@ class Model:
     seeds: tuple[int, ...]
     """Of each picture's noise, (batch,)."""
     groups: int
-    """Pictures go by seed group first: the spread over groups is the error bar."""
+    """Groups of seeds that the pictures come in; the spread over groups is the error bar."""
     denoise: Callable[[Tensor, float], Tensor]
     """The conditional prediction of ``x0`` from ``x = x0 + sigma n`` and ``sigma``."""
     inside: Tensor
@@ -42,12 +42,12 @@ class Model:
     """The fine detail in a picture, shaped like it."""
     guidance: float = 1.0
     uncond: Callable[[Tensor, float], Tensor] | None = None
-    """The prediction that guidance leads away from; None without guidance."""
+    """The unconditional prediction, for guidance; None without guidance."""
     picture: Tensor | None = None
     """The photographs themselves, shaped like the pictures; None on mixtures."""
 
     def predict(self, x: Tensor, sigma: float, conds: Literal["all", "positive"] = "all") -> Prediction:
-        """What the model says; ``positive``: the conditional prediction alone."""
+        """The predictions of the model; with ``positive`` the conditional one alone."""
         cond = self.denoise(x, sigma)
         if self.uncond is None or conds == "positive":
             return Prediction(cond)
@@ -109,14 +109,16 @@ def _log_odds(textured: float, side: int) -> Tensor:
     return torch.where(right, 1.0, -1.0) * math.log(textured / (1 - textured))
 
 
-def _halves(tiles: Tiles, shape: tuple[int, ...], seeds: Sequence[int], groups: int, guidance: float = 1.0) -> Model:
-    """Guidance leads away from a denoiser that does not know which tiles are textured."""
+def _halves(
+    tiles: Tiles, shape: tuple[int, ...], seeds: Sequence[int], groups: int, guidance: float = 1.0
+) -> ReferenceModel:
+    """Textured tiles in the right half; the unconditional prediction does not know which tiles are textured."""
     inside = (torch.arange(shape[3]) >= shape[3] // 2).expand(shape[0], 1, *shape[2:])
     uncond = None if guidance == 1 else replace(tiles, logit=torch.zeros_like(tiles.logit)).denoise
-    return Model(shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine, guidance, uncond)
+    return ReferenceModel(shape, tuple(seeds), groups, tiles.denoise, inside, ~inside, tiles.fine, guidance, uncond)
 
 
-def mixture8(seeds: Sequence[int], groups: int = 1, guidance: float = 1.0, size: int = 64) -> Model:
+def mixture8(seeds: Sequence[int], groups: int = 1, guidance: float = 1.0, size: int = 64) -> ReferenceModel:
     """8x8 tiles, one channel: light and shade of .5, texture of .3 beyond a gradient, prior .02 and .98."""
     u, v = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     detail = (u + v > 1).flatten()
@@ -126,7 +128,7 @@ def mixture8(seeds: Sequence[int], groups: int = 1, guidance: float = 1.0, size:
     return _halves(tiles, (len(seeds), 1, size, size), seeds, groups, guidance)
 
 
-def mixture4(seeds: Sequence[int], groups: int = 1, size: int = 64) -> Model:
+def mixture4(seeds: Sequence[int], groups: int = 1, size: int = 64) -> ReferenceModel:
     """4x4 tiles, four channels, shading in both halves; prior .05 and .95.
 
     Variances over the frequency radius f: ``low + 1e-4`` and ``low + 0.35 / (1 + (f / 0.35)^2)``,
@@ -155,7 +157,7 @@ def windows() -> Tensor:
 HELD_OUT = ("budgie-canyon-wren", "budgie-roman-colosseum", "budgie-perched-osprey", "budgie-oakland-zoo-otters")
 HELD_OUT += ("aitzgorri",)
 FOLDER = os.environ.get("PHOTOGRAPHS")
-"""Where these photographs are, which the network was not trained on; they do not come with the repository."""
+"""Folder of these photographs. The network was not trained on them; they are not part of the repository."""
 
 
 def whole() -> Tensor:
@@ -166,12 +168,12 @@ def whole() -> Tensor:
 
 def photographs(
     pictures: Callable[[], Tensor] = windows, seeds: int = 3, smooth: bool = False, guidance: float = 1.0
-) -> Model:
+) -> ReferenceModel:
     """The network that redraws photographs from a four times smaller thumbnail; pictures in [-1, 1].
 
     Inside and outside are the upper and the lower third of the photograph's own smoothed fine detail (``truth``).
-    ``smooth``: the photographs out of focus, where detail belongs nowhere. Guidance leads away from what the network
-    predicts without a thumbnail.
+    With ``smooth`` the photographs are out of focus, and detail belongs nowhere. The unconditional prediction for
+    guidance is that without a thumbnail.
     """
     picture = pictures()
     small = photos.thumbnail(photos.defocused(picture) if smooth else picture, 4).repeat(seeds, 1, 1, 1)
@@ -180,11 +182,12 @@ def photographs(
     numbers = tuple(1000 * seed + i for seed in range(seeds) for i in range(len(picture)))
     denoise, uncond = partial(net.denoise, thumbnail=small), None if guidance == 1 else net.denoise
     picture = picture.repeat(seeds, 1, 1, 1)
-    return Model(tuple(small.shape), numbers, seeds, denoise, inside, outside, high_pass, guidance, uncond, picture)
+    shape = tuple(small.shape)
+    return ReferenceModel(shape, numbers, seeds, denoise, inside, outside, high_pass, guidance, uncond, picture)
 
 
 WHOLE = "whole photographs"
-MODELS: dict[str, Callable[[], Model]] = {
+MODELS: dict[str, Callable[[], ReferenceModel]] = {
     "photographs": cache(photographs),
     "defocused": cache(partial(photographs, smooth=True)),
     "mixture 8x8": cache(partial(mixture8, range(12), 3)),
@@ -193,4 +196,4 @@ MODELS: dict[str, Callable[[], Model]] = {
     "photographs, guidance 4": cache(partial(photographs, guidance=4.0)),
     "mixture 4x4": cache(partial(mixture4, range(12), 3)),
 }
-"""By the name that rows have; pictures of three seeds, on the mixtures of three groups of four."""
+"""By the name in the rows. Photographs: three seeds each; mixtures: three groups of four seeds."""

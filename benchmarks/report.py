@@ -1,4 +1,4 @@
-"""Fills the marked blocks of a page with tables made from the rows; the prose around them is the page's own.
+"""Fills the marked blocks of a page with tables made from the rows; the text around them is left alone.
 
 A block stands between ``<!-- figures: NAME -->`` and ``<!-- /figures -->``; ``BLOCKS`` has the names.
 """
@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from .evaluate import COUNTS, DRAWN, FLOW, PHOTOGRAPH, PHOTOS, QUESTIONS, STEPS, TARGET, VE
-from .figures import Effect, Made, Row, Value
+from .figures import Effect, Provenance, Row, Value
 from .methods import METHODS, OURS, THEIRS
 
 PAGES = ("docs/evidence.md", "README.md")
@@ -21,15 +21,15 @@ NAMES = {"euler": "Euler", "euler_ancestral": "Euler ancestral", "dpmpp_2m": "DP
 
 
 def pick(rows: Sequence[Row], question: str, **fields: str) -> list[Any]:
-    """What was found for a question (``Effect``, ``Value``) where fields are as given; leaks in the methods' order."""
+    """The rows of a question whose fields have these values; those of ``leak`` in the order of the methods."""
     fields["question"] = question
-    found = [row for row in rows if all(getattr(row, name, row) == value for name, value in fields.items())]
-    found = [row for row in found if not isinstance(row, Made)]
-    return sorted(found, key=lambda row: list(METHODS).index(row.label)) if question == "leak" else found
+    picked = [row for row in rows if all(getattr(row, name, row) == value for name, value in fields.items())]
+    picked = [row for row in picked if not isinstance(row, Provenance)]
+    return sorted(picked, key=lambda row: list(METHODS).index(row.label)) if question == "leak" else picked
 
 
 def reached(row: Effect) -> bool:
-    """Whether the method came to the common gain."""
+    """Whether the method reached the common gain."""
     return abs(row.gain / TARGET - 1) < 0.15
 
 
@@ -47,7 +47,7 @@ def grid(corner: str, cells: Mapping[tuple[str, str], str], columns: Iterable[st
 
 
 def beside_the_others(rows: Sequence[Row]) -> str:
-    """The table a stranger understands: photographs, VE."""
+    """README's table: photographs, VE."""
     cells: dict[tuple[str, str], str] = {}
     for row in filter(reached, pick(rows, "leak", model=PHOTOS, schedule=VE)):
         marks = {OURS: "**", "the true region": "*"}.get(row.label, "")
@@ -89,18 +89,18 @@ def by_place(question: str, rows: Sequence[Row]) -> str:
             return f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"
         return f"{100 * row.gain:.0f} %, {row.leak:.3f} ({100 * row.mean:.1f}, {100 * row.contrast:+.1f})"
 
-    found = pick(rows, question)
+    picked = pick(rows, question)
     corner = "mask inside, outside" if question == "coverage" else "gain, leak (mean, contrast)"
-    corner = "" if all(isinstance(row, Value) for row in found) else corner
-    return grid(corner, {(place(row), row.label): cell(row) for row in found})
+    corner = "" if all(isinstance(row, Value) for row in picked) else corner
+    return grid(corner, {(place(row), row.label): cell(row) for row in picked})
 
 
 def kinds(rows: Sequence[Row]) -> str:
     """Kind of detail, gain, leak and mask; bold where chroma exceeds the photograph's by more than a fifth."""
-    found, body = pick(rows, "kinds"), list[list[str]]()
-    own = {row.model: row.chroma for row in found if row.label == PHOTOGRAPH}
-    for row in found:
-        mark = "**" if row.chroma > 1.2 * own[row.model] else ""
+    picked, body = pick(rows, "kinds"), list[list[str]]()
+    photograph = {row.model: row.chroma for row in picked if row.label == PHOTOGRAPH}
+    for row in picked:
+        mark = "**" if row.chroma > 1.2 * photograph[row.model] else ""
         last = [f"{100 * row.gain:.0f} %", f"{row.leak:.3f}", f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"]
         kind = [f"{mark}{row.chroma:.3f}{mark}", f"{row.finest:.2f}"]
         body.append([f"{row.model}, {row.label}", *kind, *(last if row.strength else "–––")])
@@ -109,8 +109,8 @@ def kinds(rows: Sequence[Row]) -> str:
 
 def steps(rows: Sequence[Row]) -> str:
     """Gain in % and leak at each number of steps."""
-    found = pick(rows, "steps")
-    cells = {(f"{place(r)}, {r.label}", str(r.steps)): f"{100 * r.gain:.0f} ({r.leak:.2f})" for r in found}
+    picked = pick(rows, "steps")
+    cells = {(f"{place(r)}, {r.label}", str(r.steps)): f"{100 * r.gain:.0f} ({r.leak:.2f})" for r in picked}
     return grid("gain in % (leak)", cells, map(str, COUNTS))
 
 
@@ -118,24 +118,26 @@ def comfyui(rows: Sequence[Row]) -> str:
     """Gain and leak of each of ComfyUI's samplers at ``every`` 1, then 2; bold where the rule of thumb fails."""
     cells: dict[str, list[str]] = {}
     # One row at 1, the next at 2.
-    found = iter(pick(rows, "comfyui"))
-    for one, two in zip(found, found, strict=True):
+    picked = iter(pick(rows, "comfyui"))
+    for one, two in zip(picked, picked, strict=True):
         cell = f"{100 * one.gain:.0f}, {100 * two.gain:.0f} % ({one.leak:.2f}, {two.leak:.2f})"
         holds = abs(two.gain / one.gain - 1) <= 0.2 and two.leak <= 1.1 * one.leak
         cells.setdefault(one.sampler, []).extend([cell if holds else f"**{cell}**", f"{two.calls:.2f}"])
     # Twins (on the GPU, or CFG++ without guidance) share a line.
-    twins = {tuple(shown): [name for name in cells if cells[name] == shown] for shown in cells.values()}
+    twins = {tuple(line): [name for name in cells if cells[name] == line] for line in cells.values()}
     head = [part for s in dict.fromkeys(r.schedule for r in pick(rows, "comfyui")) for part in (s, "calls")]
-    return table(["gain at every 1, 2 (leak)", *head], sorted([", ".join(twins[shown]), *shown] for shown in twins))
+    return table(["gain at every 1, 2 (leak)", *head], sorted([", ".join(twins[line]), *line] for line in twins))
 
 
 def targets(rows: Sequence[Row]) -> str:
-    """What was set out to be reached, how often it was, and the worst that was found."""
+    """Each target: how often it was held, and the worst case."""
 
     def ratios(model: str) -> dict[str, float]:
-        found = [filter(reached, pick(rows, "leak", model=model, schedule=VE, label=label)) for label in (OURS, THEIRS)]
-        own, other = ({NAMES[row.sampler]: row.leak for row in half} for half in found)
-        return {sampler: own[sampler] / other[sampler] for sampler in own if sampler in other}
+        """Our leak over the published method's, by sampler."""
+        effects = filter(reached, pick(rows, "leak", model=model, schedule=VE))
+        leak = {(effect.label, NAMES[effect.sampler]): effect.leak for effect in effects}
+        pairs = {s: (leak.get((OURS, s)), leak.get((THEIRS, s))) for s in NAMES.values()}
+        return {s: a / b for s, (a, b) in pairs.items() if a is not None and b is not None}
 
     def values(question: str, **fields: str) -> dict[str, float]:
         return {place(r): r.value for r in pick(rows, question, **fields)}
@@ -145,9 +147,9 @@ def targets(rows: Sequence[Row]) -> str:
     calls = {at: n for at, n in values("calls", label=f"{OURS}, rows with guidance").items() if "sde" not in at}
     karras = {at: calls.pop(at) for at in list(calls) if at.startswith(VE)}
     times, work = (values("overhead", label=label) for label in ("ours / published", "a due step, ms"))
-    clips, _ = ({at: found.pop(at) for at in list(found) if "flow" in at} for found in (times, work))
+    clips, _ = ({at: numbers.pop(at) for at in list(numbers) if "flow" in at} for numbers in (times, work))
     pairs = {f"{r.model}, {r.label}": abs(r.value - 1) for r in pick(rows, "cfg_pp", schedule=OURS)}
-    found: list[tuple[str, float, dict[str, float]]] = [
+    measured: list[tuple[str, float, dict[str, float]]] = [
         *((f"leak over the published method's, {m}, VE", 0.25 if m == PHOTOS else 0.2, ratios(m)) for m in DRAWN),
         ("gain, how far from that at 20 steps", 0.15, far),
         ("share that is lit of what is out of focus", 0.1, values("smooth", model="defocused", label=OURS)),
@@ -159,18 +161,18 @@ def targets(rows: Sequence[Row]) -> str:
         ("own work of a due step, ms, pictures", 10, work),
     ]
     body: list[list[str]] = []
-    for what, most, reached_at in (target for target in found if target[2]):
+    for what, most, reached_at in (target for target in measured if target[2]):
         worst = max(reached_at, key=lambda at: reached_at[at])
         holds = sum(value <= most for value in reached_at.values())
         body.append([what, f"{most:g}", f"{reached_at[worst]:.2f} ({worst})", f"{holds} of {len(reached_at)}"])
     return table(["target, at 20 steps unless said", "at most", "worst found", "held"], body)
 
 
-def made(rows: Sequence[Row]) -> str:
-    """From which commit, on what, in what time."""
-    found = [row for row in rows if isinstance(row, Made)]
-    body = [[f"{r.question}, {r.model}", r.commit, f"{r.seconds:.0f} s", r.device] for r in found]
-    total = sum(row.seconds for row in found)
+def provenance(rows: Sequence[Row]) -> str:
+    """The commit, machine and time of each question."""
+    picked = [row for row in rows if isinstance(row, Provenance)]
+    body = [[f"{r.question}, {r.model}", r.commit, f"{r.seconds:.0f} s", r.device] for r in picked]
+    total = sum(row.seconds for row in picked)
     return table(["question, model", "commit", "time", "machine"], [*body, ["all", "", f"{total:.0f} s", ""]])
 
 
@@ -182,7 +184,7 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
     "kinds": kinds,
     "comfyui": comfyui,
     **{name: partial(by_place, name) for name in QUESTIONS if name not in ("leak", "steps", "kinds", "comfyui")},
-    "made": made,
+    "provenance": provenance,
 }
 
 

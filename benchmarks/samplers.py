@@ -1,7 +1,8 @@
-"""The samplers and schedules under test, written out because the methods wrap the model and count its calls.
+"""The samplers and schedules under test.
 
-Samplers are functions of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms, ``denoised`` guided where the model
-is; flow is told as noise to signal.
+A sampler is a function of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms; with guidance ``denoised`` is the
+guided prediction. Levels of flow models are converted to noise-to-signal ratios. Written out here, since the methods
+wrap the model and count its calls.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from selective_sigma.demo.levels import log_sigma_table, to_log_sigma
 from selective_sigma.demo.sample import noise_levels
 from selective_sigma.settings import Family
 
-from .models import Model
+from .models import ReferenceModel
 
 Predict = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 Step = Callable[[Tensor, Tensor], Prediction]
@@ -35,7 +36,7 @@ def noise(seeds: Sequence[int], shape: Sequence[int]) -> Noise:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class NoiseSchedule:
     """Noise levels of a run of any length, and the model's own range."""
 
     family: Family
@@ -44,13 +45,13 @@ class Schedule:
     at: Callable[[float], float]
     """Share of the model's noise range in (0, 1) -> noise-to-signal ratio."""
 
-    def own(self, ratio: float) -> float:
-        """A noise-to-signal ratio in the model's own terms."""
+    def to_sigma(self, ratio: float) -> float:
+        """The model's own sigma for a noise-to-signal ratio."""
         return ratio if self.family == "ve" else ratio / (1 + ratio)
 
     def window(self, start: float, end: float) -> tuple[float, float]:
         """Noise levels (high, low) for shares of the model's range, as ComfyUI's percent_to_sigma has them."""
-        high, low = (1e9 if s <= 0 else 0.0 if s >= 1 else self.own(self.at(s)) for s in (start, end))
+        high, low = (1e9 if s <= 0 else 0.0 if s >= 1 else self.to_sigma(self.at(s)) for s in (start, end))
         return high, low
 
 
@@ -61,13 +62,13 @@ def stable_diffusion(share: float) -> float:
 
 SCHEDULES = {
     # Karras et al. 2022, eq. 5.
-    "VE Karras": Schedule("ve", lambda steps: noise_levels(steps, 14.61, 0.0292).tolist(), stable_diffusion),
-    "VE normal": Schedule(
+    "VE Karras": NoiseSchedule("ve", lambda steps: noise_levels(steps, 14.61, 0.0292).tolist(), stable_diffusion),
+    "VE normal": NoiseSchedule(
         "ve", lambda steps: [*(stable_diffusion(i / (steps - 1)) for i in range(steps)), 0.0], stable_diffusion
     ),
     # Even times of rectified flow, shifted (Esser et al. 2024, eq. 23); 1000 (sigma = 0.999) stands for infinity.
     **{
-        f"flow, shift {shift}": Schedule(
+        f"flow, shift {shift}": NoiseSchedule(
             "flow",
             lambda steps, shift=shift: [1000.0, *(shift * (steps - i) / i for i in range(1, steps)), 0.0],
             lambda share, shift=shift: shift * (1 - share) / share,
@@ -137,19 +138,19 @@ SAMPLERS: dict[str, Sampler] = {f.__name__: f for f in (euler, euler_ancestral, 
 
 
 @dataclass
-class Run:
-    """What a method may know of one run, where it leaves its detailer, and what came of it."""
+class MethodRun:
+    """One run of a method: what it is given, its detailer, and the result."""
 
-    model: Model
-    schedule: Schedule
+    model: ReferenceModel
+    schedule: NoiseSchedule
     sigmas: list[float]
-    """In the model's own terms."""
+    """In the model's own terms (VE or flow), steps + 1."""
     detailer: Detailer | None = None
     calls: int = 0
     rows: int = 0
-    """Of the network: with guidance a call of all conditionings takes two."""
+    """Rows of the network's batch over all calls; with guidance, a call of all conditionings counts two."""
     picture: Tensor = field(init=False)
-    """(batch, channels, H, W), at the end."""
+    """The result, (batch, channels, H, W)."""
 
     def evaluate(self, x: Tensor, sigma: Tensor, conds: Literal["all", "positive"] = "all") -> Prediction:
         """The model in its own terms, ``sigma`` of shape (1,)."""
@@ -161,25 +162,31 @@ class Run:
         return prediction
 
 
-Method = Callable[[Run, float], Step]
+Method = Callable[[MethodRun, float], Step]
 
 
 @torch.no_grad()
 def sample(
-    model: Model, method: Method, strength: float, sampler: str = "euler", schedule: str = "VE Karras", steps: int = 20
-) -> Run:
+    model: ReferenceModel,
+    method: Method,
+    strength: float,
+    sampler: str = "euler",
+    schedule: str = "VE Karras",
+    steps: int = 20,
+) -> MethodRun:
     """Sample the model's batch; equal pictures start from, and add, equal noise under every method."""
-    kind = SCHEDULES[schedule]
-    flow = kind.family == "flow"
-    # As hosts have them: noise levels in single precision.
-    run = Run(model, kind, torch.tensor([kind.own(ratio) for ratio in kind.levels(steps)]).tolist())
+    chosen = SCHEDULES[schedule]
+    flow = chosen.family == "flow"
+    # Noise levels in single precision, as in hosts.
+    sigmas = torch.tensor([chosen.to_sigma(ratio) for ratio in chosen.levels(steps)]).tolist()
+    run = MethodRun(model, chosen, sigmas)
     step = method(run, strength)
     levels = [s / (1 - s) for s in run.sigmas] if flow else run.sigmas
-    own = dict(zip(levels, run.sigmas, strict=True))
+    sigma_of = dict(zip(levels, run.sigmas, strict=True))
 
     def predict(x: Tensor, level: float) -> tuple[Tensor, Tensor]:
         # A sampler may ask between the run's levels.
-        sigma = torch.tensor([own.get(level, kind.own(level))])
+        sigma = torch.tensor([sigma_of.get(level, chosen.to_sigma(level))])
         prediction = step(x * (1 - float(sigma)) if flow else x, sigma)
         picture = prediction.denoised if prediction.guided is None else prediction.guided
         return picture, prediction.others.get("uncond", picture)  # type: ignore[return-value]

@@ -52,17 +52,17 @@ def keep(page: Browser, name: str, folder: Path, right: int = 0) -> None:
 
 
 def graph(page: Browser, folder: Path) -> None:
-    page.show(vue=True)  # The classic view has no wipe.
+    page.set_view(vue=True)  # The classic view has no wipe.
     page.load(TEMPLATE)
     page.queue(600)
     time.sleep(6)  # Until "Job completed" is gone.
     page.fit(LEFT, TOP, margin=24)
     keep(page, "comfyui-graph", folder)
-    page.show(vue=False)
+    page.set_view(vue=False)
 
 
 def live(page: Browser, folder: Path, info: dict[str, Any]) -> None:
-    page.show(vue=True)
+    page.set_view(vue=True)
     page.load(under_way(info))
     page.fit(LEFT, TOP, margin=24)
     page.help(DEBUG)
@@ -70,7 +70,7 @@ def live(page: Browser, folder: Path, info: dict[str, Any]) -> None:
     page.run("window.app.api.addEventListener('progress', e => { window.ssdStep = e.detail.value; })")
     page.wait("return window.ssdStep >= 15", 600)
     keep(page, "comfyui-live", folder)
-    page.show(vue=False)
+    page.set_view(vue=False)
 
 
 def main(which: list[str]) -> None:

@@ -40,15 +40,15 @@ class Graph:
         self.nodes: list[Json] = []
         self.links: list[list[Any]] = []
 
-    def add(self, kind: str, place: tuple[int, int, int, int], given: Json | None = None, **more: Any) -> Json:
+    def add(self, kind: str, place: tuple[int, int, int, int], values: Json | None = None, **more: Any) -> Json:
         """One node.
 
         Args:
             place: x, y, width, height.
-            given: by input name, a widget's value or the ``Socket`` that it is linked to.
+            values: by input name, a widget's value or the ``Socket`` that it is linked to.
             more: ``title``, ``models`` (what a loader offers to download), ``mode``.
         """
-        given = dict(given or {})
+        values = dict(values or {})
         info = self.info[kind]
         node = self._node(kind, place)
         node["properties"] = {
@@ -70,14 +70,14 @@ class Graph:
         for name, (io_type, *rest), part in inputs:
             extra = rest[0] if rest else {}
             if io_type == LIST:
-                grown = [key for key in given if key.startswith(f"{name}.")]
-                sockets += [self._input(node, key, given[key].type, given.pop(key)) for key in grown]
+                grown = [key for key in values if key.startswith(f"{name}.")]
+                sockets += [self._input(node, key, values[key].type, values.pop(key)) for key in grown]
                 for output in node["outputs"]:
                     output["type"] = sockets[-1]["type"]
             elif extra.get("socketless") or extra.get("hidden"):
                 continue
             elif isinstance(io_type, list) or io_type in WIDGETS:
-                value = given.pop(name, extra.get("default", first(io_type, extra)))
+                value = values.pop(name, extra.get("default", first(io_type, extra)))
                 link = value if isinstance(value, Socket) else None
                 widgets.append(self._input(node, name, "COMBO" if isinstance(io_type, list) else io_type, link))
                 widgets[-1]["widget"] = {"name": name}
@@ -92,11 +92,11 @@ class Graph:
                     values += nested(extra["options"][0])
                     needed = len(values)
             else:
-                sockets.append(self._input(node, name, io_type, given.pop(name, None)))
+                sockets.append(self._input(node, name, io_type, values.pop(name, None)))
                 if part == "optional":
                     sockets[-1]["shape"] = 7
-        if given:
-            raise ValueError(f"{kind} has no input {', '.join(given)}")
+        if values:
+            raise ValueError(f"{kind} has no input {', '.join(values)}")
         node["inputs"] = [*sockets, *widgets]
         slots = {id(one): i for i, one in enumerate(node["inputs"])}
         for link, target in self._pending:
@@ -117,13 +117,13 @@ class Graph:
         return node
 
     def _input(self, node: Json, name: str, io_type: str, source: Socket | None) -> Json:
-        made = {"localized_name": name, "name": name, "type": io_type, "link": None}
+        socket = {"localized_name": name, "name": name, "type": io_type, "link": None}
         if source is not None:
-            made["link"] = len(self.links) + 1
-            self.links.append([made["link"], source.node["id"], source.slot, node["id"], 0, source.type])
-            source.node["outputs"][source.slot]["links"].append(made["link"])
-            self._pending.append((self.links[-1], made))
-        return made
+            socket["link"] = len(self.links) + 1
+            self.links.append([socket["link"], source.node["id"], source.slot, node["id"], 0, source.type])
+            source.node["outputs"][source.slot]["links"].append(socket["link"])
+            self._pending.append((self.links[-1], socket))
+        return socket
 
     def saved(self) -> Json:
         return {
@@ -150,7 +150,7 @@ def written_height(text: str, width: int) -> int:
 def out(node: Json, name: str | int = 0) -> Socket:
     """An output by its place or its name."""
     if isinstance(name, str):
-        name = [given["name"] for given in node["outputs"]].index(name)
+        name = [output["name"] for output in node["outputs"]].index(name)
     return Socket(node, name)
 
 
@@ -164,10 +164,10 @@ def first(io_type: Any, extra: Json) -> Any:
 
 def nested(option: Json) -> list[Any]:
     """The first choices below a choice that brings inputs of its own."""
-    found: list[Any] = []
+    widget_values: list[Any] = []
     for part in option.get("inputs", {}).values():
         for io_type, extra in part.values():
-            found.append(extra.get("default", first(io_type, extra)))
+            widget_values.append(extra.get("default", first(io_type, extra)))
             if io_type == "COMFY_DYNAMICCOMBO_V3":
-                found += nested(extra["options"][0])
-    return found
+                widget_values += nested(extra["options"][0])
+    return widget_values

@@ -38,20 +38,20 @@ def checkpoint(g: Graph, positive: str = FISHERMAN, negative: str = "blurry, low
 
 
 def prompts(g: Graph, clip: Socket, positive: str, negative: str) -> dict[str, Socket]:
-    given = {"clip": clip, "text": positive}
-    first = g.add("CLIPTextEncode", (SECOND, 0, 360, 150), given, title="Prompt")
-    given = {"clip": clip, "text": negative}
-    second = g.add("CLIPTextEncode", (SECOND, 200, 360, 110), given, title="Negative prompt")
+    values = {"clip": clip, "text": positive}
+    first = g.add("CLIPTextEncode", (SECOND, 0, 360, 150), values, title="Prompt")
+    values = {"clip": clip, "text": negative}
+    second = g.add("CLIPTextEncode", (SECOND, 200, 360, 110), values, title="Negative prompt")
     return {"positive": out(first), "negative": out(second)}
 
 
 def empty(g: Graph, kind: str = "EmptyLatentImage", y: int = 220, **more: int) -> Socket:
-    given = {"width": 1024, "height": 1024, "batch_size": 1, **more}
-    return out(g.add(kind, (LEFT, y, 340, 110 + 24 * ("length" in more)), given))
+    values = {"width": 1024, "height": 1024, "batch_size": 1, **more}
+    return out(g.add(kind, (LEFT, y, 340, 110 + 24 * ("length" in more)), values))
 
 
-def ksampler(g: Graph, at: tuple[int, int], given: Json, **more: Any) -> Socket:
-    values = {"steps": 25, "cfg": 6.0, "sampler_name": "dpmpp_2m", "scheduler": "karras", "seed": 7, **given}
+def ksampler(g: Graph, at: tuple[int, int], values: Json, **more: Any) -> Socket:
+    values = {"steps": 25, "cfg": 6.0, "sampler_name": "dpmpp_2m", "scheduler": "karras", "seed": 7, **values}
     return out(g.add("KSampler", (*at, 300, 270), values, **more))
 
 
@@ -65,23 +65,23 @@ def save(g: Graph, place: tuple[int, int, int, int], images: Socket, **more: Any
 
 def where(g: Graph, place: tuple[int, int, int, int], ours: Json, latent: Socket, picture: Socket) -> None:
     """The mask, laid over the picture."""
-    given = {"mask_ref": out(ours, "mask_ref"), "latent": latent, "show": "average", "image": picture}
-    g.add(PREVIEW, place, given, title="Where the detail went")
+    values = {"mask_ref": out(ours, "mask_ref"), "latent": latent, "show": "average", "image": picture}
+    g.add(PREVIEW, place, values, title="Where the detail went")
 
 
 def custom(
     g: Graph, parts: dict[str, Socket], at: tuple[int, int], sampler: Socket, sigmas: Socket, **more: Any
 ) -> Socket:
-    given = {k: parts[k] for k in ("model", "positive", "negative")} | {"latent_image": parts["latent"]}
-    given |= {"sampler": sampler, "sigmas": sigmas, "noise_seed": more.pop("seed", 7), "cfg": 6.0}
-    return out(g.add("SamplerCustom", (*at, 300, 250), given, **more))
+    values = {k: parts[k] for k in ("model", "positive", "negative")} | {"latent_image": parts["latent"]}
+    values |= {"sampler": sampler, "sigmas": sigmas, "noise_seed": more.pop("seed", 7), "cfg": 6.0}
+    return out(g.add("SamplerCustom", (*at, 300, 250), values, **more))
 
 
 def choices(g: Graph, model: Socket) -> tuple[Socket, Socket]:
     """Sampler and noise levels, below checkpoint and latent."""
     sampler = g.add("KSamplerSelect", (LEFT, 410, 340, 60), {"sampler_name": "dpmpp_2m"})
-    given = {"model": model, "scheduler": "karras", "steps": 25}
-    return out(sampler), out(g.add("BasicScheduler", (LEFT, 530, 340, 120), given))
+    values = {"model": model, "scheduler": "karras", "steps": 25}
+    return out(sampler), out(g.add("BasicScheduler", (LEFT, 530, 340, 120), values))
 
 
 def loaders(g: Graph, url: str, names: tuple[str, str, str], kind: str) -> list[Socket]:
@@ -103,11 +103,11 @@ def two_runs(g: Graph) -> tuple[Json, Socket, Socket, Socket]:
     """The demo model, plain and with detail: the detailer, its latent, and the two pictures."""
     made = g.add(DEMO, (LEFT, 0, 340, 200))
     parts = {name: out(made, i) for i, name in enumerate(("model", "positive", "negative", "vae", "latent"))}
-    given = {k: parts[k] for k in ("positive", "negative")} | {"latent_image": parts["latent"]}
-    given |= {"steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
+    values = {k: parts[k] for k in ("positive", "negative")} | {"latent_image": parts["latent"]}
+    values |= {"steps": 20, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
     ours = g.add(MODEL_NODE, (LEFT, 260, 340, DETAILER), {"model": parts["model"]})
-    plain = ksampler(g, (SECOND, 0), {"model": parts["model"], **given}, title="Plain run")
-    detailed = ksampler(g, (740, 0), {"model": out(ours), **given}, title="Run with detail")
+    plain = ksampler(g, (SECOND, 0), {"model": parts["model"], **values}, title="Plain run")
+    detailed = ksampler(g, (740, 0), {"model": out(ours), **values}, title="Run with detail")
     left = decode(g, (SECOND, 660), plain, parts["vae"], title="Decode plain")
     right = decode(g, (740, 660), detailed, parts["vae"], title="Decode with detail")
     return ours, detailed, left, right

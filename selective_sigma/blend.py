@@ -5,72 +5,71 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .prediction import Latent, Output, Prediction, each
+from .prediction import Latent, Output, Prediction, map_streams
 
 
-def moved(plain: Prediction, lied: Prediction | None, mask: Latent, index: int, effect: Latent | None = None) -> Output:
-    """Every prediction of a step with one effect added, ``m (lied - plain)`` of ``denoised`` unless it is given.
+def add_effect(
+    plain: Prediction, lied: Prediction | None, mask: Latent, index: int, effect: Latent | None = None
+) -> Output:
+    """Add one effect, ``mask * (lied.denoised - plain.denoised)``, to every prediction of a step.
 
-    Those of the ``others`` that the lied call predicts too are blended with their own lied predictions.
+    ``others`` that the lied call predicts too are blended with their own lied predictions instead.
+
+    Args:
+        lied: may be None where ``effect`` is given.
+        effect: that of an earlier call of the step, to be used instead of this call's own.
 
     Raises:
-        ValueError: the lied call predicts one that the plain call does not.
+        ValueError: the lied call predicts an ``other`` that the plain call does not.
     """
     if effect is None:
         assert lied is not None
-        effect = each(_effect, plain.denoised, lied.denoised, mask)
-    others = {name: each(_add, value, effect) for name, value in plain.others.items()}
+        effect = map_streams(_effect, plain.denoised, lied.denoised, mask)
+    others = {name: map_streams(_add, value, effect) for name, value in plain.others.items()}
     if lied is not None:
-        check_names(set(lied.others) - set(plain.others))
-        others |= {name: each(_blend, plain.others[name], value, mask) for name, value in lied.others.items()}
-    guided = None if plain.guided is None else each(_add, plain.guided, effect)
-    return Output(
-        each(_add, plain.denoised, effect), others, guided, kind="blended", index=index, mask=mask, effect=effect
-    )
+        _check_names(set(lied.others) - set(plain.others))
+        others |= {name: map_streams(_blend, plain.others[name], value, mask) for name, value in lied.others.items()}
+    guided = None if plain.guided is None else map_streams(_add, plain.guided, effect)
+    denoised = map_streams(_add, plain.denoised, effect)
+    return Output(denoised, others, guided, kind="blended", index=index, mask=mask, effect=effect)
 
 
-def blended(plain: Prediction, lied: Prediction, mask: Latent, index: int) -> Output:
-    """Each prediction of a step blended with its own lied one.
+def blend(plain: Prediction, lied: Prediction, mask: Latent, index: int) -> Output:
+    """Blend each prediction of a step with its own lied one.
 
     Raises:
-        ValueError: the two calls disagree on names.
+        ValueError: the two calls name different ``others``.
     """
-    check_names(set(plain.others) ^ set(lied.others))
-    others = {name: each(_blend, value, lied.others[name], mask) for name, value in plain.others.items()}
+    _check_names(set(plain.others) ^ set(lied.others))
+    others = {name: map_streams(_blend, value, lied.others[name], mask) for name, value in plain.others.items()}
     guided = None
     if plain.guided is not None and lied.guided is not None:
-        guided = each(_blend, plain.guided, lied.guided, mask)
-    return Output(each(_blend, plain.denoised, lied.denoised, mask), others, guided, False, "blended", index, mask)
+        guided = map_streams(_blend, plain.guided, lied.guided, mask)
+    denoised = map_streams(_blend, plain.denoised, lied.denoised, mask)
+    return Output(denoised, others, guided, kind="blended", index=index, mask=mask)
 
 
-def check_names(names: set[str]) -> None:
-    """Raise ``ValueError`` where one call of a step names what the other does not."""
+def _check_names(names: set[str]) -> None:
+    """Raise ``ValueError`` if there are names, which one call of a step gave and the other did not."""
     if names:
         listed = ", ".join(sorted(names))
         raise ValueError(f"evaluate returned {listed} in one call of a step alone: name the same others in both")
 
 
-def ones(like: Tensor) -> Tensor:
-    """A mask of ones, (batch, 1, *space), float32."""
-    return like.new_ones((len(like), 1, *like.shape[2:]), dtype=torch.float32)
-
-
-def usable(mask: Tensor, finite: Tensor) -> Tensor:
-    """The mask, zero in samples of which a prediction is not ``finite``, (batch,) bool: they stay plain."""
-    return torch.where(finite.reshape(-1, *[1] * (mask.ndim - 1)), mask, 0.0)
-
-
 def _effect(plain: Tensor, lied: Tensor, mask: Tensor) -> Tensor:
-    """m (lied - plain), at least float32; zero where the mask is, also where a prediction is not finite."""
+    """``mask * (lied - plain)`` in at least float32; zero where the product is not finite."""
     return (lied.to(torch.promote_types(lied.dtype, mask.dtype)) - plain).mul_(mask).nan_to_num_(0.0, 0.0, 0.0)
 
 
 def _add(prediction: Tensor, effect: Tensor) -> Tensor:
-    """The prediction moved by the effect, rounded once; where the effect is zero, exactly itself."""
+    """``prediction + effect``, rounded once; bit-equal to the prediction where the effect is zero."""
     return (prediction + effect).to(prediction.dtype)
 
 
 def _blend(plain: Tensor, lied: Tensor, mask: Tensor) -> Tensor:
-    """n (1 - m) + l m: exact at both ends, which lerp is not, and there also for NaN; in float32, rounded once."""
-    blend = (lied * mask).addcmul_(plain, 1.0 - mask).to(plain.dtype)
-    return torch.where(mask <= 0, plain, torch.where(mask >= 1, lied, blend))
+    """``plain * (1 - mask) + lied * mask``, rounded once.
+
+    Unlike ``lerp`` it is bit-equal to either tensor where the mask is 0 or 1, also where the other one is NaN.
+    """
+    mixture = (lied * mask).addcmul_(plain, 1.0 - mask).to(plain.dtype)
+    return torch.where(mask <= 0, plain, torch.where(mask >= 1, lied, mixture))

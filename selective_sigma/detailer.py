@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .blend import blended, moved, ones, usable
+from .blend import add_effect, blend
 from .lie import SMALLEST, Lie
-from .mask import check_fits, checked_map, resample, response
+from .mask_maker import MaskMaker, ones
 from .prediction import (
     Call,
     Evaluate,
@@ -20,19 +20,17 @@ from .prediction import (
     Prediction,
     check_latent,
     check_prediction,
-    each,
-    finite,
+    finite_samples,
+    map_streams,
     streams,
 )
-from .published import PublishedMask, PublishedSchedule
+from .published import PublishedSchedule
 from .report import Reason, Report
 from .schedule import SLACK, Schedule, Step
 from .settings import Family, Settings, check_sigmas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-CONSTANT = {"ones": 1.0, "half": 0.5, "zeros": 0.0}
 
 
 class MaskRecord(NamedTuple):
@@ -50,8 +48,10 @@ class Detailer:
     >>> detailer = Detailer(Settings(strength=0.1), sigmas)
     >>> output = detailer.step(evaluate, x, sigma)     # in place of evaluate(x, sigma)
 
-    ``report`` counts what was done; ``mask`` is the latest mask, (batch, 1, *space) float32 (one
-    per stream), or None before the first; ``masks`` holds a ``MaskRecord`` of every step when recording.
+    Attributes:
+        report: what was done, and what it cost.
+        mask: the latest mask, (batch, 1, *space), float32, or a list of one per stream; None before the first.
+        masks: a ``MaskRecord`` of every step that was told a lie, if ``record`` is set.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Detailer:
             limit: (batch or 1, 1, *space) in [0, 1], multiplies the mask: where detail may go.
             within: (batch or 1, 1, *space) in [0, 1], the part that inpainting regenerates; the mask
                 compares places within it alone. Both maps are clamped to [0, 1] and resized to the
-                latent; of several streams they concern the first. A black one makes the run plain.
+                latent. In a model of several streams they apply to the first one. A black map makes the run plain.
             record: keep the mask of every step in ``masks``.
-            loops: whether the sampler may run its levels more than once; else a second run is refused.
+            loops: allow the sampler to run through its levels more than once; else a second run raises.
 
         Raises:
             TypeError, ValueError: for a bad value of any of these, naming it.
@@ -88,28 +88,24 @@ class Detailer:
         levels = check_sigmas(sigmas)
         if family not in ("ve", "flow"):
             raise ValueError(f"family is {family!r}: choose ve or flow")
-        ends = None if window is None else check_sigmas(window, "window")
-        if ends is not None and not (len(ends) == 2 and ends[0] >= ends[1]):
-            raise ValueError(f"window is {window!r}: give two noise levels, the higher one first")
+        if window is not None:
+            bounds = check_sigmas(window, "window")
+            if len(bounds) != 2 or bounds[0] < bounds[1]:
+                raise ValueError(f"window is {window!r}: give two noise levels, the higher one first")
+            window = bounds[0], bounds[1]
         self.settings = settings
         self.family: Family = family
         self.report = Report()
         self.mask: Latent | None = None
         self.masks: list[MaskRecord] = []
-        self._limit, self._within = checked_map("limit", limit), checked_map("within", within)
-        self._record = record
-        override = settings.mask_override
-        self._constant = CONSTANT.get(override, 1.0 if settings.coverage >= 1 else None)
-        self._one_pass = settings.coverage >= 1 and override == "off" and limit is None
-        self._black = override == "off" and any(m is not None and not m.any() for m in (self._limit, self._within))
-        self._loops, self._at_the_end = loops, False
-        self._published: list[PublishedMask] | None = None
+        self._mask_maker = MaskMaker(settings, limit, within)
+        self._records_masks = record
+        self._one_pass = settings.one_pass and limit is None
+        self._may_run_again, self._finished = loops, False
         if settings.mask_source == "response":
-            self._schedule = Schedule(levels, settings, family, None if ends is None else (ends[0], ends[1]))
+            self._schedule = Schedule(levels, settings, family, window)
         else:
             self._schedule = PublishedSchedule(levels, settings, family)
-            # A constant mask has no memory that the first step would have to fill.
-            self._published = [] if self._constant is None else None
 
     def step(self, evaluate: Evaluate, x: Latent, sigma: Tensor) -> Output:
         """One prediction, with detail where the mask says so.
@@ -130,37 +126,35 @@ class Detailer:
             RuntimeError: at the first step of a second run.
         """
         level = self._check(x, sigma)
-        now = self._step_at(level, sigma)
-        self._refuse_second_run(now)
+        step = self._step_at(level, sigma)
+        self._refuse_second_run(step)
         self.report.steps += 1
-        self.report.e_folds += self._schedule.enter(now)
-        dose = self._schedule.dose(now)
-        reason = self._why_plain(now, dose, x)
+        self.report.e_folds += self._schedule.enter(step)
+        dose = self._schedule.dose(step)
+        reason = self._why_plain(step, dose, x)
         if reason is not None:
             self.report.skip(reason)
-            plain = self._plain(evaluate, x, sigma, now)
+            plain = self._call_plain(evaluate, x, sigma, step)
             if reason is Reason.FIRST:
-                self._remembered(plain, x)
-            return plain
-        lied, plain = self._two_calls(evaluate, x, sigma, level, now)
+                self._mask_maker.remember(plain, x)
+            return _output(plain, "plain", step)
+        lied, plain = self._call_both(evaluate, x, sigma, level, step)
         if lied.cached:
             self.report.skip(Reason.CACHED)
             self.report.plain += plain is None
-            # The answer of the call that leaves its trace.
-            answer = lied if plain is None or self._constant == 1.0 else plain
-            return Output(answer.denoised, answer.others, answer.guided, index=now.index)
-        self.report.e_folds += self._schedule.carry(now)
+            # The answer of the last call, whose traces stay in the model.
+            return _output(lied if plain is None or self._lied_call_is_last else plain, "plain", step)
+        self.report.e_folds += self._schedule.mark_told(step)
         if plain is None:
-            self.report.count_finite(finite(lied))
-            self._note(each(ones, x), level, now, dose)
-            return Output(lied.denoised, lied.others, lied.guided, kind="lied", index=now.index, mask=self.mask)
-        mask = self._mask_of(plain, lied, x, dose)
-        is_finite = finite(plain, lied)
+            self.report.count_finite(finite_samples(lied))
+            self._keep_mask(map_streams(ones, x), level, step, dose)
+            return _output(lied, "lied", step, self.mask)
+        is_finite = finite_samples(plain, lied)
         self.report.count_finite(is_finite)
-        if self.settings.mask_override == "off":
-            mask = each(partial(usable, finite=is_finite), mask)
-        self._note(mask, level, now, dose)
-        return (moved if self._shares_effect else blended)(plain, lied, mask, now.index)
+        mask = self._mask_maker.only_finite(self._mask_maker.make(plain, lied, x, dose), is_finite)
+        self._keep_mask(mask, level, step, dose)
+        combine = add_effect if self._mask_maker.is_response else blend
+        return combine(plain, lied, mask, step.index)
 
     def again(self, evaluate: Evaluate, x: Latent, sigma: Tensor, first: Output) -> Output:
         """A further prediction of a step, for a host that calls its model several times for one ``x`` (cond, uncond).
@@ -169,117 +163,78 @@ class Detailer:
             first: what ``step`` returned at the first of these calls; its effect or its mask is used here too.
         """
         level = self._check(x, sigma)
-        now = self._step_at(level, sigma)
+        step = self._step_at(level, sigma)
         self.report.steps += 1
         if first.kind == "plain":
-            return self._plain(evaluate, x, sigma, now)
+            return _output(self._call_plain(evaluate, x, sigma, step), "plain", step)
         if first.effect is not None and first.mask is not None:
-            return moved(self._plain(evaluate, x, sigma, now), None, first.mask, now.index, first.effect)
-        lied, plain = self._two_calls(evaluate, x, sigma, level, now)
+            plain = self._call_plain(evaluate, x, sigma, step)
+            return add_effect(plain, None, first.mask, step.index, first.effect)
+        lied, plain = self._call_both(evaluate, x, sigma, level, step)
         if plain is None or first.mask is None:
-            return Output(lied.denoised, lied.others, lied.guided, kind="lied", index=now.index, mask=first.mask)
-        return blended(plain, lied, first.mask, now.index)
+            return _output(lied, "lied", step, first.mask)
+        return blend(plain, lied, first.mask, step.index)
 
     @property
-    def _shares_effect(self) -> bool:
-        """Whether one effect is added to all predictions; else each is blended with its own lied one."""
-        return self._published is None and self._constant is None
+    def _lied_call_is_last(self) -> bool:
+        """Under a mask of ones the lied call comes last, so that it leaves what the one-pass path leaves in a model."""
+        return self.settings.mask_override == "ones"
 
-    def _why_plain(self, now: Step, dose: float, x: Latent) -> Reason | None:
-        """Why no lie is told in this step, or None."""
+    def _why_plain(self, step: Step, dose: float, x: Latent) -> Reason | None:
+        """Why the step is plain; None where the lie is told."""
         if self.settings.idle:
             return Reason.IDLE
-        # A map concerns the first stream; the others go on.
-        if self._black and len(streams(x)) == 1:
+        if self._mask_maker.is_black(x):
             return Reason.EMPTY
-        if now.reason is not None or not dose:
-            return now.reason or Reason.EVERY
-        if self._published is None:
-            return None
-        if not self._published:
-            parts = [self._within, *[None] * (len(streams(x)) - 1)]
-            self._published = [PublishedMask(self.settings, within) for within in parts]
-        return None if all(m.ready(len(streams(x)[0])) for m in self._published) else Reason.FIRST
+        if step.reason is not None or not dose:
+            return step.reason or Reason.EVERY
+        return None if self._mask_maker.ready(x) else Reason.FIRST
 
-    def _plain(self, evaluate: Evaluate, x: Latent, sigma: Tensor, now: Step) -> Output:
-        plain = self._ask(evaluate, Call(x, sigma, "plain", now.index, sigma))
-        return Output(plain.denoised, plain.others, plain.guided, index=now.index)
+    def _call_plain(self, evaluate: Evaluate, x: Latent, sigma: Tensor, step: Step) -> Prediction:
+        return self._call_model(evaluate, Call(x, sigma, "plain", step.index, sigma))
 
-    def _two_calls(
-        self, evaluate: Evaluate, x: Latent, sigma: Tensor, level: float, now: Step
+    def _call_both(
+        self, evaluate: Evaluate, x: Latent, sigma: Tensor, level: float, step: Step
     ) -> tuple[Prediction, Prediction | None]:
-        """The lied and the plain prediction, which is None where the mask is one everywhere."""
-        lie = Lie(max(math.exp(-self._schedule.dose(now)), SMALLEST), self.family, self.settings.lie)
+        """The lied and the plain prediction of a step; the plain one is None on the one-pass path."""
+        lie = Lie(max(math.exp(-self._schedule.dose(step)), SMALLEST), self.family, self.settings.lie)
         scale = lie.scale(level)
         scaled = [stream if scale == 1.0 else stream * scale for stream in streams(x)]
         lied_x = scaled[0] if isinstance(x, Tensor) else scaled
-        conds = "positive" if self._shares_effect else "all"
-        # Under a mask of ones it is the lied call that leaves its trace, as in one pass.
-        plain_first = self.settings.mask_override == "ones"
-
-        def lied(followed: bool) -> Prediction:
-            call = Call(lied_x, lie.tell(sigma), "lied", now.index, sigma, lie, conds, followed)
-            return self._ask(evaluate, call)
-
-        def plain(followed: bool) -> Prediction:
-            return self._ask(evaluate, Call(x, sigma, "plain", now.index, sigma, followed=followed))
-
+        conds = "positive" if self._mask_maker.is_response else "all"
+        lied_call = Call(lied_x, lie.tell(sigma), "lied", step.index, sigma, lie, conds)
+        plain_call = Call(x, sigma, "plain", step.index, sigma)
         if self._one_pass:
-            return lied(followed=False), None
-        if plain_first:
-            true = plain(followed=True)
-            return lied(followed=False), true
-        return lied(followed=True), plain(followed=False)
+            return self._call_model(evaluate, lied_call), None
+        if self._lied_call_is_last:
+            plain = self._call_model(evaluate, replace(plain_call, followed=True))
+            return self._call_model(evaluate, lied_call), plain
+        lied = self._call_model(evaluate, replace(lied_call, followed=True))
+        return lied, self._call_model(evaluate, plain_call)
 
-    def _ask(self, evaluate: Evaluate, call: Call) -> Prediction:
+    def _call_model(self, evaluate: Evaluate, call: Call) -> Prediction:
         prediction = check_prediction(evaluate(call), call.x)
         self.report.plain += call.kind == "plain"
         self.report.lied += call.kind == "lied" and not prediction.cached
         return prediction
 
-    def _mask_of(self, plain: Prediction, lied: Prediction, x: Latent, dose: float) -> Latent:
-        """One mask per stream, (batch, 1, *space), float32."""
-        remembered = self._remembered(plain, x)
-        masks: list[Tensor] = []
-        held = streams(plain.denoised if plain.guided is None else plain.guided)
-        for i, (true, false) in enumerate(zip(streams(plain.denoised), streams(lied.denoised), strict=True)):
-            limit, within = (self._limit, self._within) if i == 0 else (None, None)
-            if remembered is not None:
-                mask = remembered[i]
-            elif self._constant is not None:
-                mask = ones(true) * self._constant
-            else:
-                coverage = self.settings.coverage
-                mask = response(true.detach(), false.detach(), coverage, dose, within, held[i].detach())
-            if limit is not None and self.settings.mask_override == "off":
-                mask = mask * resample(limit.to(mask), mask.shape[2:])
-            masks.append(mask)
-        return masks[0] if isinstance(plain.denoised, Tensor) else masks
-
-    def _remembered(self, plain: Prediction, x: Latent) -> list[Tensor] | None:
-        """The published masks, from this plain prediction and earlier ones; None where they are not asked for."""
-        if self._published is None:
-            return None
-        pictures = streams(plain.denoised if plain.guided is None else plain.guided)
-        return [m.make(*pair) for m, *pair in zip(self._published, pictures, streams(x), strict=True)]
-
-    def _note(self, mask: Latent, level: float, now: Step, dose: float) -> None:
+    def _keep_mask(self, mask: Latent, level: float, step: Step, dose: float) -> None:
         self.mask = mask
-        if self._record:
-            self.masks.append(MaskRecord(now.index, level, -math.expm1(-dose), mask))
+        if self._records_masks:
+            self.masks.append(MaskRecord(step.index, level, -math.expm1(-dose), mask))
 
     def _step_at(self, level: float, sigma: Tensor) -> Step:
-        # A level that was rounded still belongs to its own step.
+        # A level that was rounded to the dtype of sigma still belongs to its own step.
         return self._schedule.at(level, 1.0 + max(SLACK - 1.0, torch.finfo(sigma.dtype).eps))
 
-    def _refuse_second_run(self, now: Step) -> None:
+    def _refuse_second_run(self, step: Step) -> None:
         first, last = (self._schedule.steps[i].index if self._schedule.steps else 0 for i in (0, -1))
-        if self._at_the_end and now.index == first and not self._loops:
+        if self._finished and step.index == first and not self._may_run_again:
             raise RuntimeError("this Detailer has finished its run: make one for each run of a sampler")
-        self._at_the_end = self._at_the_end or now.index == last > first
+        self._finished = self._finished or step.index == last > first
 
     def _check(self, x: Latent, sigma: Tensor) -> float:
-        """The noise level, after checking what a host handed over; the one wait for the device."""
+        """Check what the host gave; returns the noise level, which waits for the device once."""
         lead = check_latent(x)
         if not isinstance(sigma, Tensor) or not sigma.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"sigma is {sigma!r}: give a floating-point tensor, 0-d or one value per sample")
@@ -288,7 +243,10 @@ class Detailer:
             raise ValueError(f"sigma has {len(levels)} values for a batch of {len(lead)}: give one, or one per sample")
         if any(level != levels[0] for level in levels):
             raise ValueError(f"sigma holds several noise levels ({min(levels):g} to {max(levels):g}): give one a call")
-        for name, values in (("limit", self._limit), ("within", self._within)):
-            if values is not None:
-                check_fits(name, values, lead.shape)
+        self._mask_maker.check_fits(lead)
         return levels[0]
+
+
+def _output(prediction: Prediction, kind: Literal["plain", "lied"], step: Step, mask: Latent | None = None) -> Output:
+    """The very tensors of one call as the output of its step."""
+    return Output(prediction.denoised, prediction.others, prediction.guided, kind=kind, index=step.index, mask=mask)

@@ -71,7 +71,7 @@ class Output(Prediction):
 Evaluate: TypeAlias = Callable[[Call], Prediction]
 
 
-def each(function: Callable[..., T], *latents: Latent) -> T | list[T]:
+def map_streams(function: Callable[..., T], *latents: Latent) -> T | list[T]:
     """``function`` of the tensors, stream by stream where they are lists."""
     if isinstance(latents[0], Tensor):
         return function(*latents)
@@ -83,7 +83,7 @@ def streams(latent: Latent) -> list[Tensor]:
     return [latent] if isinstance(latent, Tensor) else latent
 
 
-def finite(*predictions: Prediction) -> Tensor:
+def finite_samples(*predictions: Prediction) -> Tensor:
     """(batch,) bool: samples in which no prediction holds NaN or inf."""
     latents = [latent for p in predictions for latent in (p.denoised, *p.others.values())]
     tensors = [t.detach() for latent in latents for t in streams(latent)]

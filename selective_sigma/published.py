@@ -26,51 +26,54 @@ TAPER = 0.15
 
 
 class PublishedSchedule(Schedule):
-    """By place in the run, whatever the noise levels; between two levels the strength in between."""
+    """The strength by position in the run, not by noise level; between two levels it is interpolated linearly."""
 
     def __init__(self, sigmas: Sequence[float], settings: Settings, family: Family = "ve"):
         super().__init__(sigmas, settings, family)
-        # Where a step stands for others, its calls must all be in or all be out.
-        self._between = settings.every == 1
+        # All calls of a step that is told the dose of a group must be told the same.
+        self._interpolates = settings.every == 1
 
-    def _shares(self, levels: Sequence[float], settings: Settings, window: tuple[float, float] | None) -> list[float]:
+    def _strength_shares(
+        self, levels: Sequence[float], settings: Settings, window: tuple[float, float] | None
+    ) -> list[float]:
         del window
-        return places(len(levels) - 1, settings.start, settings.end)
+        return strength_shares(len(levels) - 1, settings.start, settings.end)
 
     def at(self, sigma: float, slack: float = SLACK) -> Step:
         """As ``Schedule.at``, with the strength linear between two levels."""
         step = super().at(sigma, slack)
-        if not self._between or step.index < 0 or step is self.steps[-1] or sigma >= step.high / slack:
+        if not self._interpolates or step.index < 0 or step is self.steps[-1] or sigma >= step.high / slack:
             return step
         following = self.steps[step.index + 1 - self.steps[0].index]
         share = (step.high - sigma) / (step.high - step.low)
-        here, there = (-math.expm1(-end.e_folds) for end in (step, following))
-        strength = here + share * (there - here)
+        first, second = (-math.expm1(-end.e_folds) for end in (step, following))
+        strength = first + share * (second - first)
         reason = None if strength else step.reason
         return replace(step, reason=reason, e_folds=e_folds(strength))
 
     def dose(self, step: Step) -> float:
-        """As ``Schedule.dose``; where each step stands for itself, no step takes over what another missed."""
-        return step.e_folds if self._between else super().dose(step)
+        """As ``Schedule.dose``; with ``every`` 1, a missed dose is not passed on."""
+        return step.e_folds if self._interpolates else super().dose(step)
 
-    def carry(self, step: Step) -> float:
-        return step.e_folds if self._between else super().carry(step)
+    def mark_told(self, step: Step) -> float:
+        """As ``Schedule.mark_told``."""
+        return step.e_folds if self._interpolates else super().mark_told(step)
 
 
-def places(steps: int, start: float, end: float) -> list[float]:
-    """Share of the strength, one per step: flat, then a taper; the first and the last step always clean."""
+def strength_shares(steps: int, start: float, end: float) -> list[float]:
+    """Share of the strength at each step: 1, then a line down to 0; always 0 at the first and the last step."""
     last = steps - 1
     first, stop = max(1, round(start * last)), min(last - 1, round(end * last))
     fade = min(max(first + 1, round((end - TAPER) * last)), stop)
-    told = [0.0] * steps
+    shares = [0.0] * steps
     if stop > first:
         for i in range(first, stop + 1):
-            told[i] = 1.0 if i < fade else (stop - i) / max(stop - fade, 1)
-    return told
+            shares[i] = 1.0 if i < fade else (stop - i) / max(stop - fade, 1)
+    return shares
 
 
 class PublishedMask:
-    """``change`` and ``first`` (method.md section 2) of one latent over one run."""
+    """The masks ``change`` and ``first`` (method.md section 2) of one latent in one run."""
 
     def __init__(self, settings: Settings, within: Tensor | None = None):
         self._settings = settings
@@ -80,41 +83,43 @@ class PublishedMask:
         self._frozen: Tensor | None = None
 
     def ready(self, batch: int) -> bool:
-        """Whether there is something to compare a batch of this size with."""
+        """Whether an earlier prediction of this batch size is there to be compared with."""
         return self._settings.mask_source == "first" or (self._previous is not None and len(self._previous) == batch)
 
     def make(self, denoised: Tensor, x: Tensor) -> Tensor:
-        """The mask (batch, 1, *space), float32; black where there is nothing to compare with yet.
+        """The mask, (batch, 1, *space), float32; zeros if there is no earlier prediction to compare with.
 
         Args:
-            denoised: plain prediction at this step, (batch, channels, *space).
+            denoised: plain prediction of this step, (batch, channels, *space).
             x: noisy latent of this step, for ``first``.
         """
-        s = self._settings
+        settings = self._settings
         if self._previous is not None and len(self._previous) != len(denoised):
             self._previous = self._memory = self._frozen = None
         previous, self._previous = self._previous, denoised.detach()
-        if s.mask_source == "first":
+        if settings.mask_source == "first":
             if self._frozen is None:
                 self._frozen = x.detach().abs().mean(1, keepdim=True, dtype=torch.float32)
-            return self._finish(stretch(resample(self._frozen, x.shape[2:]), s.mask_clip_percentile, self._within))
+            return self._finish(
+                stretch(resample(self._frozen, x.shape[2:]), settings.mask_clip_percentile, self._within)
+            )
         if previous is None:
             return denoised.new_zeros((len(denoised), 1, *denoised.shape[2:]), dtype=torch.float32)
         moved = (denoised.detach() - resample(previous, denoised.shape[2:])).abs_()
         moved = moved.mean(1, keepdim=True, dtype=torch.float32)
-        fresh = stretch(moved, s.mask_clip_percentile, self._within)
+        fresh = stretch(moved, settings.mask_clip_percentile, self._within)
         memory = None if self._memory is None else resample(self._memory, fresh.shape[2:])
-        # A sample in which the model said nothing usable leaves its mask as it was.
+        # A sample whose prediction is not finite keeps its mask.
         usable = moved.sum(tuple(range(1, moved.ndim)), keepdim=True).isfinite()
         if memory is None:
             fresh = torch.where(usable, fresh, 0.0)
         else:
-            fresh = torch.where(usable, torch.lerp(fresh, memory, s.ema), memory)
+            fresh = torch.where(usable, torch.lerp(fresh, memory, settings.ema), memory)
         self._memory = fresh
         return self._finish(fresh)
 
     def _finish(self, mask: Tensor) -> Tensor:
-        """Coverage, which does not feed back into the memory; an empty mask is none."""
+        """Apply coverage, which does not feed back into the memory; an almost empty mask becomes zeros."""
         mask = (mask + 2.0 * (self._settings.coverage - 0.5)).clamp_(0, 1)
         axes = tuple(range(1, mask.ndim))
         return mask * (mask.mean(axes, keepdim=True) >= EMPTY)

@@ -80,10 +80,22 @@ class Settings:
         if self.start >= self.end:
             raise ValueError(f"start is {self.start!r} and end is {self.end!r}: start must lie before end")
 
+    # What coverage and mask_override come to is decided in these three, and in `mask.odds`.
     @property
     def idle(self) -> bool:
-        """True where the result is the plain run, so that a host need not wrap anything."""
+        """Whether the result is the plain run, so that a host need not wrap anything."""
         return self.mask_override == "off" and (self.strength == 0 or self.coverage == 0)
+
+    @property
+    def constant_mask(self) -> float | None:
+        """The mask, where it is the same number everywhere; else None."""
+        override = {"ones": 1.0, "half": 0.5, "zeros": 0.0}
+        return override.get(self.mask_override, 1.0 if self.coverage >= 1 else None)
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether the mask is 1 everywhere, so that no plain call is needed; ``mask_override`` always makes both."""
+        return self.mask_override == "off" and self.coverage >= 1
 
 
 def check_sigmas(values: Any, name: str = "sigmas") -> list[float]:

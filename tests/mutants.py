@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Mutant(NamedTuple):
-    """``old`` stands once in ``selective_sigma/<file>.py``; with ``new`` in its place, ``tests`` must fail."""
+    """With ``new`` for ``old`` in ``selective_sigma/<file>.py``, ``tests/core/test_<tests>*.py`` must fail."""
 
     file: str
     old: str
@@ -36,7 +36,7 @@ MUTANTS = [
     Mutant("schedule", "if low < sigma <= step.high * slack:", "if low <= sigma < step.high * slack:", "schedule"),
     Mutant("schedule", "self.steps[0].high * CHURN * slack", "self.steps[0].high", "schedule"),
     Mutant("schedule", "0 < self.steps[-1].low / slack <= sigma", "0 < self.steps[-1].low / slack < 0", "schedule"),
-    Mutant("schedule", "self.doses[group] += share", "self.doses[group] = share", "schedule"),
+    Mutant("schedule", "self.doses[group] += part", "self.doses[group] = part", "schedule"),
     Mutant("schedule", "low <= a * SLACK and", "low < a and", "schedule"),
     Mutant("schedule", " and a > b", "", "schedule"),
     Mutant("schedule", "if b == 0 else", "if b == levels[-1] == 0 and a == levels[-2] else", "schedule"),
@@ -44,18 +44,18 @@ MUTANTS = [
     Mutant("schedule", "Reason.ASCENDING if high < low else", "", "schedule"),
     Mutant("schedule", "Reason.IDLE if not settings.strength else", "", "schedule"),
     Mutant("schedule", "else step.high / slack**2", "else step.low * slack", "schedule"),
-    Mutant("schedule", "return dose if carrier == step.index else 0.0", "return dose", "schedule"),
-    Mutant("schedule", "self._owed = self._due(step) - dose", "self._owed = 0.0", "schedule"),
-    Mutant("schedule", "[*self.doses[self._next : group], ", "[", "schedule"),
-    Mutant("schedule", "min(abs(due), self._most)", "abs(due)", "schedule"),
-    Mutant("schedule", "self._next = self._last_group(step) + 1", "self._next = step.group", "schedule"),
-    Mutant("schedule", "if self._entered is None:", "if False:", "schedule"),
-    Mutant("schedule", "self._owed -= skipped", "pass", "schedule"),
-    Mutant("schedule", "dose = self._latest = self.dose(step)", "dose = self.dose(step)", "schedule"),
+    Mutant("schedule", "return dose if index == step.index else 0.0", "return dose", "schedule"),
+    Mutant("schedule", "self._missed = self._due(step) - dose", "self._missed = 0.0", "schedule"),
+    Mutant("schedule", "[*self.doses[self._next_group : group], ", "[", "schedule"),
+    Mutant("schedule", "min(abs(due), self._largest_dose)", "abs(due)", "schedule"),
+    Mutant("schedule", "self._next_group = self._last_group(step) + 1", "self._next_group = step.group", "schedule"),
+    Mutant("schedule", "if self._entered_index is None:", "if False:", "schedule"),
+    Mutant("schedule", "self._missed -= skipped", "pass", "schedule"),
+    Mutant("schedule", "dose = self._latest_dose = self.dose(step)", "dose = self.dose(step)", "schedule"),
     Mutant("schedule", "alone = lengths[i] > LONG or", "alone =", "schedule"),
     Mutant("schedule", "i - first < every", "i - first <= every", "schedule"),
-    Mutant("published", "here + share * (there - here)", "here", "identities"),
-    Mutant("published", "torch.lerp(fresh, memory, s.ema)", "fresh", "published"),
+    Mutant("published", "first + share * (second - first)", "first", "identities"),
+    Mutant("published", "torch.lerp(fresh, memory, settings.ema)", "fresh", "published"),
     Mutant("published", "mask.mean(axes, keepdim=True) >= EMPTY", "mask.mean(axes, keepdim=True) >= 0", "published"),
     Mutant("lie", "1.0 / (1.0 - (1.0 - self.keep) * level)", "1.0", "lie"),
     Mutant("lie", "return level * self.keep * self.scale(level)", "return level * self.keep", "lie"),
@@ -79,33 +79,38 @@ MUTANTS = [
     Mutant("mask", "if values.isnan().any():", "if False:", "mask"),
     Mutant("blend", ".nan_to_num_(0.0, 0.0, 0.0)", "", "nonfinite"),
     Mutant("blend", "torch.where(mask <= 0, plain,", "torch.where(mask < 0, plain,", "nonfinite"),
-    Mutant("blend", "torch.where(mask >= 1, lied, blend)", "blend", "nonfinite"),
+    Mutant("blend", "torch.where(mask >= 1, lied, mixture)", "mixture", "nonfinite"),
     Mutant("blend", "others |= {name", "_ = {name", "shared"),
     Mutant("blend", "guided = None if plain.guided is None else", "guided = plain.guided if True else", "shared"),
-    Mutant("blend", "each(_blend, value, lied.others[name], mask)", "value", "detailer"),
-    Mutant("blend", "check_names(set(plain.others) ^ set(lied.others))", "pass", "errors"),
+    Mutant("blend", "map_streams(_blend, value, lied.others[name], mask)", "value", "detailer"),
+    Mutant("blend", "_check_names(set(plain.others) ^ set(lied.others))", "pass", "errors"),
     Mutant("detailer", "torch.finfo(sigma.dtype).eps", "0.0", "detailer"),
-    Mutant("detailer", "is_finite = finite(plain, lied)", "is_finite = finite(plain)", "nonfinite"),
-    Mutant("detailer", '== "off" and limit is None', '== "off"', "identities"),
-    Mutant("detailer", "mask * resample(limit.to(mask)", "mask * resample(limit.gt(0).to(mask)", "shared"),
-    Mutant("detailer", 'plain_first = self.settings.mask_override == "ones"', "plain_first = False", "shared"),
-    Mutant("detailer", 'conds = "positive" if self._shares_effect else "all"', 'conds = "all"', "shared"),
+    Mutant("detailer", "is_finite = finite_samples(plain, lied)", "is_finite = finite_samples(plain)", "nonfinite"),
+    Mutant("detailer", 'settings.one_pass and limit is None', 'settings.one_pass', "identities"),
+    Mutant("mask_maker", "not all(values.any() for", "not any(values.any() for", "shared"),
+    Mutant("mask_maker", "                within = None", "                pass", "shared"),
+    Mutant("mask_maker", 'mask_override != "off" else map_streams', 'mask_override else map_streams', "nonfinite"),
+    Mutant("mask_maker", "resample(limit.to(masks[0])", "resample(limit.gt(0).to(masks[0])", "shared"),
+    Mutant("detailer", 'return self.settings.mask_override == "ones"', "return False", "shared"),
+    Mutant("detailer", 'conds = "positive" if self._mask_maker.is_response else "all"', 'conds = "all"', "shared"),
     Mutant("detailer", "self.report.skip(reason)", "self.report.skip(Reason.WINDOW)", "identities"),
     Mutant("detailer", "if reason is Reason.FIRST:", "if False:", "identities"),
-    Mutant("detailer", "if plain is None or self._constant == 1.0 else", "if plain is None else", "shared"),
+    Mutant("detailer", "if plain is None or self._lied_call_is_last else", "if plain is None else", "shared"),
     Mutant("detailer", "if lied.cached:", "if False:", "shared"),
-    Mutant("detailer", "if self._black and len(streams(x)) == 1:", "if False:", "shared"),
-    Mutant("detailer", "if self._at_the_end and now.index == first and", "if", "errors"),
+    Mutant("mask_maker", "return self._has_black_map and len(streams(x)) == 1", "return False", "shared"),
+    Mutant("detailer", "if self._finished and step.index == first and", "if", "errors"),
     Mutant("detailer", "if any(level != levels[0] for level in levels)", "if False", "errors"),
     Mutant("prediction", ".sum(1, dtype=torch.float32)", ".sum(1)", "nonfinite"),
     Mutant("prediction", "if shapes != wanted:", "if False:", "errors"),
     Mutant("settings", "self.strength == 0 or self.coverage == 0", "self.strength == 0", "settings"),
+    Mutant("settings", "1.0 if self.coverage >= 1 else None", "None", "identities"),
+    Mutant("settings", 'self.mask_override == "off" and self.coverage >= 1', "self.coverage >= 1", "identities"),
     Mutant("settings", "not math.isfinite(level) or level < 0", "level < 0", "settings"),
 ]  # fmt: skip
 
 
 def outcome(mutant: Mutant) -> str:
-    """``killed``, ``SURVIVED``, or what else pytest came to; in a process of its own, as it imports the copy."""
+    """``killed``, ``SURVIVED``, or the output of pytest; to be run in a process of its own, which imports the copy."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         shutil.copy(ROOT / "pyproject.toml", copy)
@@ -118,11 +123,12 @@ def outcome(mutant: Mutant) -> str:
         shutil.copytree(ROOT / "tests" / "core", copy / "tests" / "core", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "tests" / "published.py", copy / "tests")
         os.chdir(copy)
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            code = pytest.main(["-x", "-p", "no:cacheprovider", "--tb=no", f"tests/core/test_{mutant.tests}.py"])
+        files = [str(path) for path in sorted(Path("tests/core").glob(f"test_{mutant.tests}*.py"))]
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            code = pytest.main(["-x", "-p", "no:cacheprovider", "--tb=no", *files])
         os.chdir(ROOT)
-    return {0: "SURVIVED", 1: "killed"}.get(int(code), f"BROKEN: {said.getvalue()[-2000:]}")
+    return {0: "SURVIVED", 1: "killed"}.get(int(code), f"BROKEN: {output.getvalue()[-2000:]}")
 
 
 def main() -> int:
@@ -130,8 +136,8 @@ def main() -> int:
     # Forks, so that torch is imported once.
     with multiprocessing.get_context("fork").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         outcomes = pool.map(outcome, MUTANTS, chunksize=1)
-    for mutant, came_to in zip(MUTANTS, outcomes, strict=True):
-        print(f"{came_to:8}  {mutant.file + '.py':13}  {mutant.old}  ->  {mutant.new or 'nothing'}")
+    for mutant, result in zip(MUTANTS, outcomes, strict=True):
+        print(f"{result:8}  {mutant.file + '.py':13}  {mutant.old}  ->  {mutant.new or 'nothing'}")
     killed = outcomes.count("killed")
     print(f"{killed} of {len(MUTANTS)} killed in {time.monotonic() - began:.0f} s")
     return int(killed != len(MUTANTS))

@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CROP, MARGIN = 64, 8
-"""Pixels; the margin is cut off again, so that a thumbnail's edge is no special place."""
+"""Pixels. The margin is cut off after the thumbnail is made, so that a crop does not see the thumbnail's border."""
 SCALES = (1.0, 1.25, 1.55, 1.95, 2.4)
-"""Each photograph is kept scaled down by these, so that crops hold fine detail."""
+"""Factors that each photograph is scaled down by, so that crops hold fine detail."""
 GRID = 8
-"""Crops begin at multiples of this, as the network sees whole pictures."""
+"""Crops begin at multiples of this, as whole pictures do."""
 FACTORS = (2.0, 4.0)
-"""Thumbnails are smaller by a factor between these: the network learns to see from one how blurred it is."""
+"""Range of the factor that thumbnails are smaller by; the network learns to see it from the thumbnail."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
 def read(folder: Path, leave_out: tuple[str, ...]) -> dict[str, list[Tensor]]:
-    """Name to the photograph at each of ``SCALES``, uint8 (3, h, w), but for names that begin as ``leave_out`` says."""
-    found: dict[str, list[Tensor]] = {}
+    """Photographs by name, each at every one of ``SCALES``, uint8 (3, h, w). ``leave_out``: beginnings of names."""
+    photographs: dict[str, list[Tensor]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith(leave_out):
             continue
         photo = Image.open(path).convert("RGB")
         sizes = [(round(photo.width / s), round(photo.height / s)) for s in SCALES]
         kept = [photo.resize(size, Image.Resampling.LANCZOS) for size in sizes if min(size) >= CROP + 2 * MARGIN + GRID]
-        found[path.stem] = [torch.from_numpy(np.array(p)).permute(2, 0, 1).contiguous() for p in kept]
-    if not found:
+        photographs[path.stem] = [torch.from_numpy(np.array(p)).permute(2, 0, 1).contiguous() for p in kept]
+    if not photographs:
         raise ValueError(f"no photographs in {folder}: give a folder of JPEG, PNG or WebP files")
-    return found
+    return photographs
 
 
 class Crops:
@@ -50,7 +50,7 @@ class Crops:
         self.random = random.Random(seed)
 
     def cut(self) -> Tensor:
-        """One crop with its margin, mirrored in half of the cases, transposed in a quarter."""
+        """A crop with its margin, mirrored in half of the cases, transposed in a quarter."""
         photo = self.random.choice(self.random.choices(self.photos, self.weights)[0])
         side = CROP + 2 * MARGIN
         top, left = (GRID * self.random.randint(0, (n - side) // GRID) for n in photo.shape[1:])
@@ -61,7 +61,7 @@ class Crops:
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         crops, conditions = [], []
         for _ in range(size):
-            # The more detailed of two, in half of the cases: sky is learned long before fur is.
+            # In half of the cases the more detailed of two crops: sky is learned long before fur is.
             crop = self.cut()
             if self.random.random() < 0.5:
                 crop = max(crop, self.cut(), key=busy)

@@ -1,14 +1,14 @@
-// The doses of selective_sigma/schedule.py, for the drawing on the nodes: a run of 20 Karras steps on SDXL.
-// tests/comfy/test_frontend.py compares the two.
+// The doses of selective_sigma/schedule.py for a run of 20 Karras steps on SDXL, which the nodes draw.
+// tests/comfy/test_frontend.py compares them with Python's.
 export const STEPS = 20;
 const RHO = 7;
-const LAST = 0.5; // Share of the lie at the step that ends at zero noise.
-const LONG = 0.6; // Steps of more e-folds carry no dose of others, and lend none.
+const LAST = 0.5; // The share of the lie in the step that ends at zero noise.
+const LONG = 0.6; // Steps over more e-folds than this are never in a group with others.
 const SMALLEST = 1e-6;
-const SLACK = 1 + 1e-6;
-const TAPER = 0.15; // Of the first published pack.
+const SLACK = 1 + 1e-6; // For rounding, where noise levels are compared.
+const TAPER = 0.15; // Share of the run over which the first published pack fades out.
 
-// Noise levels of the model's 1000 timesteps.
+// The noise levels of SDXL's 1000 timesteps.
 const table = [];
 let signal = 1;
 for (let i = 0; i < 1000; i++) {
@@ -23,20 +23,22 @@ const low = table[0] ** (1 / RHO);
 for (let i = 0; i < STEPS; i++) levels.push((high + (i / (STEPS - 1)) * (low - high)) ** RHO);
 levels.push(0);
 
+// ModelSamplingDiscrete.percent_to_sigma.
 function levelAt(percent) {
   if (percent <= 0) return Infinity;
   if (percent >= 1) return 0;
-  const place = (1 - percent) * 999;
-  const i = Math.min(Math.floor(place), 998);
+  const timestep = (1 - percent) * 999;
+  const i = Math.min(Math.floor(timestep), 998);
   const [a, b] = [Math.log(table[i]), Math.log(table[i + 1])];
-  return Math.exp(a + (place - i) * (b - a));
+  return Math.exp(a + (timestep - i) * (b - a));
 }
 
 function rounded(value) {
   const whole = Math.round(value);
-  return whole - value === 0.5 && whole % 2 ? whole - 1 : whole; // Halves to the even, as Python.
+  return whole - value === 0.5 && whole % 2 ? whole - 1 : whole; // Halves go to even numbers, as in Python.
 }
 
+// The share of the lie in each step, 0 to 1.
 function shares({ start, end }) {
   const [first, stop] = [levelAt(start), levelAt(end)];
   return levels.slice(0, -1).map((level, i) => {
@@ -45,6 +47,7 @@ function shares({ start, end }) {
   });
 }
 
+// The same for the mask sources of the first published pack.
 function publishedShares({ start, end }) {
   const last = STEPS - 1;
   const first = Math.max(1, rounded(start * last));
@@ -56,7 +59,7 @@ function publishedShares({ start, end }) {
   });
 }
 
-// The share of the noise that is hidden at each step; 0 where nothing is.
+// The share of the noise that is hidden in each step. The first step of a group has the dose of the whole group.
 export function doses(settings) {
   const { strength, start, end, every, mask_source: source } = settings;
   const weights = (source ?? "response") === "response" ? shares(settings) : publishedShares(settings);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.models import Model
+from benchmarks.models import ReferenceModel
 from selective_sigma.demo.measure import high_pass
 
 if TYPE_CHECKING:
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def gaussian(std: Tensor, seeds: Sequence[int], mean: float = 0.3) -> Model:
+def gaussian(std: Tensor, seeds: Sequence[int], mean: float = 0.3) -> ReferenceModel:
     """x0 = mean + std n, ``std`` (batch, channels, H, W): D = mean + std^2 / (std^2 + sigma^2) (x - mean)."""
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         return mean + std.square() / (std.square() + sigma**2) * (x - mean)
 
     inside = std[:, :1] > std.mean()
-    return Model(tuple(std.shape), tuple(seeds), 1, denoise, inside, ~inside, high_pass)
+    return ReferenceModel(tuple(std.shape), tuple(seeds), 1, denoise, inside, ~inside, high_pass)

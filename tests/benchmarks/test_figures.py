@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from benchmarks.evaluate import Place
+from benchmarks.evaluate import Setup
 from benchmarks.figures import compare, kind
 from benchmarks.methods import EVERYWHERE, METHODS, OURS, cosine, plain
 from benchmarks.models import MODELS, mixture8
@@ -56,12 +56,12 @@ def test_the_kind_of_known_detail():
 def place(monkeypatch):
     model = mixture8(range(4), 2)
     monkeypatch.setitem(MODELS, "of tests", lambda: model)
-    return Place("test", "of tests", steps=12)
+    return Setup("test", "of tests", steps=12)
 
 
 def test_a_method_is_turned_until_the_gain_is_reached(place):
-    found = place.matched("everywhere", METHODS[EVERYWHERE], target=0.1)
-    assert found.gain == pytest.approx(0.1, rel=0.06)
+    effect = place.matched("everywhere", METHODS[EVERYWHERE], target=0.1)
+    assert effect.gain == pytest.approx(0.1, rel=0.06)
     assert place.matched("nothing", plain, target=0.1).gain == 0
     # What goes by the truth itself leaks nothing.
     assert abs(place.matched("true", METHODS["the true region"], target=0.1).leak) < 1e-5

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks.__main__ as main
-from benchmarks.figures import Made, Value, read, write
+from benchmarks.figures import Provenance, Value, read, write
 from benchmarks.models import WHOLE
 from benchmarks.report import BLOCKS, PAGES, fill, table
 
@@ -30,12 +30,12 @@ def test_the_evidence_shows_every_table():
 
 def stale(text, rows):
     """Citations that are not what was measured."""
-    known = {row.key: row for row in rows}
+    by_key = {row.key: row for row in rows}
     return [
         mark[0]
         for mark in MARK.finditer(text)
-        if mark["key"] not in known
-        or f"{getattr(known[mark['key']], mark['field']):.{len(mark['value'].partition('.')[2])}f}" != mark["value"]
+        if mark["key"] not in by_key
+        or f"{getattr(by_key[mark['key']], mark['field']):.{len(mark['value'].partition('.')[2])}f}" != mark["value"]
     ]
 
 
@@ -60,7 +60,7 @@ def test_a_figure_that_is_no_row_is_noticed():
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):
-    rows = [Made("a", "m", "c", "d", 1.5), Value("a", "m", "l", 0.123), *ROWS[:50]]
+    rows = [Provenance("a", "m", "c", "d", 1.5), Value("a", "m", "l", 0.123), *ROWS[:50]]
     write(rows, tmp_path / "rows.jsonl")
     assert read(tmp_path / "rows.jsonl") == rows
 

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.methods import EVERYWHERE, METHODS, OURS, THEIRS, ours, plain
 from benchmarks.models import mixture8
-from benchmarks.samplers import SAMPLERS, SCHEDULES, Run, noise, sample
+from benchmarks.samplers import SAMPLERS, SCHEDULES, MethodRun, noise, sample
 
 from .gaussian import gaussian
 
@@ -45,9 +45,9 @@ def test_second_order_is_better():
 
 @pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s != "euler_cfg_pp"])
 def test_every_sampler_draws_the_distribution(sampler):
-    found = bare(sampler, 100, batch=8)
-    assert found.mean() == pytest.approx(MEAN, abs=0.03)
-    assert found.std() == pytest.approx(STD, rel=0.06)
+    pictures = bare(sampler, 100, batch=8)
+    assert pictures.mean() == pytest.approx(MEAN, abs=0.03)
+    assert pictures.std() == pytest.approx(STD, rel=0.06)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -69,7 +69,7 @@ def test_levels_descend_to_zero_and_the_window_lies_in_them(schedule):
     assert levels[-1] == 0
     assert all(a > b for a, b in pairwise(levels))
     high, low = schedule.window(0.2, 0.9)
-    assert schedule.own(levels[0]) > high > low > 0
+    assert schedule.to_sigma(levels[0]) > high > low > 0
     assert schedule.window(0, 1) == (1e9, 0)
 
 
@@ -90,14 +90,14 @@ def test_mask_ones_and_full_coverage_agree():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_step_of_a_run_is_found_by_its_level(sampler, schedule):
-    made = sample(model_of(1, 8), ours(every=1, start=0.0), 0.1, sampler, schedule, 9)
-    assert list(dict.fromkeys(record.step for record in made.detailer.masks)) == list(range(9))
+    run = sample(model_of(1, 8), ours(every=1, start=0.0), 0.1, sampler, schedule, 9)
+    assert list(dict.fromkeys(record.step for record in run.detailer.masks)) == list(range(9))
 
 
 def test_run_holds_the_levels_in_the_models_own_terms():
     seen = []
     sample(model_of(), lambda run, _: seen.append(run) or run.evaluate, 0.1, schedule="flow, shift 3", steps=5)
-    assert isinstance(seen[0], Run)
+    assert isinstance(seen[0], MethodRun)
     assert all(0 <= sigma < 1 for sigma in seen[0].sigmas)
 
 

@@ -1,4 +1,4 @@
-"""ComfyUI in a headless browser, by hand or for ``test_server``: open a workflow, run it, take its picture.
+"""ComfyUI in a headless browser: open a workflow, run it, take a screenshot.
 
 Needs chromium and chromium-driver (Debian: apt-get install chromium chromium-driver) and selenium (PyPI).
 ``docs/screenshots.py`` makes the pictures of the documentation with it.
@@ -18,7 +18,7 @@ FLAGS += ["disable-component-update", "disable-sync", "disable-dev-shm-usage", "
 COMPLAINTS = """
 const seen = [...document.querySelectorAll('.p-dialog, .p-toast-message, .comfy-missing-nodes, .comfy-error-report')];
 const texts = seen.map(element => element.innerText.trim()).filter(text => text.length);
-// The offer to download a template's models is meant to be seen, and is no complaint.
+// The offer to download a template's models is no error.
 return texts.filter(text => !text.startsWith('Missing Models'));
 """
 PICTURES = """
@@ -28,8 +28,8 @@ return window.ssdShown.map(id => window.app.graph.getNodeById(id))
 """
 
 
-def missing() -> str | None:
-    """Why there is no browser here, or None."""
+def missing_program() -> str | None:
+    """The message about a missing program or package; None where the browser can run."""
     for program in ("chromium", "chromedriver"):
         if shutil.which(program) is None:
             return f"no {program}"
@@ -41,7 +41,7 @@ def missing() -> str | None:
 
 
 class Browser:
-    """One page of ComfyUI; a context manager."""
+    """A browser with one page of ComfyUI; a context manager."""
 
     def __init__(self, url: str, width: int = 1600, height: int = 900, scale: float = 1.0):
         from selenium import webdriver
@@ -73,14 +73,18 @@ class Browser:
     def wait(self, script: str, seconds: float = 240) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if found := self.run(script):
-                return found
+            if result := self.run(script):
+                return result
             time.sleep(0.2)
         raise TimeoutError(f"{script!r} was not true within {seconds} s; seen: {self.complaints()}")
 
     def load(self, workflow: dict[str, Any] | Path) -> None:
-        """Open a workflow as the menu does; raises what the page complains of."""
-        # The last one's offer to download models may still be there.
+        """Open a workflow as the menu does.
+
+        Raises:
+            AssertionError: the page shows an error.
+        """
+        # Close the offer to download the models of an earlier workflow.
         self.run("document.querySelectorAll('.p-dialog-close-button').forEach(button => button.click())")
         text = workflow.read_text() if isinstance(workflow, Path) else json.dumps(workflow)
         script = "const done = arguments[1]; window.app.loadGraphData(JSON.parse(arguments[0])).then(() => done(''), "
@@ -103,7 +107,11 @@ class Browser:
         return json.loads(self.run("return JSON.stringify(window.app.graph.serialize())"))
 
     def queue(self, seconds: float = 240) -> None:
-        """Run the graph and wait until its pictures are there; raises where it was refused or failed."""
+        """Run the graph and wait until its pictures are loaded.
+
+        Raises:
+            AssertionError: the server refused the graph, or it failed.
+        """
         start = """
         const done = arguments[0];
         window.ssdDone = false; window.ssdError = ''; window.ssdShown = [];
@@ -124,8 +132,8 @@ class Browser:
         self.wait(PICTURES, seconds)
         time.sleep(0.5)
 
-    def show(self, vue: bool) -> None:
-        """Nodes drawn by Vue ("Nodes 2.0") or on the classic canvas; the server keeps the choice."""
+    def set_view(self, vue: bool) -> None:
+        """Switch to nodes drawn by Vue ("Nodes 2.0") or on the classic canvas. The server stores the setting."""
         script = "window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', arguments[0]).then(arguments[1])"
         self.driver.execute_async_script(script, vue)
         time.sleep(2.0)
@@ -135,7 +143,7 @@ class Browser:
         return self.run(f"return app.graph.findNodesByType('{kind}')[0].widgets.find(w => w.name === '{name}').value")
 
     def type_number(self, kind: str, name: str, text: str) -> None:
-        """Type a number into a widget, as a person does on the classic canvas: click it, write, Enter."""
+        """Type a number into a widget on the classic canvas: click, type, Enter."""
         from selenium.webdriver.common.action_chains import ActionChains
         from selenium.webdriver.common.by import By
         from selenium.webdriver.common.keys import Keys
@@ -154,7 +162,7 @@ class Browser:
         """Drag a number on the classic canvas to the right, from its middle."""
         from selenium.webdriver.common.action_chains import ActionChains
 
-        x, y = self._place(kind, f"[node.size[0] * 0.5, {self._row(name)}]")
+        x, y = self._on_page(kind, f"[node.size[0] * 0.5, {self._row(name)}]")
         actions = ActionChains(self.driver, duration=0)
         pointer = actions.w3c_actions.pointer_action
         pointer.move_to_location(x, y)
@@ -171,20 +179,20 @@ class Browser:
     def _row(self, name: str) -> str:
         return f"node.widgets.find(w => w.name === '{name}').last_y + 10"
 
-    def _click_at(self, kind: str, place: str) -> None:
-        """Click on the only node of its kind, at a JavaScript expression of a place in it."""
+    def _click_at(self, kind: str, position: str) -> None:
+        """Click on the only node of its kind, at the position in it that a JavaScript expression returns."""
         from selenium.webdriver.common.action_chains import ActionChains
 
         actions = ActionChains(self.driver)
-        actions.w3c_actions.pointer_action.move_to_location(*self._place(kind, place))
+        actions.w3c_actions.pointer_action.move_to_location(*self._on_page(kind, position))
         actions.w3c_actions.pointer_action.click()
         actions.perform()
         time.sleep(0.6)
 
-    def _place(self, kind: str, place: str) -> tuple[int, int]:
-        """Where on the page a place in the only node of its kind is."""
+    def _on_page(self, kind: str, position: str) -> tuple[int, int]:
+        """The position on the page of a position in the only node of its kind."""
         script = f"""
-        const node = app.graph.findNodesByType(arguments[0])[0], ds = app.canvas.ds, [x, y] = {place};
+        const node = app.graph.findNodesByType(arguments[0])[0], ds = app.canvas.ds, [x, y] = {position};
         const box = app.canvas.canvas.getBoundingClientRect();
         return [box.left + (node.pos[0] + x + ds.offset[0]) * ds.scale,
                 box.top + (node.pos[1] + y + ds.offset[1]) * ds.scale];
@@ -193,15 +201,17 @@ class Browser:
         return int(x), int(y)
 
     def type_number_in_vue(self, kind: str, text: str) -> None:
-        """The same for the first number of a node, where Vue draws it."""
+        """Type a number into the first number widget of a node that Vue draws."""
         from selenium.webdriver.common.action_chains import ActionChains
         from selenium.webdriver.common.by import By
         from selenium.webdriver.common.keys import Keys
 
         node = self.run(f"return app.graph.findNodesByType('{kind}')[0].id")
-        found = f"[data-node-id='{node}'] input"
-        field = self.driver.find_elements(By.CSS_SELECTOR, found)[0]
-        ActionChains(self.driver).move_to_element(field).click().perform()  # Through what lies above, for dragging.
+        selector = f"[data-node-id='{node}'] input"
+        field = self.driver.find_elements(By.CSS_SELECTOR, selector)[0]
+        ActionChains(self.driver).move_to_element(
+            field
+        ).click().perform()  # A plain click would hit the element above it that is for dragging.
         time.sleep(0.3)
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(text, Keys.ENTER)
@@ -216,7 +226,7 @@ class Browser:
         time.sleep(3.0)
 
     def fit(self, left: float = 60, top: float = 60, margin: float = 30) -> None:
-        """Show the whole graph, clear of what covers the canvas at the left and the top of the page."""
+        """Zoom to the whole graph, beside the panels at the left and the top of the page."""
         self.run(
             """
             const [left, top, margin] = arguments, canvas = window.app.canvas, boxes = [];

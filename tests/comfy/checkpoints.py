@@ -4,7 +4,7 @@ Command line, with ComfyUI's own python and COMFYUI_PATH set where it is not ~/c
 
     python tests/comfy/checkpoints.py FOLDER
 
-or, once ComfyUI is importable, ``write(folder)``. FOLDER is a ComfyUI ``models`` folder (or any
+or, once ComfyUI is importable, ``write_checkpoints(folder)``. FOLDER is a ComfyUI ``models`` folder (or any
 folder named in ``extra_model_paths.yaml`` or by ``--base-directory X`` as ``X/models``). About
 40 MB are written:
 
@@ -16,9 +16,9 @@ folder named in ``extra_model_paths.yaml`` or by ``--base-directory X`` as ``X/m
     vae/tiny_vae_4.safetensors, vae/tiny_vae_16.safetensors    VAELoader
     vae/tiny_vae_wan.safetensors               VAELoader, not before 0.33: Wan 2.1's, narrow
 
-128 x 128 pixels sample in well under a second a step on one core. The CLIP is a full-size CLIP-L
-(0.5 GB in memory, 1 s to load): its size is fixed in ComfyUI, so its weights overlap in storage,
-which ``.ckpt`` files keep. Pictures are coloured noise; prompts do change them.
+A step at 128 x 128 pixels takes well under a second on one core. ComfyUI fixes the size of CLIP-L (0.5 GB in memory,
+1 s to load). Its weights overlap in storage, which ``.ckpt`` files keep, so that the file is small. Pictures are
+coloured noise and depend on the prompt.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def overlapping(shape: tuple[int, ...], seed: int) -> Tensor:
     return buffer.as_strided(shape, (1, *inner))
 
 
-def fill(shapes: dict[str, tuple[int, ...]], prefix: str = "", last: str | None = None) -> dict[str, Tensor]:
-    """Weights by their names: norms at one, biases at zero, matrices random at gain one; ``last`` is quiet."""
+def filled_weights(shapes: dict[str, tuple[int, ...]], prefix: str = "", last: str | None = None) -> dict[str, Tensor]:
+    """Weights by name: ones for norms, zeros for biases, random matrices of gain 1, and of gain 0.3 under ``last``."""
     filled = {}
     for name, shape in shapes.items():
         if len(shape) < 2:
@@ -86,7 +86,7 @@ def fill(shapes: dict[str, tuple[int, ...]], prefix: str = "", last: str | None 
         else:
             quiet = 0.3 if last is not None and name.startswith(last) else 1.0
             value = overlapping(shape, zlib.crc32(name.encode()))
-            # Scaled in place, so that the rows still share their storage.
+            # In place, since the rows share their storage.
             torch.as_strided(value, (value.untyped_storage().nbytes() // 4,), (1,)).mul_(
                 quiet / math.sqrt(math.prod(shape[1:]))
             )
@@ -94,7 +94,7 @@ def fill(shapes: dict[str, tuple[int, ...]], prefix: str = "", last: str | None 
     return filled
 
 
-def shapes_of(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
@@ -119,29 +119,29 @@ def parts() -> dict[str, dict[str, Tensor]]:
         wan_vae = comfy.ldm.wan.vae.WanVAE(**WAN_VAE)
         vaes = {n: comfy.taesd.taesd.TAESD(latent_channels=n) for n in (4, 16)}
     grey = {"taesd_decoder.18.bias": torch.full((3,), 0.5)}
-    clip_weights = fill(shapes_of(clip))
+    clip_weights = filled_weights(tensor_shapes(clip))
     for name, value in clip_weights.items():
         if "embedding" in name:
             value.as_strided((value.untyped_storage().nbytes() // 4,), (1,)).mul_(8.0)
     return {
-        "unet": fill(shapes_of(unet), last="out.2"),
-        "mmdit": fill(shapes_of(mmdit), last="final_layer.linear"),
-        "wan": fill(shapes_of(wan), last="head.head"),
+        "unet": filled_weights(tensor_shapes(unet), last="out.2"),
+        "mmdit": filled_weights(tensor_shapes(mmdit), last="final_layer.linear"),
+        "wan": filled_weights(tensor_shapes(wan), last="head.head"),
         "clip": clip_weights,
-        "vae_wan": fill(shapes_of(wan_vae)),
-        "vae_4": fill(shapes_of(vaes[4])) | grey,
-        "vae_16": fill(shapes_of(vaes[16])) | grey,
+        "vae_wan": filled_weights(tensor_shapes(wan_vae)),
+        "vae_4": filled_weights(tensor_shapes(vaes[4])) | grey,
+        "vae_16": filled_weights(tensor_shapes(vaes[16])) | grey,
     }
 
 
-def write(folder: str | Path) -> dict[str, Path]:
+def write_checkpoints(folder: str | Path) -> dict[str, Path]:
     """Write every file listed above below ``folder``; returns the paths by file name."""
     import safetensors.torch
 
-    made = parts()
+    weights = parts()
 
     def prefixed(prefix: str, part: str) -> dict[str, Tensor]:
-        return {prefix + name: value for name, value in made[part].items()}
+        return {prefix + name: value for name, value in weights[part].items()}
 
     sd15 = prefixed("model.diffusion_model.", "unet") | prefixed("first_stage_model.", "vae_4")
     sd15 |= prefixed("cond_stage_model.transformer.", "clip")
@@ -150,12 +150,12 @@ def write(folder: str | Path) -> dict[str, Path]:
     files = {
         "checkpoints/tiny_sd15.ckpt": sd15,
         "checkpoints/tiny_sd3.ckpt": sd3,
-        "diffusion_models/tiny_sd3.safetensors": made["mmdit"],
-        "diffusion_models/tiny_wan.safetensors": made["wan"],
-        "text_encoders/tiny_clip_l.ckpt": made["clip"],
-        "vae/tiny_vae_4.safetensors": made["vae_4"],
-        "vae/tiny_vae_16.safetensors": made["vae_16"],
-        "vae/tiny_vae_wan.safetensors": made["vae_wan"],
+        "diffusion_models/tiny_sd3.safetensors": weights["mmdit"],
+        "diffusion_models/tiny_wan.safetensors": weights["wan"],
+        "text_encoders/tiny_clip_l.ckpt": weights["clip"],
+        "vae/tiny_vae_4.safetensors": weights["vae_4"],
+        "vae/tiny_vae_16.safetensors": weights["vae_16"],
+        "vae/tiny_vae_wan.safetensors": weights["vae_wan"],
     }
     written = {}
     for name, state in files.items():
@@ -175,5 +175,5 @@ if __name__ == "__main__":
     import comfy.cli_args
 
     comfy.cli_args.args.cpu = True
-    for path in write(target).values():
+    for path in write_checkpoints(target).values():
         print(f"{path.stat().st_size / 2**20:6.2f} MB  {path}")

@@ -12,8 +12,8 @@ BEGIN, END = "<!-- comfyui: made by make compatibility -->", "<!-- comfyui: end 
 WORDS = {"passed": "yes", "failed": "**no**", "skipped": "-"}
 
 
-def table(runs: dict[str, dict[str, dict]]) -> str:
-    """One row for each thing that a test shows; a version's cell is the worst of its cases."""
+def feature_table(runs: dict[str, dict[str, dict]]) -> str:
+    """A row for each feature and behaviour. The cell of a version is the worst outcome of the test's cases."""
     versions = sorted(runs, key=lambda version: [int(part) for part in version.split(".")])
     rows: dict[str, dict] = {}
     for run in runs.values():
@@ -22,12 +22,12 @@ def table(runs: dict[str, dict[str, dict]]) -> str:
     lines = [f"| With | What happens | {' | '.join(versions)} | Test |", "|---" * (3 + len(versions)) + "|"]
     for key, row in sorted(rows.items()):
         file, _, name = row["test"].partition("::")
-        cells = [went(runs[version].get(key)) for version in versions]
+        cells = [worst_outcome(runs[version].get(key)) for version in versions]
         lines.append(f"| {key} | {' | '.join(cells)} | [{name.removeprefix('test_')}](../{file}) |")
     return "\n".join(lines)
 
 
-def went(row: dict | None) -> str:
+def worst_outcome(row: dict | None) -> str:
     outcomes = set(row["went"]) if row else {"skipped"}
     return WORDS["failed" if "failed" in outcomes else "passed" if "passed" in outcomes else "skipped"]
 
@@ -37,8 +37,8 @@ def main() -> None:
     if not runs:
         raise SystemExit("nothing in out/compat: run make test-comfy first")
     text = PAGE.read_text()
-    made = f"{BEGIN}\n{table(runs)}\n{END}"
-    PAGE.write_text(re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: made, text, flags=re.DOTALL))
+    section = f"{BEGIN}\n{feature_table(runs)}\n{END}"
+    PAGE.write_text(re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: section, text, flags=re.DOTALL))
 
 
 if __name__ == "__main__":

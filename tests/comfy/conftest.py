@@ -1,4 +1,4 @@
-"""ComfyUI on the path, in CPU mode, or one loud line saying what was not tested."""
+"""Makes ComfyUI importable, in CPU mode. Without ComfyUI, one red line says what was not tested."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from server_process import Server
 
 HERE = Path(__file__).parent
-GIVEN = os.environ.get("COMFYUI_PATH")
-COMFYUI = Path(GIVEN or "~/comfy/ComfyUI").expanduser()
+PATH_SET = os.environ.get("COMFYUI_PATH")
+COMFYUI = Path(PATH_SET or "~/comfy/ComfyUI").expanduser()
 
 
 def missing() -> str | None:
     """Why ComfyUI cannot be used, or None where it can."""
     if not (COMFYUI / "comfy" / "samplers.py").is_file():
         return f"no ComfyUI at {COMFYUI}"
-    # Last, so that its folders named tests and utils hide nobody else's.
+    # At the end of the path, so that its folders named tests and utils do not hide others.
     sys.path.append(str(COMFYUI))
     try:
-        # Parses no command line of ours unless ComfyUI's own main asks for it.
+        # Does not parse pytest's command line: only ComfyUI's main does.
         importlib.import_module("comfy.cli_args").args.cpu = True
         importlib.import_module("comfy.samplers")
     except ImportError as error:
-        if GIVEN:
+        if PATH_SET:
             raise
         sys.path.remove(str(COMFYUI))
         return f"{COMFYUI} does not import here ({error})"
@@ -43,7 +43,7 @@ def missing() -> str | None:
 
 MISSING = missing()
 sys.path.insert(0, str(HERE))
-# By its path: on sys.path, the folder above would make these tests a part of ``comfy``.
+# By its path. With tests/ on sys.path, this folder would be imported as ``comfy``.
 spec = importlib.util.spec_from_file_location("published", HERE.parent / "published.py")
 assert spec is not None
 assert spec.loader is not None
@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 ROWS: dict[str, dict[str, Any]] = {}
-"""Of docs/compatibility.md: by feature and what happens, the tests that show it and how they went."""
+"""Rows of docs/compatibility.md: by feature and behaviour, the test that shows it and the outcomes of its cases."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -91,17 +91,24 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="selective_sigma")
 
 
+@pytest.fixture
+def temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which ComfyUI saves previews."""
+    monkeypatch.setattr("folder_paths.temp_directory", str(tmp_path))
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Paths of the tiny checkpoints, by file name."""
+    """Paths of the tiny checkpoints by file name."""
     import checkpoints
 
-    return checkpoints.write(tmp_path_factory.mktemp("models"))
+    return checkpoints.write_checkpoints(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A ComfyUI with the pack in it."""
+    """A ComfyUI server with the pack."""
     from server_examples import serve
 
     with serve(tmp_path_factory.mktemp("comfyui")) as running:
@@ -110,5 +117,5 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def nodes(server: Server) -> dict[str, Any]:
-    """What the server offers, by class."""
+    """The server's ``/object_info``: nodes by their ids."""
     return server.get("/object_info")

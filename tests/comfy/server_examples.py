@@ -1,4 +1,4 @@
-"""The workflows that the server tests run, made small, and the pictures that come out."""
+"""The workflows of the server tests, with small models and sizes, and their pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WORKFLOWS = sorted((REPOSITORY / "example_workflows").glob("*.json"))
 TO_ONE_PICTURE = [path for path in WORKFLOWS if path.stem[:2] in ("02", "03", "05", "06", "07", "09")]
-"""Those that end in one saved picture."""
+"""Workflows with one SaveImage node, of one picture."""
 INPAINTING, FLOW, VIDEO = (WORKFLOWS[i] for i in (5, 6, 7))
 SWEEP = REPOSITORY / "example_workflows/04 Sweep.json"
 KSAMPLER = REPOSITORY / "example_workflows/03 Plain KSampler.json"
@@ -28,24 +28,24 @@ TIMELINE = REPOSITORY / "example_workflows/09 Mask timeline.json"
 RUNNING = tuple(int(part) for part in __version__.split(".")[:3])
 """This ComfyUI's version."""
 PACK = Path(os.environ.get("SSD_PACK") or "~/comfy/ComfyUI-Selective-Sigma-Detailer").expanduser()
-"""The first published pack, where somebody has cloned it."""
-PEERS = PACK / "example_workflows"
+"""The first published pack, if it is cloned here."""
+PUBLISHED_WORKFLOWS = PACK / "example_workflows"
 STEPS = 7
 SMALL: dict[str, dict[str, Any]] = {
     "CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.ckpt"},
     "EmptyLatentImage": {"width": 128, "height": 64},
     "BasicScheduler": {"steps": STEPS},
     "KSampler": {"steps": STEPS},
-    # Of the published hires fix: a node of newer ComfyUI, given by what it puts out.
+    # In the published hires fix. Older versions of ComfyUI lack this node, in place of which its outputs are used.
     "ResolutionSelector": {"0": 64, "1": 128},
     "SplitSigmas": {"step": STEPS // 2},
     "LoadImage": {"image": "painted.png"},
-    # Z-Image's stand-in is SD3: both are flow models of 16 channels, and Z-Image's own width is fixed.
+    # SD3 in place of Z-Image, whose width is fixed. Both are flow models of 16 channels.
     "EmptySD3LatentImage": {"width": 128, "height": 64},
     "EmptyHunyuanLatentVideo": {"width": 64, "height": 32, "length": 9},
 }
 TEXT = {"clip_name": "tiny_clip_l.ckpt", "type": "sd3"}
-"""As wide as SD3's and Wan's text."""
+"""Its embeddings are as wide as those of SD3 and Wan."""
 STAND_INS: dict[str, dict[str, Any]] = {
     FLOW.stem: {
         "UNETLoader": {"unet_name": "tiny_sd3.safetensors"},
@@ -63,21 +63,21 @@ DEBUG = "SelectiveSigmaDetailerDebugNode"
 
 
 @contextmanager
-def serve(base: Path, **given: Any) -> Iterator[Server]:
+def serve(base: Path, **options: Any) -> Iterator[Server]:
     """A server with the small checkpoints and a picture to load."""
-    checkpoints.write(base / "models")
+    checkpoints.write_checkpoints(base / "models")
     (base / "input").mkdir()
-    # As ComfyUI brings one.
+    # In place of the one that comes with ComfyUI.
     picture = Image.linear_gradient("L").resize((64, 64)).convert("RGBA")
     picture.save(base / "input/example.png")
-    # As the mask editor leaves one: what is painted is transparent.
+    # As from the mask editor: painted parts are transparent.
     picture.paste((0, 0, 0, 0), (24, 24, 40, 40))
     picture.save(base / "input/painted.png")
-    with Server(base, **given) as running:
+    with Server(base, **options) as running:
         yield running
 
 
-def load(path: Path, nodes: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
+def load_prompt(path: Path, nodes: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
     return to_prompt(json.loads(path.read_text()), nodes, {**SMALL, **STAND_INS.get(path.stem, {}), **more})
 
 
@@ -85,8 +85,8 @@ def of_type(prompt: dict[str, Any], kind: str) -> list[str]:
     return [name for name, node in prompt.items() if node["class_type"] == kind]
 
 
-def pixels(server: Server, outputs: dict[str, Any], name: str) -> list[np.ndarray]:
-    return [np.asarray(server.picture(shown)) / 255 for shown in outputs[name]["images"]]
+def pictures_of(server: Server, outputs: dict[str, Any], name: str) -> list[np.ndarray]:
+    return [np.asarray(server.picture(entry)) / 255 for entry in outputs[name]["images"]]
 
 
 def only(pictures: list[np.ndarray]) -> np.ndarray:
@@ -101,4 +101,4 @@ def version(path: Path) -> tuple[int, ...]:
 
 
 DEMO_MODEL = next(path for path in (WORKFLOWS[0], WORKFLOWS[-1]) if version(path) <= RUNNING)
-"""The template without a checkpoint; older ComfyUI, which has no Compare Images, has one of its own."""
+"""The template without a checkpoint. There is one without Compare Images, for older versions of ComfyUI."""

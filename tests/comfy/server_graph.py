@@ -1,4 +1,4 @@
-"""A workflow as ComfyUI's frontend saves it, turned into the prompt that its server takes."""
+"""Converts a workflow, as ComfyUI's frontend saves it, to the prompt that the server takes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def to_prompt(workflow: Json, nodes: Json, values: dict[str, Json]) -> Json:
 
 
 def links_of(graph: Json) -> dict[int, tuple[int, int]]:
-    """Where each link comes from: at the top a list, in a subgraph an object."""
+    """Origin node and slot of each link by id. Links are lists in the main graph and objects in subgraphs."""
     pairs = [(k["id"], k["origin_id"], k["origin_slot"]) if isinstance(k, dict) else k[:3] for k in graph["links"]]
     return {link: (origin, slot) for link, origin, slot in pairs}
 
@@ -33,7 +33,7 @@ def links_of(graph: Json) -> dict[int, tuple[int, int]]:
 def add(
     graph: Json, prefix: str, entries: dict[int, Any], definitions: Json, nodes: Json, values: Json, prompt: Json
 ) -> None:
-    """Add a graph's nodes; ``entries`` are what its subgraph inputs are linked to, by slot."""
+    """Add a graph's nodes to ``prompt``; ``entries`` are the links into a subgraph, by input slot."""
     links = links_of(graph)
     by_id = {node["id"]: node for node in graph["nodes"]}
 
@@ -50,15 +50,15 @@ def add(
             )
             name = f"{name}:{origin}"
             inner = definitions.get({node["id"]: node["type"] for node in inner["nodes"]}[origin])
-        # A node that the server does not have is given by its values instead.
+        # In place of a node that the server does not have, the values of its outputs.
         kind = by_id[links[link][0]]["type"]
         return values[kind][str(slot)] if kind not in definitions and kind not in nodes else [name, slot]
 
     for node in graph["nodes"]:
         kind, name = node["type"], f"{prefix}{node['id']}"
-        linked = {given["name"]: source(given.get("link")) for given in node.get("inputs", [])}
+        linked = {socket["name"]: source(socket.get("link")) for socket in node.get("inputs", [])}
         if kind in definitions:
-            slots = {i: linked.get(given["name"]) for i, given in enumerate(definitions[kind]["inputs"])}
+            slots = {i: linked.get(socket["name"]) for i, socket in enumerate(definitions[kind]["inputs"])}
             add(definitions[kind], f"{name}:", slots, definitions, nodes, values, prompt)
         elif kind in nodes:
             inputs = {**saved_widgets(node, nodes[kind]), **values.get(kind, {})}
@@ -71,33 +71,33 @@ def add(
 
 
 def saved_widgets(node: Json, info: Json) -> Json:
-    """The widget values by name, in the order in which the frontend makes the widgets; defaults for what is missing."""
+    """The widget values by input name, which are saved in the order of the inputs; defaults for missing ones."""
     saved = list(node.get("widgets_values") or [])
-    found: Json = {}
-    take(info["input"], "", saved, found)
+    values: Json = {}
+    take(info["input"], "", saved, values)
     if saved:
         raise ValueError(f"{node['type']} has {len(saved)} widget values too many: {saved}")
-    return found
+    return values
 
 
-def take(inputs: Json, prefix: str, saved: list[Any], found: Json) -> None:
-    """Move the values of ``inputs`` from ``saved`` to ``found``; a choice may bring inputs of its own."""
+def take(inputs: Json, prefix: str, saved: list[Any], values: Json) -> None:
+    """Move the values of ``inputs`` from ``saved`` to ``values``. A choice of a dynamic combo adds further inputs."""
     for part in ("required", "optional"):
         for name, (kind, *rest) in inputs.get(part, {}).items():
             extra = rest[0] if rest else {}
             if kind == CHOICE:
                 options = {option["key"]: option["inputs"] for option in extra["options"]}
                 hidden = extra.get("hidden") or not saved
-                found[prefix + name] = chosen = next(iter(options)) if hidden else saved.pop(0)
-                take(options[chosen], f"{prefix}{name}.", saved, found)
-            elif kind == "IMAGECOMPARE":  # Nothing to choose; this is what the frontend sends.
-                found[prefix + name] = {"__value__": ["", ""]}
+                values[prefix + name] = chosen = next(iter(options)) if hidden else saved.pop(0)
+                take(options[chosen], f"{prefix}{name}.", saved, values)
+            elif kind == "IMAGECOMPARE":  # What the frontend sends.
+                values[prefix + name] = {"__value__": ["", ""]}
             elif (isinstance(kind, list) or kind in WIDGETS) and not extra.get("forceInput"):
                 if saved:
-                    found[prefix + name] = saved.pop(0)
+                    values[prefix + name] = saved.pop(0)
                     if saved and (extra.get("control_after_generate") or name in ("seed", "noise_seed")):
                         saved.pop(0)
                 elif "default" in extra:
-                    found[prefix + name] = extra["default"]
+                    values[prefix + name] = extra["default"]
                 elif options := kind if isinstance(kind, list) else extra.get("options"):
-                    found[prefix + name] = options[0]
+                    values[prefix + name] = options[0]

@@ -1,4 +1,4 @@
-"""A ComfyUI server of one's own: headless, on the CPU, with this repository in ``custom_nodes``."""
+"""Starts a ComfyUI server on the CPU with this pack in ``custom_nodes``."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ NAME = "selective-sigma"
 
 
 class Refused(AssertionError):  # noqa: N818
-    """The server did not take a prompt, or did not finish it."""
+    """The server refused a prompt or did not finish it."""
 
 
 class Server:
-    """Started on a free port with an empty base folder; a context manager.
+    """A server on a free port with an empty base folder; a context manager.
 
-    The pack in it is what the registry would hand out, unpacked in a folder of its own.
+    The pack in it has the files of the registry's archive.
     """
 
     def __init__(
         self, base: Path, python: str = sys.executable, packs: Sequence[Path] = (), options: Sequence[str] = ()
     ):
         """Args:
-        base: gets the folders models, custom_nodes, user, output, temp and the log.
+        base: the base folder, with models, custom_nodes, user, output, temp and the log.
         packs: further folders for ``custom_nodes``.
         options: for ComfyUI's command line.
         """
         for folder in ("custom_nodes", "models", "user/default", "input", "output"):
             (base / folder).mkdir(parents=True, exist_ok=True)
-        unpack(base / "custom_nodes" / NAME)
+        copy_pack(base / "custom_nodes" / NAME)
         for pack in packs:
             (base / "custom_nodes" / pack.name).symlink_to(pack, target_is_directory=True)
         settings = {"Comfy.TutorialCompleted": True}
@@ -98,7 +98,14 @@ class Server:
         return json.loads(self.raw(path))
 
     def run(self, prompt: dict[str, Any], seconds: float = 240) -> dict[str, Any]:
-        """Queue a prompt and wait; what its output nodes showed, by node id."""
+        """Queue a prompt and wait for it.
+
+        Returns:
+            The outputs of its output nodes by node id, and under ``cached`` the ids of nodes that were not executed.
+
+        Raises:
+            Refused: the server refused the prompt, or it failed.
+        """
         try:
             queued = json.loads(self.raw("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex}))
         except urllib.error.HTTPError as error:
@@ -113,29 +120,30 @@ class Server:
             time.sleep(0.1)
         raise Refused(f"not done within {seconds} s")
 
-    def picture(self, shown: dict[str, Any]) -> Image.Image:
-        """One picture that an output node showed."""
-        query = "&".join(f"{key}={shown[key]}" for key in ("filename", "subfolder", "type"))
+    def picture(self, entry: dict[str, Any]) -> Image.Image:
+        """A picture from an entry in an output node's ``images``."""
+        query = "&".join(f"{key}={entry[key]}" for key in ("filename", "subfolder", "type"))
         return Image.open(io.BytesIO(self.raw(f"/view?{query}"))).convert("RGB")
 
 
-def packed() -> set[str]:
-    """The files that ``comfy node pack`` puts together: those that git knows, less those of .comfyignore."""
+def packed_files() -> set[str]:
+    """The files that ``comfy node pack`` puts into the archive: tracked by git and not in .comfyignore."""
 
     def listed(*more: str) -> set[str]:
         command = ["git", "ls-files", "-z", "--cached", *more]
-        said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-        return set(said.split("\0")) - {""}
+        output = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+        return set(output.split("\0")) - {""}
 
     return listed() - listed("--ignored", "--exclude-from=.comfyignore")
 
 
-def unpack(folder: Path) -> None:
-    for path in packed():
+def copy_pack(folder: Path) -> None:
+    """Copy the files of the archive to ``folder``."""
+    for path in packed_files():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / path, folder / path)
 
 
 def cached(entry: dict[str, Any]) -> list[str]:
-    """Node ids that were not run again."""
+    """Ids of nodes that were not executed again."""
     return [node for kind, data in entry["status"]["messages"] if kind == "execution_cached" for node in data["nodes"]]

@@ -9,8 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 read -ra torch <<<"${TORCH_PINS:-torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0}"
 # requests: ComfyUI 0.3.64 imports it and does not ask for it. diffusers: the scenes' real networks.
-# matplotlib: the plots of docs/evidence.md, made anew with ComfyUI's rows.
-extra=(requests pytest diffusers selenium matplotlib)
+extra=(requests pytest diffusers selenium)
 
 if [ "$#" -eq 0 ]; then
   mapfile -t found < <("$here/checkouts.sh")

@@ -1,4 +1,4 @@
-"""The workflows in ComfyUI's own frontend, in a headless browser; skipped loudly where there is none."""
+"""The workflows in ComfyUI's own frontend, in a headless browser. Skipped, with a reason, without a browser."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from server_examples import (
     DEBUG,
     DEMO_MODEL,
     KSAMPLER,
-    PEERS,
     PREVIEW,
+    PUBLISHED_WORKFLOWS,
     RUNNING,
     STEPS,
     TIMELINE,
@@ -26,7 +26,7 @@ from server_examples import (
 )
 from server_graph import to_prompt
 
-from selective_sigma.comfy.latent import window
+from selective_sigma.comfy.run.latent import noise_window
 from selective_sigma.published import PublishedSchedule
 from selective_sigma.schedule import Schedule
 from selective_sigma.settings import Settings
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
     from server_process import Server
 
-FILES = [*WORKFLOWS, PEERS / "ssd_simple.json", PEERS / "ssd_debug.json"]
+FILES = [*WORKFLOWS, PUBLISHED_WORKFLOWS / "ssd_simple.json", PUBLISHED_WORKFLOWS / "ssd_debug.json"]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if reason := browser.missing():
+    if reason := browser.missing_program():
         pytest.skip(f"LOUD: the frontend was not tested: {reason}")
     with serve(tmp_path_factory.mktemp("comfyui")) as running:
         yield running
@@ -54,15 +54,15 @@ def page(server: Server) -> Iterator[browser.Browser]:
         yield opened
 
 
-def tiny(workflow: dict[str, Any]) -> dict[str, Any]:
-    """The saved graph with the small checkpoint and a small picture."""
+def shrunk(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The workflow with the tiny checkpoint and a small picture."""
     for node in workflow["nodes"]:
-        for place, value in {
+        for position, value in {
             "CheckpointLoaderSimple": {0: "tiny_sd15.ckpt"},
             "EmptyLatentImage": {0: 128, 1: 64},
             "BasicScheduler": {1: STEPS},
         }.get(node["type"], {}).items():
-            node["widgets_values"][place] = value
+            node["widgets_values"][position] = value
     return workflow
 
 
@@ -73,17 +73,17 @@ def test_the_frontend_opens_a_workflow(page: browser.Browser, server: Server, pa
     if path in WORKFLOWS and version(path) > RUNNING:
         pytest.skip(f"{path.stem} has nodes of a newer ComfyUI")
     page.load(path)
-    made = {name: node for name, node in page.prompt().items() if node.pop("_meta", True)}
-    assert made == to_prompt(json.loads(path.read_text()), server.get("/object_info"), {})
+    prompt = {name: node for name, node in page.prompt().items() if node.pop("_meta", True)}
+    assert prompt == to_prompt(json.loads(path.read_text()), server.get("/object_info"), {})
 
 
-def test_the_node_shows_two_numbers_and_what_they_do(page: browser.Browser):
+def test_the_node_has_two_number_widgets_and_a_drawing(page: browser.Browser):
     page.load(KSAMPLER)
     widgets = page.run(
         "return app.graph.findNodesByType('SelectiveSigmaDetailerModelNode')[0].widgets.map(w => [w.name, w.type])"
     )
     assert widgets == [["strength", "number"], ["coverage", "number"], ["schedule", "selective_sigma_schedule"]]
-    # The drawing is neither saved nor sent.
+    # The drawing is neither saved nor sent to the server.
     (saved,) = (node for node in page.graph()["nodes"] if node["type"] == "SelectiveSigmaDetailerModelNode")
     assert saved["widgets_values"] == [0.1, 0.5]
     (sent,) = (node for node in page.prompt().values() if node["class_type"] == saved["type"])
@@ -91,7 +91,7 @@ def test_the_node_shows_two_numbers_and_what_they_do(page: browser.Browser):
 
 
 def test_the_drawing_shows_the_schedule(page: browser.Browser):
-    """The browser's doses are those of the core, on SDXL's 20 Karras steps."""
+    """The browser's doses equal those of the core, for 20 Karras steps on SDXL."""
     model = ModelSamplingDiscrete()
     levels = [float(level) for level in calculate_sigmas(model, "karras", 20)]
     cases = [
@@ -110,13 +110,13 @@ def test_the_drawing_shows_the_schedule(page: browser.Browser):
     for case, doses in zip(cases, drawn, strict=True):
         settings = Settings(**case)
         if settings.mask_source == "response":
-            schedule = Schedule(levels, settings, "ve", window(model, settings))
+            schedule = Schedule(levels, settings, "ve", noise_window(model, settings))
         else:
             schedule = PublishedSchedule(levels, settings, "ve")
         strengths = []
         for step in schedule.steps:
             schedule.enter(step)
-            strengths.append(-np.expm1(-schedule.carry(step)))
+            strengths.append(-np.expm1(-schedule.mark_told(step)))
         np.testing.assert_allclose(doses, strengths, atol=1e-6, err_msg=str(case))
 
 
@@ -124,7 +124,7 @@ def test_the_drawing_shows_the_schedule(page: browser.Browser):
 def test_the_drawing_follows_the_settings(page: browser.Browser, vue: bool):
     if vue and RUNNING < (0, 33):
         pytest.skip("this frontend does not draw nodes with Vue")
-    shown = """
+    script = """
     const node = app.graph.findNodesByType(arguments[0])[0];
     const box = node.widgets.find(w => w.name === 'schedule').element;
     const bars = [...box.querySelectorAll('rect')];
@@ -134,7 +134,7 @@ def test_the_drawing_follows_the_settings(page: browser.Browser, vue: bool):
     change = "const w = app.graph.findNodesByType(arguments[0])[0].widgets.find(w => w.name === arguments[1]);"
     change += "w.value = arguments[2]; w.callback?.(w.value);"
     try:
-        page.show(vue)
+        page.set_view(vue)
         page.load(TIMELINE)
         page.fit()
 
@@ -142,7 +142,7 @@ def test_the_drawing_follows_the_settings(page: browser.Browser, vue: bool):
             for name, value in values.items():
                 page.run(change, DEBUG, name, value)
             time.sleep(0.5)
-            height, of_node, bars, shades = page.run(shown, DEBUG)
+            height, of_node, bars, shades = page.run(script, DEBUG)
             assert 40 < height < of_node < 600
             return bars, shades
 
@@ -160,11 +160,11 @@ def test_the_drawing_follows_the_settings(page: browser.Browser, vue: bool):
         assert max(dim) < min(shades)
         assert after(coverage=0.0) == ([], [])
     finally:
-        page.show(False)
+        page.set_view(False)
 
 
-def test_dragging_goes_a_hundredth_a_pixel(page: browser.Browser):
-    page.show(False)
+def test_dragging_changes_a_number_by_a_hundredth_a_pixel(page: browser.Browser):
+    page.set_view(False)
     page.load(DEMO_MODEL)
     page.fit()
     kind = "SelectiveSigmaDetailerModelNode"
@@ -175,12 +175,12 @@ def test_dragging_goes_a_hundredth_a_pixel(page: browser.Browser):
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
-def test_a_typed_strength_is_kept_and_arrows_hit_the_usual_ones(page: browser.Browser, vue: bool):
+def test_a_typed_strength_is_kept_and_arrows_step_by_a_twentieth(page: browser.Browser, vue: bool):
     kind = "SelectiveSigmaDetailerModelNode"
     if vue and RUNNING < (0, 33):
         pytest.skip("this frontend does not draw nodes with Vue")
     try:
-        page.show(vue)
+        page.set_view(vue)
         page.load(DEMO_MODEL)
         page.fit()
         for text in ("0.075", "0.15", "0", "0.5"):
@@ -190,7 +190,7 @@ def test_a_typed_strength_is_kept_and_arrows_hit_the_usual_ones(page: browser.Br
                 page.type_number(kind, "strength", text)
             assert page.widget(kind, "strength") == float(text)
     finally:
-        page.show(False)
+        page.set_view(False)
     seen = []
     for up in (False, False, True):
         page.step_number(kind, "strength", up)
@@ -200,10 +200,10 @@ def test_a_typed_strength_is_kept_and_arrows_hit_the_usual_ones(page: browser.Br
 
 @pytest.mark.compat("ComfyUI's own frontend", "opens, runs and shows the workflows")
 def test_the_frontend_runs_the_timeline_and_shows_it(page: browser.Browser, tmp_path: Path):
-    page.load(tiny(json.loads(TIMELINE.read_text())))
+    page.load(shrunk(json.loads(TIMELINE.read_text())))
     page.queue()
     page.fit()
     page.screenshot(tmp_path / "graph.png")
     sizes = page.run(f"return app.graph.findNodesByType('{PREVIEW}').map(n => n.imgs.map(i => i.naturalWidth))")
-    assert [len(shown) for shown in sizes] == [1, 1]
-    assert min(shown[0] for shown in sizes) >= 128
+    assert [len(node_sizes) for node_sizes in sizes] == [1, 1]
+    assert min(node_sizes[0] for node_sizes in sizes) >= 128

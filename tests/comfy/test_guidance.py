@@ -1,4 +1,4 @@
-"""CFG++ samplers, and guidance patches that use the same hooks."""
+"""CFG++ samplers, and guidance patches in the same hooks."""
 
 from __future__ import annotations
 
@@ -15,34 +15,27 @@ from comfy_extras import nodes_cfg, nodes_eps, nodes_mahiro, nodes_pag, nodes_sa
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.sampler import wrap
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 CFG_PP = [name for name in comfy.samplers.SAMPLER_NAMES if "cfg_pp" in name]
-KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
 seven = pytest.mark.parametrize("name", CFG_PP)
-both = pytest.mark.parametrize("kind", KINDS)
-
-
-@cache
-def base(kind: str) -> Any:
-    return tiny.model(KINDS[kind])
 
 
 def constant(share: float) -> Tensor:
-    """A limit that makes full coverage a constant mask."""
+    """A limit of one value, which makes the mask of full coverage constant."""
     return torch.full((1, 64, 64), share)
 
 
 @seven
-@both
+@tiny.each_kind
 def test_effect_is_linear_in_the_mask(name: str, kind: str):
-    # Small enough to be linear. What is left halves with the strength: it is the samplers' own curve, not the
-    # blend's. This one treats flow models as if they were not, and so amplifies whatever moves.
+    # The strength is small enough for the samplers to be nearly linear. Halving it halves the deviation.
+    # dpmpp_2s_ancestral_cfg_pp treats flow models as eps models and amplifies every change.
     curved = name == "dpmpp_2s_ancestral_cfg_pp" and kind == "flow"
-    model, settings = base(kind), Settings(strength=0.01, coverage=1.0)
+    model, settings = tiny.shared_model(kind), Settings(strength=0.01, coverage=1.0)
     sigmas = tiny.schedule(model, 20)
     bare = tiny.sample(model, tiny.sampler(name), sigmas)
     effects = {
@@ -58,11 +51,11 @@ def test_effect_is_linear_in_the_mask(name: str, kind: str):
 
 @pytest.mark.parametrize(
     ("name", "kind", "cfg"),
-    # Of the seven, these two step by alpha on flow models; the others treat them as if they were not.
+    # Only these samplers support flow models. The others treat them as eps models.
     [*((name, "eps", 2.0) for name in CFG_PP), *((name, "flow", 1.0) for name in CFG_PP if name.startswith("euler"))],
 )
 def test_effect_does_not_depend_on_the_step_count(name: str, kind: str, cfg: float):
-    model, sizes = base(kind), []
+    model, sizes = tiny.shared_model(kind), []
     for steps in (10, 20, 40):
         sigmas = tiny.schedule(model, steps)
         bare = tiny.sample(model, tiny.sampler(name), sigmas, shape=(2, 4, 16, 16), cfg=cfg)
@@ -76,17 +69,17 @@ STD[..., 16:] = 0.5
 
 
 @cache
-def gaussian() -> Any:
-    """A MODEL exact for Gaussian pictures of deviation ``STD``; the negative's hold a little less."""
+def gaussian_model() -> Any:
+    """A MODEL that is exact for Gaussian pictures of deviation ``STD``, a little less for the negative conditioning."""
     model = tiny.model(tiny.EPS)
     model.model.latent_format.scale_factor = 1.0
 
     def denoised(x: Tensor, sigma: Tensor, *more: Any, **_: Any) -> Tensor:
         # concatenated latent, context, control, transformer_options
-        places, level = more[3]["cond_or_uncond"], float(sigma[0])
+        positions, level = more[3]["cond_or_uncond"], float(sigma[0])
         parts: list[Tensor] = []
-        for place, part in zip(places, x.chunk(len(places)), strict=True):
-            variance = (STD if place == 0 else 0.9 * STD).square()
+        for position, part in zip(positions, x.chunk(len(positions)), strict=True):
+            variance = (STD if position == 0 else 0.9 * STD).square()
             parts.append(part * variance / (variance + level**2))
         return torch.cat(parts)
 
@@ -94,9 +87,9 @@ def gaussian() -> Any:
     return model
 
 
-def gain(name: str, cfg: float, steps: int) -> float:
-    """Of fine-detail energy where there is most, as a share of the bare sampler's."""
-    model, shape, energies = gaussian(), (4, 4, 32, 32), []
+def detail_gain(name: str, cfg: float, steps: int) -> float:
+    """Gain of fine-detail energy in the half with most detail, relative to the bare sampler."""
+    model, shape, energies = gaussian_model(), (4, 4, 32, 32), []
     for sampler in (tiny.sampler(name), wrap(tiny.sampler(name), Settings())):
         picture = tiny.sample(model, sampler, tiny.schedule(model, steps, "karras"), shape=shape, cfg=cfg)
         fine = picture - torch.nn.functional.avg_pool2d(picture, 3, 1, 1)
@@ -106,19 +99,19 @@ def gain(name: str, cfg: float, steps: int) -> float:
 
 @pytest.mark.parametrize("cfg", [1.5, 4.0])
 @pytest.mark.parametrize("name", ["euler", "euler_ancestral"])
-def test_cfg_pp_gains_what_its_sibling_does(name: str, cfg: float):
-    ratios = [gain(f"{name}_cfg_pp", cfg, steps) / gain(name, cfg, steps) for steps in (8, 20, 50)]
+def test_cfg_pp_gains_as_much_as_without(name: str, cfg: float):
+    ratios = [detail_gain(f"{name}_cfg_pp", cfg, steps) / detail_gain(name, cfg, steps) for steps in (8, 20, 50)]
     assert min(ratios) > 0.7
     assert max(ratios) < 1.3
 
 
 @pytest.mark.compat("CFG++ samplers", "zeros and ones hold, beside other hooks too")
 @seven
-@both
+@tiny.each_kind
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_ends_are_exact_beside_other_hooks(name: str, kind: str, cfg: float):
-    # At cfg 1 a sampler's wish for uncond must reach every pass.
-    model = nodes_eps.EpsilonScaling.execute(base(kind), 1.01).result[0]
+    # At cfg 1 ComfyUI leaves out uncond, unless the sampler's hook asks for it, as CFG++ samplers do.
+    model = nodes_eps.EpsilonScaling.execute(tiny.shared_model(kind), 1.01).result[0]
     sigmas = tiny.schedule(model, 8)
 
     def run(settings: Settings | None) -> Tensor:
@@ -138,12 +131,11 @@ PATCHES = {
     "Mahiro": nodes_mahiro.Mahiro.execute,
     "Epsilon Scaling": lambda model: nodes_eps.EpsilonScaling.execute(model, 1.005),
 }
-unet = cache(tiny.unet)
 
 
 @cache
 def euler_effect(patch: str | None) -> tuple[float, Tensor]:
-    model = unet() if patch is None else PATCHES[patch](unet()).result[0]
+    model = tiny.unet() if patch is None else PATCHES[patch](tiny.unet()).result[0]
     sigmas = tiny.schedule(model, 12)
     bare = tiny.sample(model, tiny.sampler("euler"), sigmas, shape=(1, 4, 16, 16))
     ours = tiny.sample(model, wrap(tiny.sampler("euler"), Settings()), sigmas, shape=(1, 4, 16, 16))
@@ -156,7 +148,7 @@ def test_guidance_patches_do_not_weaken_euler(patch: str):
     with_patch, patched = euler_effect(patch)
     without, plain = euler_effect(None)
     assert not torch.equal(patched, plain)
-    # SAG compares the detailed prediction, blurred, with one of another latent, which stays plain.
+    # SAG compares the prediction with detail, blurred, with the plain prediction of another latent.
     assert 0.8 <= with_patch / without <= (1.6 if patch == "SAG" else 1.2)
 
 
@@ -180,12 +172,12 @@ def test_slg_does_not_weaken_euler(files: dict[str, Path]):
 SEEN: dict[Any, list[Any]] = {}
 
 
-class Spy:
-    """A sampler with a hook of its own, which counts and, if told so, changes what it sees."""
+class HookedSampler:
+    """Euler with a post-CFG hook of its own, which records its arguments and scales the prediction by ``factor``."""
 
     def __init__(self, factor: float = 1.0):
         self.factor = factor
-        # Not an attribute: what a lied call changes there is put back.
+        # Not an attribute, to which the changes of a lied call are undone.
         SEEN[self] = []
         self.returned: list[Tensor] = []
 
@@ -209,47 +201,48 @@ class Spy:
         return x
 
 
-def spied(spy: Spy, settings: Settings | None, **given: Any) -> Tensor:
-    model, sampler = base("eps"), comfy.samplers.KSAMPLER(spy)
+def sample_hooked(sampler_function: HookedSampler, settings: Settings | None, **options: Any) -> Tensor:
+    model, sampler = tiny.shared_model("eps"), comfy.samplers.KSAMPLER(sampler_function)
     return tiny.sample(
-        model, sampler if settings is None else wrap(sampler, settings), tiny.schedule(model, 8), **given
+        model, sampler if settings is None else wrap(sampler, settings), tiny.schedule(model, 8), **options
     )
 
 
 def test_own_hook_is_called_once_a_step_on_what_was_blended():
-    bare, half, full = Spy(), Spy(), Spy()
-    spied(bare, None)
-    spied(half, Settings(mask_override="half"))
-    spied(full, Settings(coverage=1.0))
-    for spy in (bare, half, full):
-        assert len(spy.seen) == 8
-        for args, returned in zip(spy.seen, spy.returned, strict=True):
+    bare, half, full = HookedSampler(), HookedSampler(), HookedSampler()
+    sample_hooked(bare, None)
+    sample_hooked(half, Settings(mask_override="half"))
+    sample_hooked(full, Settings(coverage=1.0))
+    for hooked in (bare, half, full):
+        assert len(hooked.seen) == 8
+        for args, returned in zip(hooked.seen, hooked.returned, strict=True):
             assert args["denoised"] is returned
-            assert args["model_options"] is spy.options
+            assert args["model_options"] is hooked.options
     first = next(
         i for i in range(8) if not torch.equal(half.seen[i]["uncond_denoised"], bare.seen[i]["uncond_denoised"])
     )
     for key in ("denoised", "uncond_denoised", "cond_denoised"):
         middle = 0.5 * (bare.seen[first][key] + full.seen[first][key])
         assert torch.allclose(half.seen[first][key], middle, atol=1e-6)
-    for key in ("sigma", "input"):  # A hook never hears of the lie.
+    for key in ("sigma", "input"):  # A hook gets the true noise level.
         assert torch.equal(full.seen[first][key], bare.seen[first][key])
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_own_hook_may_change_what_it_sees(masked: bool):
     mask = None if not masked else (torch.arange(64).reshape(1, 1, 8, 8) % 8 < 4).float()
-    bare = spied(Spy(0.9), None, mask=mask)
-    zeros = spied(Spy(0.9), Settings(mask_override="zeros"), mask=mask)
+    bare = sample_hooked(HookedSampler(0.9), None, mask=mask)
+    zeros = sample_hooked(HookedSampler(0.9), Settings(mask_override="zeros"), mask=mask)
     assert torch.allclose(zeros, bare, rtol=1e-5, atol=1e-6)
     assert masked or torch.equal(zeros, bare)
-    assert not torch.allclose(spied(Spy(1.0), None, mask=mask), bare, rtol=1e-2)
-    ones, full = Settings(mask_override="ones"), Settings(coverage=1.0)
-    assert torch.allclose(spied(Spy(0.9), ones, mask=mask), spied(Spy(0.9), full, mask=mask), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(sample_hooked(HookedSampler(1.0), None, mask=mask), bare, rtol=1e-2)
+    ones = sample_hooked(HookedSampler(0.9), Settings(mask_override="ones"), mask=mask)
+    full = sample_hooked(HookedSampler(0.9), Settings(coverage=1.0), mask=mask)
+    assert torch.allclose(ones, full, rtol=1e-5, atol=1e-6)
 
 
 def test_hooks_run_once_a_step():
-    model, seen = base("eps").clone(), []
+    model, seen = tiny.shared_model("eps").clone(), []
 
     def other(args: dict[str, Any]) -> Tensor:
         seen.append(float(args["sigma"][0]))

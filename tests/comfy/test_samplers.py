@@ -1,9 +1,9 @@
-"""Every sampler ComfyUI names, on eps and flow models: bit for bit where there is nothing to add."""
+"""Every sampler of ComfyUI, on eps and flow models."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import comfy.samplers
 import pytest
@@ -13,84 +13,77 @@ from published import SETTINGS, Published, around
 from torch import Tensor
 
 from selective_sigma import Report, Settings
-from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.model_patch import patch
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.capture import Capture
+from selective_sigma.comfy.run.model_patch import patch
+from selective_sigma.comfy.run.sampler import wrap
 
 NAMES = comfy.samplers.SAMPLER_NAMES
-KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
 STEPS = 10
 PUBLISHED = Settings(**SETTINGS)
 every = pytest.mark.parametrize("name", NAMES)
-both = pytest.mark.parametrize("kind", KINDS)
-# Two solvers of ComfyUI's own say this of every run, wrapped or not.
+# Warnings of two of ComfyUI's samplers, in bare runs too.
 pytestmark = pytest.mark.filterwarnings("ignore:To copy construct", "ignore:Should have t")
 
 
-class Ran(NamedTuple):
-    result: Tensor
+class SamplerResult(NamedTuple):
+    latent: Tensor
     calls: int
     report: Report | None
 
 
 @cache
-def base(kind: str) -> Any:
-    return tiny.model(KINDS[kind])
-
-
-@cache
-def run(kind: str, name: str, settings: Settings | None = None) -> Ran:
-    """One run; the same for the same question, which is asked only once."""
-    model, capture = base(kind), Capture()
+def run(kind: str, name: str, settings: Settings | None = None) -> SamplerResult:
+    """A run, cached by its arguments."""
+    model, capture = tiny.shared_model(kind), Capture()
     sampler = tiny.sampler(name)
     if settings is not None:
         sampler = wrap(sampler, settings, capture=capture)
     tiny.calls(model).clear()
     result = tiny.sample(model, sampler, tiny.schedule(model, STEPS))
-    return Ran(result, len(tiny.calls(model)), capture.run.report if capture.run else None)
+    return SamplerResult(result, len(tiny.calls(model)), capture.run.report if capture.run else None)
 
 
 @cache
 def published(kind: str, name: str) -> tuple[Tensor, Published]:
     """The published method around the same sampler."""
-    model, runs = base(kind), list[Published]()
+    model, runs = tiny.shared_model(kind), list[Published]()
     return tiny.sample(model, around(tiny.sampler(name), runs), tiny.schedule(model, STEPS)), runs[0]
 
 
-def test_the_plain_names_are_samplers_with_functions():
+def test_every_sampler_has_a_function():
     assert {"euler", "ddim", "uni_pc", "dpm_adaptive"} <= set(NAMES)
     assert all(callable(tiny.sampler(name).sampler_function) for name in NAMES)
 
 
-@both
+@tiny.each_kind
 @every
 def test_finite_and_changed(kind: str, name: str):
     ran = run(kind, name, Settings())
-    assert ran.result.isfinite().all()
-    assert 1e-4 < tiny.effect(ran.result, run(kind, name).result) / float(ran.result.norm()) < 0.5
+    assert ran.latent.isfinite().all()
+    assert 1e-4 < tiny.effect(ran.latent, run(kind, name).latent) / float(ran.latent.norm()) < 0.5
 
 
 @pytest.mark.compat("Every sampler, eps and flow", "zeros is the bare sampler, bit for bit")
-@both
+@tiny.each_kind
 @every
 def test_zeros_is_the_bare_sampler(kind: str, name: str):
     ran = run(kind, name, Settings(mask_override="zeros"))
-    assert torch.equal(ran.result, run(kind, name).result)
+    assert torch.equal(ran.latent, run(kind, name).latent)
     assert ran.report is not None
     assert ran.report.lied > 0
 
 
 @pytest.mark.compat("Every sampler, eps and flow", "ones is coverage 1")
-@both
+@tiny.each_kind
 @every
 def test_ones_is_coverage_one(kind: str, name: str):
     ones, full = run(kind, name, Settings(mask_override="ones")), run(kind, name, Settings(coverage=1.0))
-    assert torch.equal(ones.result, full.result)
-    assert not torch.equal(ones.result, run(kind, name).result)
+    assert torch.equal(ones.latent, full.latent)
+    assert not torch.equal(ones.latent, run(kind, name).latent)
 
 
 @every
-def test_nothing_to_do_is_the_very_sampler(name: str):
+def test_idle_settings_return_the_sampler_itself(name: str):
     sampler = tiny.sampler(name)
     assert wrap(sampler, Settings(strength=0.0)) is sampler
     assert wrap(sampler, Settings(coverage=0.0)) is sampler
@@ -98,15 +91,15 @@ def test_nothing_to_do_is_the_very_sampler(name: str):
 
 
 @pytest.mark.compat("KSampler and all that samples by name", "by the Model node, bit-equal to the sampler node")
-@both
+@tiny.each_kind
 @every
 def test_model_patch_is_the_sampler_wrap(kind: str, name: str):
-    model = patch(base(kind), Settings())
+    model = patch(tiny.shared_model(kind), Settings())
     result = tiny.sample(model, tiny.sampler(name), tiny.schedule(model, STEPS))
-    assert torch.equal(result, run(kind, name, Settings()).result)
+    assert torch.equal(result, run(kind, name, Settings()).latent)
 
 
-@both
+@tiny.each_kind
 @every
 def test_calls_are_counted(kind: str, name: str):
     steps = run(kind, name).calls
@@ -114,15 +107,15 @@ def test_calls_are_counted(kind: str, name: str):
         ran = run(kind, name, settings)
         assert ran.report is not None
         assert ran.report.calls == ran.calls
-        assert ran.report.steps == steps or name == "dpm_adaptive"  # It chooses its steps by what it sees.
+        assert ran.report.steps == steps or name == "dpm_adaptive"  # It adapts its steps to the predictions.
     assert ran.calls == ran.report.steps
 
 
-@both
+@tiny.each_kind
 @every
 def test_fewer_calls_than_published(kind: str, name: str):
     if name == "dpm_adaptive":
-        pytest.skip("it chooses its steps by what it sees")
+        pytest.skip("it adapts its steps to the predictions")
     if (name, kind) == ("dpm_fast", "flow"):
         pytest.skip("the published pack acts at 3 of its 10 calls only")
     assert run(kind, name, Settings()).calls < published(kind, name)[1].calls
@@ -132,6 +125,6 @@ def test_fewer_calls_than_published(kind: str, name: str):
 @pytest.mark.parametrize("name", [name for name in NAMES if "cfg_pp" not in name])
 def test_published_constants_give_the_published_method(name: str):
     expected, _ = published("eps", name)
-    result = run("eps", name, PUBLISHED).result
+    result = run("eps", name, PUBLISHED).latent
     assert tiny.effect(result, expected) <= 1e-5 * float(expected.norm())
-    assert tiny.effect(expected, run("eps", name).result) > 1e-3 * float(expected.norm())
+    assert tiny.effect(expected, run("eps", name).latent) > 1e-3 * float(expected.norm())

@@ -1,4 +1,4 @@
-"""The pack in a ComfyUI server: what it offers, what it shows, what it refuses."""
+"""The pack in a ComfyUI server: its nodes, its pictures and its errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from comfy import cli_args
 from server_examples import (
     DEBUG,
     PACK,
-    PEERS,
     PREVIEW,
+    PUBLISHED_WORKFLOWS,
     TIMELINE,
     WORKFLOWS,
-    load,
+    load_prompt,
     of_type,
     only,
-    pixels,
+    pictures_of,
     serve,
 )
 from server_process import NAME, Refused, Server
@@ -56,7 +56,7 @@ def test_the_server_offers_the_node(nodes: dict[str, Any], kind: str):
     assert info["python_module"] == f"custom_nodes.{NAME}"
 
 
-def test_nothing_else_is_offered_and_nothing_is_logged_as_wrong(server: Server, nodes: dict[str, Any]):
+def test_there_are_no_other_nodes_and_no_errors_in_the_log(server: Server, nodes: dict[str, Any]):
     assert {k for k, v in nodes.items() if v["python_module"] == f"custom_nodes.{NAME}"} == set(NODES)
     log = server.log.read_text()
     assert "Import times for custom nodes" in log
@@ -66,20 +66,20 @@ def test_nothing_else_is_offered_and_nothing_is_logged_as_wrong(server: Server, 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", NODES)
-def test_the_server_hands_out_help(server: Server, nodes: dict[str, Any], kind: str, language: str):
+def test_the_server_serves_help(server: Server, nodes: dict[str, Any], kind: str, language: str):
     page = server.raw(f"/extensions/{NAME}/docs/{kind}{'' if language == 'en' else f'/{language}'}.md").decode()
-    given = nodes[kind]["input"]
-    for name in [*given.get("required", {}), *given.get("optional", {}), *nodes[kind]["output_name"]]:
+    inputs = nodes[kind]["input"]
+    for name in [*inputs.get("required", {}), *inputs.get("optional", {}), *nodes[kind]["output_name"]]:
         assert f"`{name}`" in page
-    for picture in re.findall(r"!\[[^]]+\]\((.+?)\)", page):  # Beside the English page.
+    for picture in re.findall(r"!\[[^]]+\]\((.+?)\)", page):  # They are beside the English page.
         assert server.raw(f"/extensions/{NAME}/docs/{picture}")[:2] == b"\xff\xd8"
-    # Three columns do not fit the panel.
+    # Two columns: three do not fit the help panel.
     assert all(line.count("|") == 3 for line in page.splitlines() if line.startswith("|"))
 
 
-def test_the_server_hands_out_translations_and_workflows(server: Server):
+def test_the_server_serves_translations_and_workflows(server: Server):
     words = server.get("/i18n")
-    whole = {language for language, given in words.items() if set(NODES) <= set(given.get("nodeDefs", {}))}
+    whole = {language for language, translation in words.items() if set(NODES) <= set(translation.get("nodeDefs", {}))}
     assert whole >= set(LANGUAGES)
     assert sorted(server.get("/workflow_templates")[NAME]) == sorted(path.stem for path in WORKFLOWS)
     for path in WORKFLOWS:
@@ -88,7 +88,7 @@ def test_the_server_hands_out_translations_and_workflows(server: Server):
 
 @pytest.fixture
 def timeline(nodes: dict[str, Any]) -> dict[str, Any]:
-    return load(TIMELINE, nodes)
+    return load_prompt(TIMELINE, nodes)
 
 
 def test_the_previews_show_the_run_and_still_do_when_queued_again(server: Server, timeline: dict[str, Any]):
@@ -97,41 +97,41 @@ def test_the_previews_show_the_run_and_still_do_when_queued_again(server: Server
     again = server.run(timeline)
     assert set(again["cached"]) >= set(of_type(timeline, "SamplerCustom"))
     for name in previews:
-        shown = only(pixels(server, first, name))
-        assert shown.std() > 0.05
-        np.testing.assert_array_equal(shown, only(pixels(server, again, name)))
-    # Another choice in the preview alone: sampling is cached, the masks are still there.
+        picture = only(pictures_of(server, first, name))
+        assert picture.std() > 0.05
+        np.testing.assert_array_equal(picture, only(pictures_of(server, again, name)))
+    # With another value of the preview alone, sampling is cached, and the masks are still there.
     for name in previews:
         timeline[name]["inputs"] |= {"show": "every step"}
     other = server.run(timeline)
     assert set(other["cached"]) >= set(of_type(timeline, "SamplerCustom"))
     assert len({len(other[name]["images"]) for name in previews}) == 1
     assert len(other[previews[0]]["images"]) > 1
-    steps = [pixels(server, other, name) for name in previews]
+    steps = [pictures_of(server, other, name) for name in previews]
     assert all(np.abs(a - b).max() > 0 for pictures in steps for a, b in pairwise(pictures))
 
 
 @pytest.mark.compat("Every cache mode", "the mask belongs to the latent it is shown with")
 @pytest.mark.parametrize("option", ["", "--cache-classic", "--cache-lru 60", "--cache-ram 1", "--cache-none"])
 def test_a_mask_belongs_to_the_latent_it_is_shown_with(tmp_path: Path, option: str):
-    """Two seeds, and the first again, where the mode allows out of the cache, with only the preview asked anew."""
+    """Runs with two seeds, then with the first again, whose latent comes from the cache if the mode keeps it."""
     if option and option.split(maxsplit=1)[0] not in cli_args.parser._option_string_actions:
         pytest.skip(f"this ComfyUI has no {option.split(maxsplit=1)[0]}")
     with serve(tmp_path, options=option.split()) as server:
-        prompt = load(TIMELINE, server.get("/object_info"))
+        prompt = load_prompt(TIMELINE, server.get("/object_info"))
         (sampler,) = of_type(prompt, "SamplerCustom")
         preview = next(name for name in of_type(prompt, PREVIEW) if "image" not in prompt[name]["inputs"])
-        shown = {}
+        pictures = {}
         for turn, (seed, show) in enumerate([(101, "last step"), (202, "last step"), (101, "every step")]):
             prompt[sampler]["inputs"]["noise_seed"] = seed
             prompt[preview]["inputs"]["show"] = show
             outputs = server.run(prompt)
-            shown[turn] = pixels(server, outputs, preview)
-        # Classic keeps one value for each node; by RAM (the default since 0.33), as many as there is room for.
+            pictures[turn] = pictures_of(server, outputs, preview)
+        # The classic mode keeps one value for each node. The RAM mode, default since 0.33, keeps what fits.
         if option.startswith(("--cache-lru", "--cache-none", "--cache-classic")):
             assert (sampler in outputs["cached"]) == option.startswith("--cache-lru")
-    np.testing.assert_array_equal(shown[2][-1], only(shown[0]))
-    assert np.abs(shown[2][-1] - only(shown[1])).max() > 0.05
+    np.testing.assert_array_equal(pictures[2][-1], only(pictures[0]))
+    assert np.abs(pictures[2][-1] - only(pictures[1])).max() > 0.05
 
 
 @pytest.mark.compat("The first published pack beside this one", "one warning names both folders")
@@ -151,10 +151,10 @@ def test_beside_the_first_published_pack_both_folders_are_named(tmp_path: Path):
 
 def test_a_batch_has_a_mask_for_each_picture(server: Server, nodes: dict[str, Any]):
     small = {"EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 3}, PREVIEW: {"show": "last step"}}
-    prompt = load(TIMELINE, nodes, **small)
+    prompt = load_prompt(TIMELINE, nodes, **small)
     outputs = server.run(prompt)
     for name in of_type(prompt, PREVIEW):
-        a, b, c = pixels(server, outputs, name)
+        a, b, c = pictures_of(server, outputs, name)
         assert np.abs(a - b).max() > 0.05
         assert np.abs(b - c).max() > 0.05
 
@@ -164,7 +164,7 @@ def test_a_batch_has_a_mask_for_each_picture(server: Server, nodes: dict[str, An
 def test_a_run_without_detail_says_so(server: Server, timeline: dict[str, Any], nothing: Any):
     (debug,) = of_type(timeline, DEBUG)
     previews = of_type(timeline, PREVIEW)
-    if nothing == "bypassed":  # As the frontend sends it: the sampler passed on, the other output gone.
+    if nothing == "bypassed":  # As the frontend sends it: the input in place of the first output, and no other output.
         source = timeline.pop(debug)["inputs"]["sampler"]
         for node in timeline.values():
             for name, value in list(node["inputs"].items()):
@@ -175,10 +175,10 @@ def test_a_run_without_detail_says_so(server: Server, timeline: dict[str, Any], 
     else:
         timeline[debug]["inputs"] |= nothing
     outputs = server.run(timeline)
-    shown = [only(pixels(server, outputs, name)) for name in previews]
-    np.testing.assert_array_equal(*shown)
-    assert shown[0].shape == (256, 512, 3)
-    assert shown[0].max() > 0.9
+    pictures = [only(pictures_of(server, outputs, name)) for name in previews]
+    np.testing.assert_array_equal(*pictures)
+    assert pictures[0].shape == (256, 512, 3)
+    assert pictures[0].max() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_bad_values_are_refused_with_the_remedy(
 
 def test_both_nodes_at_once_are_refused(server: Server, timeline: dict[str, Any]):
     (sampler,) = of_type(timeline, "SamplerCustom")
-    given = {"model": timeline[sampler]["inputs"]["model"], "strength": 0.1, "coverage": 0.5}
-    timeline["100"] = {"class_type": "SelectiveSigmaDetailerModelNode", "inputs": given}
+    inputs = {"model": timeline[sampler]["inputs"]["model"], "strength": 0.1, "coverage": 0.5}
+    timeline["100"] = {"class_type": "SelectiveSigmaDetailerModelNode", "inputs": inputs}
     timeline[sampler]["inputs"]["model"] = ["100", 0]
     with pytest.raises(Refused, match="applied twice"):
         server.run(timeline)
@@ -210,21 +210,21 @@ def test_both_nodes_at_once_are_refused(server: Server, timeline: dict[str, Any]
 @pytest.mark.compat("Graphs of the first published pack", "its workflows run unchanged")
 @pytest.mark.parametrize("name", ["simple", "debug", "hiresfix"])
 def test_a_published_workflow_runs(server: Server, nodes: dict[str, Any], name: str):
-    path = PEERS / f"ssd_{name}.json"
+    path = PUBLISHED_WORKFLOWS / f"ssd_{name}.json"
     if not path.is_file():
-        pytest.skip(f"LOUD: no published pack at {PEERS.parent}: its workflow {path.name} was not run")
-    prompt = load(path, nodes)
+        pytest.skip(f"LOUD: no published pack at {PUBLISHED_WORKFLOWS.parent}: its workflow {path.name} was not run")
+    prompt = load_prompt(path, nodes)
     outputs = server.run(prompt)
     pictures = [
-        only(pixels(server, outputs, node)) for kind in ("SaveImage", PREVIEW) for node in of_type(prompt, kind)
+        only(pictures_of(server, outputs, node)) for kind in ("SaveImage", PREVIEW) for node in of_type(prompt, kind)
     ]
     assert len(pictures) == (2 if name == "debug" else 1)
     assert all(picture.std() > 0.02 for picture in pictures)
 
 
-def test_the_published_debug_node_needs_none_of_our_inputs(nodes: dict[str, Any]):
+def test_a_graph_of_the_published_debug_node_lacks_no_input(nodes: dict[str, Any]):
     theirs = ["strength", "coverage", "start", "end", "ema", "mask_clip_percentile", "mask_override"]
-    # All that is asked for is given; the sampler, which the published node asks for, may be a model here.
+    # Required inputs are those of the published node, but for its sampler, in place of which ours takes a model.
     assert list(nodes[DEBUG]["input"]["required"]) == theirs
     assert next(iter(nodes[DEBUG]["input"]["optional"])) == "sampler"
     assert list(nodes[DEBUG]["output_name"])[:2] == ["sampler", "mask_ref"]

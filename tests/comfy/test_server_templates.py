@@ -1,4 +1,4 @@
-"""The templates in a ComfyUI server, run to their last picture on tiny checkpoints of the kinds that they ask for."""
+"""The templates, run in a ComfyUI server with tiny checkpoints of their kinds of model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from server_examples import (
     SWEEP,
     TO_ONE_PICTURE,
     VIDEO,
-    load,
+    load_prompt,
     of_type,
     only,
-    pixels,
+    pictures_of,
     version,
 )
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 DETAILERS = ("SelectiveSigmaDetailerNode", "SelectiveSigmaDetailerModelNode", DEBUG)
 
 
-def test_the_first_one_needs_no_file(server: Server, nodes: dict[str, Any]):
-    prompt = load(DEMO_MODEL, nodes, KSampler={"steps": 4})
+def test_the_first_template_needs_no_file(server: Server, nodes: dict[str, Any]):
+    prompt = load_prompt(DEMO_MODEL, nodes, KSampler={"steps": 4})
     assert not [name for name in prompt if "Load" in prompt[name]["class_type"]]
     outputs = server.run(prompt)
-    shown = [*of_type(prompt, "PreviewImage"), *of_type(prompt, "SaveImage")]
-    plain, detailed = (only(pixels(server, outputs, name)) for name in shown)
-    assert plain.shape == (512, 512, 3)  # The photograph that comes with the pack.
+    picture_nodes = [*of_type(prompt, "PreviewImage"), *of_type(prompt, "SaveImage")]
+    plain, detailed = (only(pictures_of(server, outputs, name)) for name in picture_nodes)
+    assert plain.shape == (512, 512, 3)  # The bundled photograph.
     assert plain.std() > 0.1
     assert 1e-4 < np.abs(plain - detailed).mean() < 0.1
     assert all(len(outputs[name]["images"]) == 1 for name in of_type(prompt, PREVIEW))
@@ -47,47 +47,47 @@ def test_the_first_one_needs_no_file(server: Server, nodes: dict[str, Any]):
 def test_an_example_runs_and_adds_detail(server: Server, nodes: dict[str, Any], path: Path):
     if version(path) > RUNNING:
         pytest.skip(f"{path.stem} has nodes of a newer ComfyUI")
-    prompt = load(path, nodes)
+    prompt = load_prompt(path, nodes)
     (save,) = of_type(prompt, "SaveImage")
     detailer = next(name for kind in DETAILERS for name in of_type(prompt, kind))
-    picture = only(pixels(server, server.run(prompt), save))
+    picture = only(pictures_of(server, server.run(prompt), save))
     sizes = {"05": (96, 192, 3), "06": (64, 64, 3)}
     assert picture.shape == sizes.get(path.stem[:2], (64, 128, 3))
-    assert picture.std() > 0.01  # Of random decoders, the one for flow is dark.
+    assert picture.std() > 0.01  # The random decoder of the flow model makes dark pictures.
     prompt[detailer]["inputs"]["strength"] = 0.0
-    plain = only(pixels(server, server.run(prompt), save))
+    plain = only(pictures_of(server, server.run(prompt), save))
     assert 0 < np.abs(picture - plain).mean() < 0.2
 
 
 def test_the_sampler_node_and_the_model_node_give_one_picture(server: Server, nodes: dict[str, Any]):
-    prompt = load(KSAMPLER, nodes)
+    prompt = load_prompt(KSAMPLER, nodes)
     (save,), (sampler,) = of_type(prompt, "SaveImage"), of_type(prompt, "KSampler")
-    patched = only(pixels(server, server.run(prompt), save))
-    given, (ours,) = prompt[sampler]["inputs"], of_type(prompt, "SelectiveSigmaDetailerModelNode")
+    patched = only(pictures_of(server, server.run(prompt), save))
+    settings, (ours,) = prompt[sampler]["inputs"], of_type(prompt, "SelectiveSigmaDetailerModelNode")
     amounts = {key: prompt[ours]["inputs"][key] for key in ("strength", "coverage")}
     model = prompt[ours]["inputs"]["model"]
-    prompt["100"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": given["sampler_name"]}}
+    prompt["100"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": settings["sampler_name"]}}
     prompt["101"] = {"class_type": "SelectiveSigmaDetailerNode", "inputs": {"sampler": ["100", 0], **amounts}}
-    levels = {key: given[key] for key in ("scheduler", "steps", "denoise")}
+    levels = {key: settings[key] for key in ("scheduler", "steps", "denoise")}
     prompt["102"] = {"class_type": "BasicScheduler", "inputs": {"model": model, **levels}}
-    kept = {key: given[key] for key in ("positive", "negative", "latent_image", "cfg")}
+    kept = {key: settings[key] for key in ("positive", "negative", "latent_image", "cfg")}
     kept |= {
         "add_noise": True,
-        "noise_seed": given["seed"],
+        "noise_seed": settings["seed"],
         "model": model,
         "sampler": ["101", 0],
         "sigmas": ["102", 0],
     }
     prompt[sampler] = {"class_type": "SamplerCustom", "inputs": kept}
     del prompt[ours]
-    np.testing.assert_array_equal(only(pixels(server, server.run(prompt), save)), patched)
+    np.testing.assert_array_equal(only(pictures_of(server, server.run(prompt), save)), patched)
 
 
 def test_the_sweep_is_a_grid_of_nine_different_pictures(server: Server, nodes: dict[str, Any]):
     if version(SWEEP) > RUNNING:
         pytest.skip("the sweep has nodes of a newer ComfyUI")
-    prompt = load(SWEEP, nodes, ImageGrid={"cell_width": 64, "cell_height": 64, "padding": 0})
-    grid = only(pixels(server, server.run(prompt), of_type(prompt, "SaveImage")[0]))
+    prompt = load_prompt(SWEEP, nodes, ImageGrid={"cell_width": 64, "cell_height": 64, "padding": 0})
+    grid = only(pictures_of(server, server.run(prompt), of_type(prompt, "SaveImage")[0]))
     cells = [part for row in np.split(grid, 3) for part in np.split(row, 3, axis=1)]
     assert cells[0].shape == (64, 64, 3)
     assert all(np.abs(a - b).max() > 0 for a, b in pairwise(cells))
@@ -96,14 +96,14 @@ def test_the_sweep_is_a_grid_of_nine_different_pictures(server: Server, nodes: d
 def test_the_video_is_a_video_with_detail(server: Server, nodes: dict[str, Any]):
     if version(VIDEO) > RUNNING:
         pytest.skip("the video has nodes of a newer ComfyUI")
-    prompt = load(VIDEO, nodes)
+    prompt = load_prompt(VIDEO, nodes)
     (save,), (decoded,), (ours,) = (of_type(prompt, kind) for kind in ("SaveVideo", "VAEDecode", DETAILERS[1]))
     prompt["100"] = {"class_type": "PreviewImage", "inputs": {"images": [decoded, 0]}}
     outputs = server.run(prompt)
     (file,) = outputs[save]["images"]
     assert file["filename"].endswith(".mp4")
-    frames = np.stack(pixels(server, outputs, "100"))
+    frames = np.stack(pictures_of(server, outputs, "100"))
     assert frames.shape == (9, 32, 64, 3)
     prompt[ours]["inputs"]["strength"] = 0.0
-    plain = np.stack(pixels(server, server.run(prompt), "100"))
+    plain = np.stack(pictures_of(server, server.run(prompt), "100"))
     assert (np.abs(frames - plain).mean((1, 2, 3)) > 0).all()

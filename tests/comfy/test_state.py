@@ -1,4 +1,4 @@
-"""The hidden pass of a step leaves no trace below guidance, and puts nothing back that mirrors weights."""
+"""State is restored after the lied pass, except where it describes weights that changed."""
 
 from __future__ import annotations
 
@@ -17,30 +17,23 @@ import torch
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.sampler import wrap
-from selective_sigma.comfy.state import untouched
+from selective_sigma.comfy.run.state import restoring_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
-both = pytest.mark.parametrize("kind", KINDS)
-ZEROS, ONES = Settings(mask_override="zeros", every=1), Settings(mask_override="ones", every=1)
-
 
 @cache
 def base(kind: str = "eps") -> Any:
-    return tiny.model(KINDS[kind])
+    return tiny.model(tiny.KINDS[kind])
 
 
-def run(model: Any, settings: Settings | None = None, name: str = "euler", **given: Any) -> Tensor:
-    sampler = tiny.sampler(name)
-    sampler = sampler if settings is None else wrap(sampler, settings)
-    return tiny.sample(model, sampler, tiny.schedule(model), **given)
+def run(model: Any, settings: Settings | None = None, name: str = "euler", **options: Any) -> Tensor:
+    return tiny.sample(model, tiny.sampler(name, settings), tiny.schedule(model), **options)
 
 
 class Context:
-    """As WaveSpeed's: an object of a pack, whose buffers change and whose attributes are not ours to write."""
+    """An object of another pack with buffers that change, as WaveSpeed's. Its attributes must not be written to."""
 
     def __init__(self) -> None:
         self.buffers: dict[str, float] = {"count": 0.0}
@@ -57,10 +50,10 @@ def in_a_cell() -> Callable[[], float]:
     return draw
 
 
-def in_a_container(held: Any, add: Callable[[Any], object]) -> Callable[[], float]:
+def in_a_container(container: Any, add: Callable[[Any], object]) -> Callable[[], float]:
     def draw() -> float:
-        add(held)
-        return float(len(held))
+        add(container)
+        return float(len(container))
 
     return draw
 
@@ -87,7 +80,7 @@ def in_a_tensor() -> Callable[[], float]:
 
 
 def in_nested_dicts() -> Callable[[], float]:
-    """As most TeaCache ports keep it."""
+    """As in most ports of TeaCache."""
     state: dict[int, dict[str, float]] = {0: {"count": 0.0}, 1: {"count": 0.0}}
 
     def draw() -> float:
@@ -98,7 +91,7 @@ def in_nested_dicts() -> Callable[[], float]:
 
 
 def in_place() -> Callable[[], float]:
-    """As a distance that is accumulated by ``+=``."""
+    """As a distance accumulated by ``+=``."""
     with torch.inference_mode():
         distance = torch.zeros(())
 
@@ -122,10 +115,10 @@ class Counter:
 PLACES: dict[str, Callable[[], Callable[[], float]]] = {
     "cell": in_a_cell,
     "tensor": in_a_tensor,
-    "list": lambda: in_a_container([], lambda held: held.append(1)),
-    "deque": lambda: in_a_container(deque([1]), lambda held: held.append(1)),
-    "set": lambda: in_a_container(set(), lambda held: held.add(len(held))),
-    "dict": lambda: in_a_container({}, lambda held: held.update({len(held): {}})),
+    "list": lambda: in_a_container([], lambda items: items.append(1)),
+    "deque": lambda: in_a_container(deque([1]), lambda items: items.append(1)),
+    "set": lambda: in_a_container(set(), lambda items: items.add(len(items))),
+    "dict": lambda: in_a_container({}, lambda items: items.update({len(items): {}})),
     "object's dict": in_an_object,
     "nested dicts": in_nested_dicts,
     "tensor in place": in_place,
@@ -139,8 +132,8 @@ PLACES: dict[str, Callable[[], Callable[[], float]]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("where", ["model_function_wrapper", "APPLY_MODEL", "DIFFUSION_MODEL"])
-def test_what_a_function_around_the_network_keeps_is_put_back(place: str, where: str):
-    """As DeepCache, WaveSpeed and ToMe do: zeros is the bare run, ones is coverage 1."""
+def test_state_of_a_function_around_the_network_is_restored(place: str, where: str):
+    """As of DeepCache, WaveSpeed and ToMe: zeros is the bare run, ones is coverage 1."""
 
     def patched() -> Any:
         torch.manual_seed(0), random.seed(0), np.random.seed(0)
@@ -160,13 +153,13 @@ def test_what_a_function_around_the_network_keeps_is_put_back(place: str, where:
         return model
 
     bare = run(patched())
-    assert torch.equal(run(patched(), ZEROS), bare)
-    assert torch.equal(run(patched(), ONES), run(patched(), Settings(coverage=1.0, every=1)))
+    assert torch.equal(run(patched(), tiny.ZEROS), bare)
+    assert torch.equal(run(patched(), tiny.ONES), run(patched(), Settings(coverage=1.0, every=1)))
     assert not torch.equal(bare, run(base()))
 
 
-def test_what_the_network_keeps_is_put_back_and_its_layers_are_left_alone():
-    """Where TeaCache and its kin keep what they compare with."""
+def test_state_on_the_network_is_restored_unless_weights_changed():
+    """TeaCache and others keep state in attributes of the network."""
     model = base().clone()
     network = model.model.diffusion_model
 
@@ -176,18 +169,18 @@ def test_what_the_network_keeps_is_put_back_and_its_layers_are_left_alone():
 
     model.set_model_unet_function_wrapper(patched)
     results = []
-    for settings in (None, ZEROS):
+    for settings in (None, tiny.ZEROS):
         network.seen = []
         results.append(run(model, settings))
     del network.seen
     assert torch.equal(*results)
     assert not torch.equal(results[0], run(base()))
     options = {"model_function_wrapper": patched}
-    with untouched(options, network, torch.device("cpu")):
+    with restoring_state(options, network, torch.device("cpu")):
         network.fresh = 1
     assert not hasattr(network, "fresh")
-    # Where weights moved, what is kept may mirror them.
-    with untouched(options, network, torch.device("cpu")):
+    # Where weights changed, state may describe them, and stays.
+    with restoring_state(options, network, torch.device("cpu")):
         network.fresh = 1
         network.read.weight.data.add_(1)
     assert network.fresh == 1
@@ -195,35 +188,39 @@ def test_what_the_network_keeps_is_put_back_and_its_layers_are_left_alone():
     network.read.weight.data.sub_(1)
 
 
-def moved_by_the_step(model: Any, reach: str = "cell") -> Any:
-    """A patch that moves a weight by the step and remembers what it moved; ``reach``: how it comes by the weight."""
-    model = model.clone()
-    network, belief = model.model.diffusion_model, 0.0
-    held = {"cell": network.context.weight, "data": network.context.weight.data, "list": [network.context]}.get(reach)
+def shifted_by_level(model: Any, reach: str = "cell") -> Any:
+    """A patch that shifts a weight by an amount for each noise level and remembers the amount.
 
-    def weight_of(held: Any, apply: Any) -> Tensor:
+    Args:
+        reach: how the patch accesses the weight.
+    """
+    model = model.clone()
+    network, shift = model.model.diffusion_model, 0.0
+    handle = {"cell": network.context.weight, "data": network.context.weight.data, "list": [network.context]}.get(reach)
+
+    def weight_of(handle: Any, apply: Any) -> Tensor:
         if reach == "apply":
             return apply.__self__.diffusion_model.context.weight
-        return held[0].weight if reach == "list" else held
+        return handle[0].weight if reach == "list" else handle
 
-    def patched(apply: Any, args: dict[str, Any], held: Any = held) -> Tensor:
-        nonlocal belief
+    def patched(apply: Any, args: dict[str, Any], handle: Any = handle) -> Tensor:
+        nonlocal shift
         wanted = 0.02 * float(args["timestep"][0])
-        weight_of(held, apply).data.add_(wanted - belief)
-        belief = wanted
+        weight_of(handle, apply).data.add_(wanted - shift)
+        shift = wanted
         return apply(args["input"], args["timestep"], **args["c"])
 
     model.set_model_unet_function_wrapper(patched)
-    return model, lambda: network.context.weight.data.sub_(belief)
+    return model, lambda: network.context.weight.data.sub_(shift)
 
 
-@both
+@tiny.each_kind
 @pytest.mark.parametrize("reach", ["cell", "data", "list", "apply"])
-def test_a_belief_about_weights_stays_with_the_weights(kind: str, reach: str):
+def test_a_record_of_shifted_weights_stays_with_the_weights(kind: str, reach: str):
     weight = base(kind).model.diffusion_model.context.weight
     before, results, after = weight.clone(), [], []
-    for settings in (None, ZEROS, Settings(every=1)):
-        model, undo = moved_by_the_step(base(kind), reach)
+    for settings in (None, tiny.ZEROS, Settings(every=1)):
+        model, undo = shifted_by_level(base(kind), reach)
         results.append(run(model, settings))
         after.append(weight.clone())
         undo()
@@ -235,10 +232,10 @@ def test_a_belief_about_weights_stays_with_the_weights(kind: str, reach: str):
         torch.testing.assert_close(moved, after[0], atol=1e-6, rtol=0)
 
 
-@both
+@tiny.each_kind
 def test_a_hook_that_is_exchanged_at_every_step_is_there_once(kind: str):
     network, results = base(kind).model.diffusion_model, []
-    for settings in (None, ZEROS):
+    for settings in (None, tiny.ZEROS):
         model, handle, level = base(kind).clone(), None, None
 
         def patched(apply: Any, args: dict[str, Any]) -> Tensor:
@@ -258,8 +255,8 @@ def test_a_hook_that_is_exchanged_at_every_step_is_there_once(kind: str):
     assert not torch.equal(results[0], run(base(kind)))
 
 
-class OwnPatcher(comfy.model_patcher.ModelPatcher):
-    """A ModelPatcher of a pack's own class (as GGUF loaders have) that keeps which weights are in."""
+class ShiftingPatcher(comfy.model_patcher.ModelPatcher):
+    """A subclass of ModelPatcher, as GGUF loaders have, that shifts a weight and remembers the shift."""
 
     level: float | None = None
 
@@ -272,18 +269,18 @@ class OwnPatcher(comfy.model_patcher.ModelPatcher):
         return super().prepare_state(timestep, *more)
 
 
-@both
-def test_a_patcher_of_a_packs_own_class_keeps_its_weights(kind: str):
-    """Both passes run under the weights of their step: the effect is that of the same moves made by a function."""
+@tiny.each_kind
+def test_a_subclass_of_modelpatcher_keeps_its_weights(kind: str):
+    """Both passes of a step run with the weights of the step: the effect is that of the same shifts by a function."""
     weight = base(kind).model.diffusion_model.context.weight
     before, results = weight.clone(), {}
-    for settings in (None, ZEROS, Settings(every=1)):
+    for settings in (None, tiny.ZEROS, Settings(every=1)):
         device = torch.device("cpu")
-        own = OwnPatcher(base(kind).model, load_device=device, offload_device=device)
-        results["own", settings] = run(own, settings)
+        patcher = ShiftingPatcher(base(kind).model, load_device=device, offload_device=device)
+        results["patcher", settings] = run(patcher, settings)
         weight.data.copy_(before)
-        results["function", settings] = run(moved_by_the_step(base(kind))[0], settings)
+        results["function", settings] = run(shifted_by_level(base(kind))[0], settings)
         weight.data.copy_(before)
-    assert torch.equal(results["own", ZEROS], results["own", None])
+    assert torch.equal(results["patcher", tiny.ZEROS], results["patcher", None])
     for settings in (None, Settings(every=1)):
-        torch.testing.assert_close(results["own", settings], results["function", settings], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(results["patcher", settings], results["function", settings], rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The templates beside what the running ComfyUI says of its nodes: no missing node, link, value or download."""
+"""The templates compared with the running ComfyUI's nodes: no missing node, link, value or download."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LOADED = {"ckpt_name": "checkpoints", "unet_name": "diffusion_models", "clip_nam
 """Widgets that name a file, and the folder that it is loaded from."""
 LOADERS = {"CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "VAELoader"}
 TITLE, FOOTER = 30, 60
-PREVIEWED = {"KSampler": 320, "SamplerCustom": 320}
-"""By how much a sampler may grow while it shows its steps."""
+PREVIEW_HEIGHT = {"KSampler": 320, "SamplerCustom": 320}
+"""Height of the preview that a sampler shows below itself."""
 ANYTHING = {"COMFY_MATCHTYPE_V3", "*"}
 Json = dict[str, Any]
 
@@ -39,17 +39,17 @@ def nodes_of(path: Path) -> list[Json]:
 
 
 def inputs_of(node: Json, info: Json) -> dict[str, tuple[Any, Json, bool]]:
-    """By name: type, options and whether it must be given; those of a growing list as the node has them."""
-    found = {}
+    """Type, options and whether it is required, of each input by name; of a growing list, the inputs of this node."""
+    inputs = {}
     for part in ("required", "optional"):
         for name, (kind, *rest) in info[node["type"]]["input"].get(part, {}).items():
             extra = rest[0] if rest else {}
             if kind == "COMFY_AUTOGROW_V3":
-                grown = [given["name"] for given in node["inputs"] if given["name"].startswith(f"{name}.")]
-                found |= {one: ("*", {}, True) for one in grown}
+                grown = [socket["name"] for socket in node["inputs"] if socket["name"].startswith(f"{name}.")]
+                inputs |= {one: ("*", {}, True) for one in grown}
             elif not (extra.get("socketless") or extra.get("hidden")):
-                found[name] = kind, extra, part == "required"
-    return found
+                inputs[name] = kind, extra, part == "required"
+    return inputs
 
 
 def is_widget(kind: Any) -> bool:
@@ -68,7 +68,7 @@ def test_the_simple_one_comes_first_and_each_has_a_picture():
 
 
 @templates
-def test_every_node_is_the_cores_or_ours(info: Json, path: Path):
+def test_every_node_is_comfyuis_or_ours(info: Json, path: Path):
     for node in nodes_of(path):
         module = info[node["type"]]["python_module"]
         assert module == f"custom_nodes.{NAME}" or module.split(".")[0] in ("nodes", "comfy_extras"), node["type"]
@@ -80,21 +80,21 @@ def test_links_and_sockets_agree(info: Json, path: Path):
     graph, nodes = json.loads(path.read_text()), {node["id"]: node for node in nodes_of(path)}
     assert graph["links"]
     for link, source, slot, target, place, kind in graph["links"]:
-        given, taken = nodes[source]["outputs"][slot], nodes[target]["inputs"][place]
-        assert link in given["links"]
+        output, taken = nodes[source]["outputs"][slot], nodes[target]["inputs"][place]
+        assert link in output["links"]
         assert taken["link"] == link
         offered = info[nodes[source]["type"]]["output"][slot]
         wanted = inputs_of(nodes[target], info)[taken["name"]][0]
-        assert given["type"] == kind
+        assert output["type"] == kind
         assert offered == kind or offered in ANYTHING
         assert wanted == kind or wanted in ANYTHING, f"{taken['name']} of {nodes[target]['type']}"
 
 
 @templates
-def test_what_a_node_needs_is_linked_or_given(info: Json, path: Path):
+def test_required_inputs_are_linked_or_have_a_value(info: Json, path: Path):
     for node in nodes_of(path):
         wanted, values = inputs_of(node, info), list(node["widgets_values"])
-        linked = {given["name"]: given["link"] for given in node["inputs"]}
+        linked = {socket["name"]: socket["link"] for socket in node["inputs"]}
         assert set(wanted) <= set(linked), node["type"]
         assert not any(linked[name] for name in set(linked) - set(wanted)), node["type"]
         for name, (kind, extra, required) in wanted.items():
@@ -106,11 +106,11 @@ def test_what_a_node_needs_is_linked_or_given(info: Json, path: Path):
                 continue
             value = values.pop(0)
             if extra.get("control_after_generate"):
-                assert values.pop(0) == "fixed"  # Each run of a template gives its picture again.
+                assert values.pop(0) == "fixed"  # So that each run makes the same picture.
             options = kind if isinstance(kind, list) else extra.get("options")
             if kind == "COMFY_DYNAMICCOMBO_V3":
                 options = [option["key"] for option in options]
-                del values[:1]  # The choice that it brings.
+                del values[:1]  # The input that comes with the choice.
             if options and name not in LOADED and not extra.get("image_upload"):
                 assert value in options, f"{name} of {node['type']} is {value!r}"
             if kind in ("INT", "FLOAT"):
@@ -119,18 +119,18 @@ def test_what_a_node_needs_is_linked_or_given(info: Json, path: Path):
 
 
 def boxes(nodes: list[Json]) -> list[tuple[Json, tuple[float, float, float, float]]]:
-    """Left, top, right and bottom of each node, its title above it, and room for what grows below it."""
-    found = []
+    """Left, top, right and bottom of each node, with its title and with room for what may appear below it."""
+    placed = []
     for node in nodes:
         (x, y), (width, height) = node["pos"], node["size"]
-        grows = PREVIEWED.get(node["type"], FOOTER if node["type"] in LOADERS else 0)
-        found.append((node, (x, y - TITLE, x + width, y + height + grows)))
-    return found
+        grows = PREVIEW_HEIGHT.get(node["type"], FOOTER if node["type"] in LOADERS else 0)
+        placed.append((node, (x, y - TITLE, x + width, y + height + grows)))
+    return placed
 
 
 @templates
 def test_nodes_have_room(path: Path):
-    """Also with the preview of the steps in each sampler, and with every file missing."""
+    """Also with the preview in each sampler, and with the notes about missing files."""
     nodes = json.loads(path.read_text())["nodes"]
     for (one, a), (other, b) in itertools.combinations(boxes(nodes), 2):
         apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
@@ -148,18 +148,18 @@ def test_no_two_nodes_have_one_title(path: Path):
 
 
 @templates
-def test_strengths_are_those_that_we_advise(info: Json, path: Path):
-    given = [
+def test_strengths_are_the_advised_ones(info: Json, path: Path):
+    strengths = [
         node["widgets_values"][0]
         for node in nodes_of(path)
         if node["type"].startswith("SelectiveSigmaDetailer") and "strength" in inputs_of(node, info)
     ]
-    assert given == ([0.05, 0.1, 0.15] if path == SWEEP else [0.1])
+    assert strengths == ([0.05, 0.1, 0.15] if path == SWEEP else [0.1])
 
 
 @templates
 def test_every_mask_is_shown(path: Path):
-    """An output to learn from that leads nowhere teaches nothing."""
+    """Each ``mask_ref`` output is linked."""
     for node in json.loads(path.read_text())["nodes"]:
         for output in node["outputs"]:
             assert output["type"] != "SSD_MASK_REF" or output["links"], title(node)
@@ -168,8 +168,8 @@ def test_every_mask_is_shown(path: Path):
 @templates
 def test_a_missing_file_is_offered_for_download(path: Path):
     for node in nodes_of(path):
-        given = [one["name"] for one in node["inputs"] if one["name"] in LOADED]
-        for name in given:
+        names = [one["name"] for one in node["inputs"] if one["name"] in LOADED]
+        for name in names:
             (offered,) = node["properties"]["models"]
             assert offered["name"] == node["widgets_values"][0]
             assert offered["directory"] == LOADED[name]

@@ -1,4 +1,4 @@
-"""What the nodes say, in the code, in four languages and in their help."""
+"""Descriptions and tooltips of the nodes in the code and in four languages, and their help."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from comfy_api.latest import io
 from server_process import REPOSITORY
 
-from selective_sigma.comfy import nodes, words
+from selective_sigma.comfy.nodes import nodes, words
 from selective_sigma.report import Reason
 from selective_sigma.settings import CHOICES, RANGES, SETTING_NAMES, Settings
 
@@ -31,14 +31,14 @@ def test_a_node_says_what_it_is(kind: str):
     schema = SCHEMAS[kind]
     assert schema.node_id == kind
     assert schema.description
-    assert all(given.tooltip for given in [*schema.inputs, *schema.outputs])
+    assert all(socket.tooltip for socket in [*schema.inputs, *schema.outputs])
     assert (REPOSITORY / f"web/docs/{kind}.md").read_text().startswith(f"# {schema.display_name}\n")
 
 
 def test_the_debug_node_is_the_settings():
-    given = {one.id: one for one in DEBUG.inputs if one.id in SETTING_NAMES}
-    assert list(given) == list(SETTING_NAMES)
-    for name, one in given.items():
+    inputs = {one.id: one for one in DEBUG.inputs if one.id in SETTING_NAMES}
+    assert list(inputs) == list(SETTING_NAMES)
+    for name, one in inputs.items():
         assert one.default == getattr(Settings(), name)
         assert one.tooltip == words.SETTINGS[name]
         if name in CHOICES:
@@ -51,12 +51,12 @@ def test_the_debug_node_is_the_settings():
     assert len(pages) == 4
     for page in pages:
         for name in SETTING_NAMES:
-            # In the table, or below it: the longest name would take the table's width.
+            # In the table or below it, where the longest name is: it would make the table too wide.
             assert re.search(rf"`{name}`( \|)? \*{getattr(Settings(), name)}\*", page.read_text()), page
 
 
 def words_of(schema: Any) -> dict[str, Any]:
-    """What a locale file holds of a node; widgets have a label, and so do sockets."""
+    """A node's entry in a locale file."""
     return {
         "display_name": schema.display_name,
         "description": schema.description,
@@ -66,29 +66,29 @@ def words_of(schema: Any) -> dict[str, Any]:
 
 
 def test_the_english_words_are_the_nodes_own():
-    said = {kind: words_of(schema) for kind, schema in SCHEMAS.items()}
+    english = {kind: words_of(schema) for kind, schema in SCHEMAS.items()}
     path = LOCALES / "en/nodeDefs.json"
     if os.environ.get("UPDATE_LOCALE"):
-        path.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n")
-    assert json.loads(path.read_text()) == said, "run again with UPDATE_LOCALE=1"
+        path.write_text(json.dumps(english, indent=2, ensure_ascii=False) + "\n")
+    assert json.loads(path.read_text()) == english, "run again with UPDATE_LOCALE=1"
 
 
 def test_four_languages():
-    """Those of ComfyUI's own languages that somebody here reads; it offers no German."""
+    """Those of ComfyUI's languages that could be checked. ComfyUI does not offer German."""
     assert {path.parent.name for path in LOCALES.glob("*/nodeDefs.json")} == {"en", "ja", "zh", "ko"}
 
 
 @pytest.mark.parametrize("path", sorted(LOCALES.glob("*/nodeDefs.json")), ids=lambda path: path.parent.name)
 def test_a_translation_has_every_word(path: Path):
-    def shape(given: Any) -> Any:
-        return {key: shape(value) for key, value in given.items()} if isinstance(given, dict) else bool(given)
+    def shape(part: Any) -> Any:
+        return {key: shape(value) for key, value in part.items()} if isinstance(part, dict) else bool(part)
 
     english = json.loads((LOCALES / "en/nodeDefs.json").read_text())
     assert shape(json.loads(path.read_text())) == shape(english)
 
 
 def numbers(text: str) -> set[str]:
-    """As a person reads them: 0,05 is 0.05."""
+    """The numbers in a text, with decimal points for decimal commas."""
     return {number.replace(",", ".") for number in re.findall(r"\d+(?:[.,]\d+)?", text)}
 
 
@@ -96,15 +96,15 @@ def numbers(text: str) -> set[str]:
 def test_a_translation_gives_the_same_numbers(language: str):
     """Ranges, defaults and usual values, in tooltips and in help."""
     english, other = (json.loads((LOCALES / one / "nodeDefs.json").read_text()) for one in ("en", language))
-    for kind, said in english.items():
+    for kind, node in english.items():
         for part in ("inputs", "outputs"):
-            for name, one in said[part].items():
+            for name, one in node[part].items():
                 assert numbers(one["tooltip"]) <= numbers(other[kind][part][name]["tooltip"]), f"{kind} {name}"
         assert numbers((HELP / f"{kind}.md").read_text()) <= numbers((HELP / kind / f"{language}.md").read_text()), kind
 
 
 def test_advice_on_strength_is_one():
-    """In tooltip, help and README: where to begin, what is subtle and what is a lot."""
+    """The same in tooltip, help and README."""
     advice = "0.1 to begin with, 0.05 is subtle, 0.15 a lot"
     assert advice in words.STRENGTH
     for kind in ("SelectiveSigmaDetailerNode", "SelectiveSigmaDetailerModelNode"):
@@ -114,16 +114,16 @@ def test_advice_on_strength_is_one():
 
 @pytest.mark.parametrize("page", sorted(HELP.rglob("*.md")), ids=lambda page: str(page.relative_to(HELP)))
 def test_emphasis_is_shown_as_such(page: Path):
-    """Markdown lets a mark after a bracket stand as it is where a letter follows, as in Chinese headings."""
+    """Markdown does not end emphasis between a bracket and a letter, as in Chinese headings."""
 
     def sign(letter: str) -> bool:
         return unicodedata.category(letter)[0] in "PS"
 
     for line in page.read_text().splitlines():
-        for found in re.finditer(r"(\*{1,2})(.+?)\1", line):
-            before, after = line[: found.start()][-1:] or " ", line[found.end() :][:1] or " "
-            assert not sign(found[2][-1]) or after.isspace() or sign(after), found[0]
-            assert not sign(found[2][0]) or before.isspace() or sign(before), found[0]
+        for match in re.finditer(r"(\*{1,2})(.+?)\1", line):
+            before, after = line[: match.start()][-1:] or " ", line[match.end() :][:1] or " "
+            assert not sign(match[2][-1]) or after.isspace() or sign(after), match[0]
+            assert not sign(match[2][0]) or before.isspace() or sign(before), match[0]
 
 
 def test_every_reason_has_words_of_its_own():

@@ -1,11 +1,11 @@
-"""Wrapping a SAMPLER or a MODEL: what is kept, what is forwarded, what is refused."""
+"""Wrapping a SAMPLER or a MODEL: what is kept, forwarded and refused."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import inspect
-from functools import cache
+from functools import partial
 from typing import Any
 
 import comfy.k_diffusion.sampling
@@ -20,23 +20,21 @@ import torch
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.model_patch import patch
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.model_patch import patch
+from selective_sigma.comfy.run.sampler import wrap
 
-base = cache(tiny.model)
-flow = cache(functools.partial(tiny.model, tiny.FLOW))
+euler = partial(tiny.sampler, "euler")
 
 
 def sigmas(steps: int = 10) -> Tensor:
-    return tiny.schedule(base(), steps)
+    return tiny.schedule(tiny.shared_model(), steps)
 
 
-def euler(settings: Settings | None = None, **given: Any) -> Any:
-    sampler = tiny.sampler("euler")
-    return sampler if settings is None else wrap(sampler, settings, **given)
+def sample(sampler: Any, levels: Tensor | None = None, **options: Any) -> Tensor:
+    return tiny.sample(tiny.shared_model(), sampler, levels, **options)
 
 
-class Special(comfy.samplers.KSAMPLER):
+class SpecialSampler(comfy.samplers.KSAMPLER):
     pass
 
 
@@ -45,10 +43,10 @@ def test_copy_keeps_class_options_name_and_signature():
         assert factor == 3.0
         return x
 
-    sampler = Special(sample_mine, extra_options={"factor": 3.0}, inpaint_options={"random": True})
+    sampler = SpecialSampler(sample_mine, extra_options={"factor": 3.0}, inpaint_options={"random": True})
     sampler.note = object()
     wrapped = wrap(sampler, Settings())
-    assert type(wrapped) is Special
+    assert type(wrapped) is SpecialSampler
     assert wrapped is not sampler
     assert sampler.sampler_function is sample_mine
     assert wrapped.extra_options is sampler.extra_options
@@ -56,14 +54,14 @@ def test_copy_keeps_class_options_name_and_signature():
     assert wrapped.note is sampler.note
     assert wrapped.sampler_function.__name__ == "sample_mine"
     assert inspect.signature(wrapped.sampler_function) == inspect.signature(sample_mine)
-    tiny.sample(base(), wrapped, sigmas())
+    sample(wrapped)
 
 
 def test_every_attribute_is_forwarded():
     seen = []
 
     def sample_curious(model, x, sigmas, extra_args=None, **_):
-        assert model.inner_model.inner_model is base().model
+        assert model.inner_model.inner_model is tiny.shared_model().model
         assert model.sigmas is sigmas
         assert isinstance(model.noise, Tensor)
         assert not hasattr(model, "no_such_thing")
@@ -77,22 +75,22 @@ def test_every_attribute_is_forwarded():
             _ = model.no_such_thing
         return model(x, sigmas[:1], extra_args.get("denoise_mask"), extra_args["model_options"], 3)
 
-    tiny.sample(base(), wrap(comfy.samplers.KSAMPLER(sample_curious), Settings()), sigmas())
+    sample(wrap(comfy.samplers.KSAMPLER(sample_curious), Settings()))
     assert seen == [5]
 
 
 def test_plain_calls_reach_the_model_untouched():
-    """Outside start..end the model gets the very objects the sampler gave."""
-    given: list[tuple[Any, ...]] = []
+    """Outside start and end, the model gets the same objects that the sampler passed."""
+    received: list[tuple[Any, ...]] = []
     passed: list[tuple[Any, ...]] = []
 
     class Inner:
         def __init__(self):
-            self.inner_model = comfy.samplers.CFGGuider(base())
-            self.inner_model.inner_model = base().model
+            self.inner_model = comfy.samplers.CFGGuider(tiny.shared_model())
+            self.inner_model.inner_model = tiny.shared_model().model
 
         def __call__(self, x: Tensor, sigma: Tensor, **named: Any) -> Tensor:
-            given.append((x, sigma, named["model_options"]))
+            received.append((x, sigma, named["model_options"]))
             return x
 
     def sample(model, x, sigmas, **_):
@@ -103,21 +101,21 @@ def test_plain_calls_reach_the_model_untouched():
     x = torch.zeros(1, 4, 8, 8)
     result = wrap(comfy.samplers.KSAMPLER(sample), Settings()).sampler_function(Inner(), x, sigmas(), extra_args={})
     assert result is x
-    assert all(a is b for a, b in zip(given[0], passed[0], strict=True))
+    assert all(a is b for a, b in zip(received[0], passed[0], strict=True))
 
 
 def test_a_sampler_without_a_function_is_named():
-    class Strange(comfy.samplers.Sampler):
+    class FunctionlessSampler(comfy.samplers.Sampler):
         pass
 
-    with pytest.raises(TypeError, match=r"Strange has no sampler_function.*\(Model\)"):
-        wrap(Strange(), Settings())
-    strange = Strange()
-    assert wrap(strange, Settings(strength=0.0)) is strange
+    with pytest.raises(TypeError, match=r"FunctionlessSampler has no sampler_function.*\(Model\)"):
+        wrap(FunctionlessSampler(), Settings())
+    sampler = FunctionlessSampler()
+    assert wrap(sampler, Settings(strength=0.0)) is sampler
 
 
-class Direct(comfy.samplers.Sampler):
-    """A Sampler that keeps its function to itself: Euler on the guider."""
+class DirectSampler(comfy.samplers.Sampler):
+    """Euler on the guider, in a Sampler that has no ``sampler_function``."""
 
     def sample(self, model_wrap, sigmas, extra_args, _callback, noise, *_):
         x = noise * sigmas[0]
@@ -129,42 +127,42 @@ class Direct(comfy.samplers.Sampler):
 
 
 @pytest.mark.compat("Samplers without a function", "by the Model node")
-def test_the_model_patch_reaches_it_all_the_same():
+def test_the_model_patch_reaches_a_sampler_without_a_function():
     levels = sigmas()
-    bare = tiny.sample(base(), Direct(), levels)
-    zeros = tiny.sample(patch(base(), Settings(mask_override="zeros")), Direct(), levels)
-    ours = tiny.sample(patch(base(), Settings()), Direct(), levels)
+    bare = sample(DirectSampler(), levels)
+    zeros = tiny.sample(patch(tiny.shared_model(), Settings(mask_override="zeros")), DirectSampler(), levels)
+    ours = tiny.sample(patch(tiny.shared_model(), Settings()), DirectSampler(), levels)
     assert torch.equal(zeros, bare)
     assert 1e-3 < tiny.effect(ours, bare) / float(bare.norm()) < 0.5
 
 
 def test_never_applied_twice():
-    sampler, model = wrap(euler(), Settings()), patch(base(), Settings())
+    sampler, model = wrap(euler(), Settings()), patch(tiny.shared_model(), Settings())
     with pytest.raises(ValueError, match="twice"):
         wrap(sampler, Settings())
     with pytest.raises(ValueError, match="twice"):
         patch(model, Settings())
     with pytest.raises(ValueError, match="twice"):
-        tiny.sample(model, sampler, sigmas())
+        tiny.sample(model, sampler)
 
     @functools.wraps(sampler.sampler_function)
-    def hidden(model, x, sigmas, **given):
-        return sampler.sampler_function(model, x, sigmas, **given)
+    def hidden(model, x, sigmas, **options):
+        return sampler.sampler_function(model, x, sigmas, **options)
 
     with pytest.raises(ValueError, match="twice"):
         wrap(comfy.samplers.KSAMPLER(hidden), Settings())
     del hidden.__dict__["selective_sigma_run"]
     with pytest.raises(ValueError, match="twice"):
-        tiny.sample(base(), wrap(comfy.samplers.KSAMPLER(hidden), Settings()), sigmas())
+        sample(wrap(comfy.samplers.KSAMPLER(hidden), Settings()))
 
 
 def test_patch_leaves_the_model_alone():
     model = tiny.model()
-    before = tiny.sample(model, euler(), sigmas())
+    before = tiny.sample(model, euler())
     patched = patch(model, Settings())
     assert patched is not model
-    assert torch.equal(tiny.sample(model, euler(), sigmas()), before)
-    assert not torch.equal(tiny.sample(patched, euler(), sigmas()), before)
+    assert torch.equal(tiny.sample(model, euler()), before)
+    assert not torch.equal(tiny.sample(patched, euler()), before)
     assert patch(model, Settings(strength=0.0)) is model
 
 
@@ -179,9 +177,9 @@ def test_other_sampler_wrappers_still_run_around_the_patch():
         return wrapper
 
     kind, add = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, "add_wrapper_with_key"
-    model = base().clone()
+    model = tiny.shared_model().clone()
     getattr(model, add)(kind, "before", other("before"))
     model = patch(model, Settings())
     getattr(model, add)(kind, "after", other("after"))
-    assert torch.equal(tiny.sample(model, euler(), sigmas()), tiny.sample(base(), euler(Settings()), sigmas()))
+    assert torch.equal(tiny.sample(model, euler()), sample(euler(Settings())))
     assert order == ["before", "after"]

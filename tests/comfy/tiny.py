@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -13,23 +15,31 @@ import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import comfy.supported_models_base
+import pytest
 import torch
 from torch import Tensor, nn
+
+from selective_sigma import Settings
+from selective_sigma.comfy.run.sampler import wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 EPS = comfy.model_base.ModelType.EPS
 FLOW = comfy.model_base.ModelType.FLOW
+KINDS = {"eps": EPS, "flow": FLOW}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+ZEROS, ONES = Settings(mask_override="zeros", every=1), Settings(mask_override="ones", every=1)
+FULL = Settings(coverage=1.0, every=1)
 CHANNELS = 4
-# Not on the network or in a closure: what a lied call changes there is put back.
+# Not on the network and not in a closure, where the changes of a lied call are undone.
 CALLS: WeakKeyDictionary[nn.Module, list[float]] = WeakKeyDictionary()
 
 
-class Net(nn.Module):
-    """The exact denoiser of white noise, plus a texture that depends on context; one to three space axes.
+class TinyNet(nn.Module):
+    """The exact denoiser of white noise, plus a texture that depends on the context; one to three space axes.
 
-    Deterministic in its input, nonlinear, and blind to the batch, so that anything can be compared bit for bit.
+    Nonlinear and deterministic. A sample does not depend on the rest of its batch. Runs can be compared bit for bit.
     """
 
     def __init__(self, axes: int = 2, flow: bool = False, **_: Any):
@@ -54,7 +64,7 @@ class Net(nn.Module):
         transformer_options: Any = None,
         **_: Any,
     ) -> Tensor:
-        # As ComfyUI's own networks do; EasyCache sits here.
+        # As in ComfyUI's own networks. EasyCache is a wrapper of this kind.
         kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
         wrappers = comfy.patcher_extension.get_all_wrappers(kind, transformer_options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self.predict, self, wrappers)
@@ -74,13 +84,13 @@ class Net(nn.Module):
 
 
 def config(unet_config: dict[str, Any], settings: dict[str, Any]) -> Any:
-    made = comfy.supported_models_base.BASE(unet_config)
-    made.unet_config = unet_config
-    made.latent_format = comfy.latent_formats.SD15()
-    made.sampling_settings = settings
-    made.memory_usage_factor = 1.0
-    made.optimizations = {}
-    return made
+    model_config = comfy.supported_models_base.BASE(unet_config)
+    model_config.unet_config = unet_config
+    model_config.latent_format = comfy.latent_formats.SD15()
+    model_config.sampling_settings = settings
+    model_config.memory_usage_factor = 1.0
+    model_config.optimizations = {}
+    return model_config
 
 
 def patcher(base: Any) -> comfy.model_patcher.ModelPatcher:
@@ -90,14 +100,21 @@ def patcher(base: Any) -> comfy.model_patcher.ModelPatcher:
 
 
 def model(kind: Any = EPS, axes: int = 2) -> comfy.model_patcher.ModelPatcher:
-    """A MODEL around ``Net``; ``calls`` has the timesteps that it was asked for."""
+    """A MODEL around ``TinyNet``. ``calls`` returns the timesteps of its calls."""
     settings = {"shift": 3.0} if kind is FLOW else {}
-    made = config({"axes": axes, "flow": kind is FLOW}, settings)
-    return patcher(comfy.model_base.BaseModel(made, kind, device=torch.device("cpu"), unet_model=Net))
+    model_config = config({"axes": axes, "flow": kind is FLOW}, settings)
+    return patcher(comfy.model_base.BaseModel(model_config, kind, device=torch.device("cpu"), unet_model=TinyNet))
 
 
+@cache
+def shared_model(kind: str = "eps", axes: int = 2) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of ``KINDS``, the same in all tests. A test that changes it works on a clone, or makes its own."""
+    return model(KINDS[kind], axes)
+
+
+@cache
 def unet() -> comfy.model_patcher.ModelPatcher:
-    """An eps MODEL with the attention blocks that PAG and SAG patch: ComfyUI's own UNet, small and random."""
+    """An eps MODEL with attention blocks, which PAG and SAG patch: ComfyUI's own UNet, small and random."""
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     settings: dict[str, Any] = {"image_size": 32, "in_channels": CHANNELS, "out_channels": CHANNELS}
@@ -121,7 +138,25 @@ def randomise(module: nn.Module) -> None:
 
 
 def calls(model: Any) -> list[float]:
+    """The timesteps of all calls of ``TinyNet``. A test may clear the list."""
     return CALLS[model.model.diffusion_model]
+
+
+ROWS: list[int] = []
+"""Rows of each call of a network under ``counting_rows``. At module level, since a lied call's changes to closures are
+undone."""
+
+
+def counting_rows(model: Any) -> Any:
+    """A clone of a MODEL that appends to ``ROWS``."""
+
+    def count(executor: Any, x: Tensor, *args: Any, **named: Any) -> Any:
+        ROWS.append(len(x))
+        return executor(x, *args, **named)
+
+    model = model.clone()
+    model.add_wrapper_with_key("diffusion_model", "count", count)
+    return model
 
 
 def prompt(seed: int, width: int = 8, length: int = 3, **more: Any) -> list[list[Any]]:
@@ -133,14 +168,16 @@ def schedule(model: Any, steps: int = 10, name: str = "normal") -> Tensor:
     return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), name, steps)
 
 
-def sampler(name: str) -> comfy.samplers.KSAMPLER:
-    return comfy.samplers.sampler_object(name)
+def sampler(name: str = "euler", settings: Settings | None = None, **options: Any) -> comfy.samplers.KSAMPLER:
+    """A SAMPLER; with ``settings``, wrapped."""
+    bare = comfy.samplers.sampler_object(name)
+    return bare if settings is None else wrap(bare, settings, **options)
 
 
 def sample(
     model: Any,
     sampler: Any,
-    sigmas: Tensor,
+    sigmas: Tensor | None = None,
     *,
     shape: tuple[int, ...] = (1, CHANNELS, 8, 8),
     cfg: float = 2.0,
@@ -151,7 +188,8 @@ def sample(
     width: int = 8,
     more: dict[str, Any] | None = None,
 ) -> Tensor:
-    """What SamplerCustom does, with everything seeded alike."""
+    """As SamplerCustom samples, always from the same seeds; over ten steps where no ``sigmas`` are named."""
+    sigmas = schedule(model) if sigmas is None else sigmas
     latent = torch.zeros(shape) if latent is None else latent
     torch.manual_seed(seed)
     noise = comfy.sample.prepare_noise(latent, seed)
@@ -164,10 +202,19 @@ def sample(
 
 
 def node(kind: Any, *args: Any, **named: Any) -> Any:
-    """The first output of a node, written in ComfyUI's old way or its new one."""
+    """The first output of a node of ComfyUI's old or new node API."""
     if hasattr(kind, "execute"):
         return kind.execute(*args, **named).result[0]
     return getattr(kind(), kind.FUNCTION)(*args, **named)[0]
+
+
+def windowed(model: Any, length: int, overlap: int, *options: Any, freenoise: bool = False) -> Any:
+    """A MODEL under ComfyUI's context windows; ``freenoise`` is left out where this ComfyUI does not have it."""
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+
+    has_freenoise = "freenoise" in inspect.signature(ContextWindowsManualNode.execute).parameters
+    named = {"freenoise": freenoise} if has_freenoise else {}
+    return ContextWindowsManualNode.execute(model, length, overlap, *options, **named).result[0]
 
 
 def effect(changed: Tensor, plain: Tensor) -> float:
@@ -176,14 +223,14 @@ def effect(changed: Tensor, plain: Tensor) -> float:
 
 
 def detail_daemon(sampler: Any) -> Any:
-    """As Detail Daemon does: a sampler that holds another, and lowers the level on the way to the model."""
+    """A sampler around another one that lowers the noise level of each call of the model, as Detail Daemon does."""
 
-    def sample(model: Any, x: Tensor, sigmas: Tensor, held: Any, **given: Any) -> Tensor:
+    def sample(model: Any, x: Tensor, sigmas: Tensor, wrapped: Any, **options: Any) -> Tensor:
         def lower(x: Tensor, sigma: Tensor, **more: Any) -> Tensor:
             return model(x, sigma * 0.98, **more)
 
         for name in ("inner_model", "sigmas"):
             setattr(lower, name, getattr(model, name))
-        return held.sampler_function(lower, x, sigmas, **given, **held.extra_options)
+        return wrapped.sampler_function(lower, x, sigmas, **options, **wrapped.extra_options)
 
-    return comfy.samplers.KSAMPLER(sample, extra_options={"held": sampler})
+    return comfy.samplers.KSAMPLER(sample, extra_options={"wrapped": sampler})

@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
+from hypothesis import strategies as st
 
 from selective_sigma import Call, Detailer, Prediction, Settings
-from selective_sigma.schedule import LONG
+from selective_sigma.schedule import LONG, SLACK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 IMAGE = (2, 4, 12, 12)
 SHAPES = [(2, 3, 24), (2, 4, 8, 10), (2, 3, 3, 6, 8)]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+levels_above_zero = (
+    st.lists(st.floats(0.01, 100), min_size=2, max_size=30, unique=True)
+    .map(lambda values: sorted(values, reverse=True))
+    # Two levels that are nearer to each other than this are one to the lookup.
+    .filter(lambda levels: all(high > low * SLACK**2 for high, low in pairwise(levels)))
+)
+"""Noise levels of a run that descends to a level above zero."""
 
 
 def karras(steps: int, top: float = 10.0, low: float = 0.05) -> Tensor:

@@ -75,17 +75,17 @@ def test_a_blended_step_is_made_of_both_calls_under_its_mask(source, shape, dtyp
     assert detailer.report.skipped.get("first", 0) == (source == "change")
 
 
-def test_a_one_pass_step_is_what_the_lied_call_said():
-    levels, said = karras(10), []
+def test_a_one_pass_step_returns_the_prediction_of_the_lied_call():
+    levels, predictions = karras(10), []
 
     def model(call):
-        said.append(Prediction(call.x * 0.5, {"uncond": call.x * 2}))
-        return said[-1]
+        predictions.append(Prediction(call.x * 0.5, {"uncond": call.x * 2}))
+        return predictions[-1]
 
     out = Detailer(Settings(coverage=1.0, every=1), levels).step(model, start(IMAGE), levels[6])
-    assert (out.kind, out.index, len(said)) == ("lied", 6, 1)
-    assert out.denoised is said[0].denoised
-    assert out.others["uncond"] is said[0].others["uncond"]
+    assert (out.kind, out.index, len(predictions)) == ("lied", 6, 1)
+    assert out.denoised is predictions[0].denoised
+    assert out.others["uncond"] is predictions[0].others["uncond"]
     assert torch.equal(out.mask, torch.ones(2, 1, 12, 12))
 
 

@@ -15,7 +15,7 @@ def refuse(call):
 
 
 @pytest.mark.parametrize(
-    ("x", "sigma", "error", "said"),
+    ("x", "sigma", "error", "message"),
     [
         (torch.ones(1, 4, 8, 8, dtype=torch.int64), torch.tensor(1.0), TypeError, "x is torch.int64"),
         (torch.ones(8, 8), torch.tensor(1.0), ValueError, r"x has shape \(8, 8\)"),
@@ -35,8 +35,8 @@ def refuse(call):
         ),
     ],
 )
-def test_bad_input_raises_before_the_model_is_called(x, sigma, error, said):
-    with pytest.raises(error, match=said):
+def test_bad_input_raises_before_the_model_is_called(x, sigma, error, message):
+    with pytest.raises(error, match=message):
         Detailer(Settings(), karras(10)).step(refuse, x, sigma)
 
 
@@ -46,8 +46,8 @@ def test_maps_that_do_not_fit_raise_before_the_model_is_called(name):
         detailer = Detailer(Settings(), karras(10), **{name: torch.ones(shape)})
         with pytest.raises(ValueError, match=f"{name} has shape .* for a latent of"):
             detailer.step(refuse, torch.ones(2, 4, 8, 8), torch.tensor(1.0))
-    for bad, said in ((torch.full((1, 1, 4), math.nan), "holds"), (torch.ones(1, 2, 4), "has shape")):
-        with pytest.raises(ValueError, match=f"{name} {said}"):
+    for bad, message in ((torch.full((1, 1, 4), math.nan), "holds"), (torch.ones(1, 2, 4), "has shape")):
+        with pytest.raises(ValueError, match=f"{name} {message}"):
             Detailer(Settings(), karras(10), **{name: bad})
 
 

@@ -124,12 +124,12 @@ def test_a_plain_step_returns_the_very_tensors():
 
     for chosen, step in ((Settings(), 0), (Settings(strength=0.0), 6), (Settings(coverage=0.0), 6)):
         out = Detailer(chosen, levels).step(model, x, levels[step])
-        call, said = kept[-1]
+        call, prediction = kept[-1]
         assert call.x is x
         assert call.sigma is call.true_sigma
         assert (call.kind, call.index) == ("plain", step)
-        assert out.denoised is said.denoised
-        assert out.others["uncond"] is said.others["uncond"]
+        assert out.denoised is prediction.denoised
+        assert out.others["uncond"] is prediction.others["uncond"]
         assert (out.kind, out.index, out.mask) == ("plain", step, None)
     assert len(kept) == 3
 
@@ -150,12 +150,12 @@ def test_a_schedule_cut_at_even_places_gives_the_unsplit_run_bit_for_bit(family,
             lied += [call for call in model.seen if call.kind == "lied"]
         return latent, [(float(call.sigma), float(call.true_sigma)) for call in lied]
 
-    whole, told = run([])
-    assert len(told) > 7
+    whole, expected_calls = run([])
+    assert len(expected_calls) > 7
     for cuts in ([2], [10], [4, 8, 18], range(2, 20, 2)):
         result, parts = run(cuts)
         assert torch.equal(result, whole)
-        assert parts == told
+        assert parts == expected_calls
     # Runs of one step cannot carry each other's doses: there each step is told its own.
     single, _ = detailed(model, x, levels, Settings(coverage=coverage, every=1), window=window)
     assert torch.equal(run(range(1, 20))[0], single)

@@ -34,18 +34,21 @@ def test_flow_is_ve_under_x_over_alpha(sigma, strength):
 )
 def test_the_lie_at_both_ends_of_a_flow_model_s_range(sigma, tell, scale):
     """Nothing is inverted: at sigma 1, where the latent holds no signal, the network is told 1 and shown x / 0.9."""
-    told = lie(0.1, "flow")
-    assert (told.tell(sigma), told.scale(sigma)) == (pytest.approx(tell, rel=1e-6), pytest.approx(scale, rel=1e-6))
+    expected = lie(0.1, "flow")
+    assert (expected.tell(sigma), expected.scale(sigma)) == (
+        pytest.approx(tell, rel=1e-6),
+        pytest.approx(scale, rel=1e-6),
+    )
     level = torch.tensor([sigma], dtype=torch.float64)
-    assert torch.equal(told.tell(level), torch.tensor([told.tell(sigma)], dtype=torch.float64))
-    assert torch.equal(told.scale(level), torch.tensor([told.scale(sigma)], dtype=torch.float64))
+    assert torch.equal(expected.tell(level), torch.tensor([expected.tell(sigma)], dtype=torch.float64))
+    assert torch.equal(expected.scale(level), torch.tensor([expected.scale(sigma)], dtype=torch.float64))
 
 
 @given(st.floats(0, 1), st.floats(-1, 1), st.sampled_from(LIES))
 def test_flow_never_leaves_the_model_s_range(sigma, strength, kind):
-    told = lie(strength, "flow", kind)
-    assert 0 <= told.tell(sigma) <= 1 + 1e-9
-    assert 0 < told.scale(sigma) <= 1 / SMALLEST * (1 + 1e-9)
+    expected = lie(strength, "flow", kind)
+    assert 0 <= expected.tell(sigma) <= 1 + 1e-9
+    assert 0 < expected.scale(sigma) <= 1 / SMALLEST * (1 + 1e-9)
 
 
 @given(st.floats(0, 1), st.sampled_from(["ve", "flow"]), st.sampled_from(LIES))
@@ -94,14 +97,14 @@ def test_the_lied_call_is_shown_what_the_lie_says(dtype, family, kind):
     for sigma in levels[:-1]:
         detailer.step(model, x, sigma)
         lied, plain = model.seen[-2:]
-        told = lie(0.2, family, kind)
+        expected = lie(0.2, family, kind)
         assert plain.x is x
         assert plain.lie is None
-        assert (lied.lie.keep, lied.lie.family, lied.lie.kind) == (pytest.approx(told.keep), family, kind)
+        assert (lied.lie.keep, lied.lie.family, lied.lie.kind) == (pytest.approx(expected.keep), family, kind)
         assert plain.sigma is plain.true_sigma is lied.true_sigma is sigma
-        torch.testing.assert_close(lied.sigma, told.tell(sigma))
+        torch.testing.assert_close(lied.sigma, expected.tell(sigma))
         # A factor rounded to bfloat16 first would be up to 0.4 % off, everywhere.
-        exact = (x.double() * told.scale(float(sigma))).to(dtype)
+        exact = (x.double() * expected.scale(float(sigma))).to(dtype)
         torch.testing.assert_close(lied.x, exact)
         assert dtype in (torch.float32, torch.float64) or (lied.x != exact).double().mean() < 0.01
         assert lied.x.dtype == dtype
@@ -123,6 +126,6 @@ def test_at_the_top_of_a_flow_model_s_range_every_stream_is_shown_its_noise(top)
         detailer.step(model, x, sigma)
         lied = seen[-2]
         assert (lied.kind, float(lied.sigma)) == ("lied", pytest.approx(float(lied.lie.tell(sigma))))
-        for value, shown in zip(x, lied.x, strict=True):
-            torch.testing.assert_close(shown, value * lied.lie.scale(float(sigma)))
+        for value, lied_value in zip(x, lied.x, strict=True):
+            torch.testing.assert_close(lied_value, value * lied.lie.scale(float(sigma)))
     assert len(seen) == 8

@@ -164,10 +164,10 @@ def test_a_mask_for_each_sample_and_one_scale_for_a_whole_clip():
         alone = response(plain[j : j + 1] * scale[j], lied[j : j + 1] * scale[j], 0.5, LIE)
         torch.testing.assert_close(whole[j : j + 1], alone, rtol=1e-5, atol=1e-6)
     # A calm frame beside busy ones stays dark: stretched by itself it would flicker.
-    busy, told = pair((1, 2, 6, 8, 8))
+    busy, lied = pair((1, 2, 6, 8, 8))
     busy[:, :, :2] *= 0.01
-    told[:, :, :2] = busy[:, :, :2] + 0.05 * start((1, 2, 2, 8, 8), torch.float32, 3, top=1.0)
-    m = response(busy, told, 0.5, LIE)
+    lied[:, :, :2] = busy[:, :, :2] + 0.05 * start((1, 2, 2, 8, 8), torch.float32, 3, top=1.0)
+    m = response(busy, lied, 0.5, LIE)
     assert m[:, :, 0].mean() < 0.05
     assert m[:, :, 4:].mean() > 0.3
 
@@ -197,14 +197,14 @@ def test_odds_fall_as_coverage_grows(a, b):
 def test_within_alone_sets_the_scale(size):
     """What inpainting keeps may be wild: the mask inside is as if it were not there."""
     plain, lied = pair((1, 2, 16, 16))
-    wild, told = plain.clone(), lied.clone()
+    wild, wild_lied = plain.clone(), lied.clone()
     wild[..., 12:] *= 1000
-    told[..., 12:] += 30 * start((1, 2, 16, 4), torch.float32, 5, top=1.0)
+    wild_lied[..., 12:] += 30 * start((1, 2, 16, 4), torch.float32, 5, top=1.0)
     within = torch.zeros(1, 1, size, size)
     within[..., : size * 3 // 8] = 1
-    calm, loud = (response(a, b, 0.5, LIE, within)[..., :5] for a, b in ((plain, lied), (wild, told)))
+    calm, loud = (response(a, b, 0.5, LIE, within)[..., :5] for a, b in ((plain, lied), (wild, wild_lied)))
     torch.testing.assert_close(calm, loud)
-    assert (response(wild, told, 0.5, LIE)[..., :5] - loud).abs().max() > 0.2
+    assert (response(wild, wild_lied, 0.5, LIE)[..., :5] - loud).abs().max() > 0.2
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -225,7 +225,7 @@ def test_resample_is_linear_and_leaves_what_fits():
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         (torch.zeros(4, 4), "shape"),
         (torch.zeros(1, 1, 0, 4), "shape"),
@@ -233,8 +233,8 @@ def test_resample_is_linear_and_leaves_what_fits():
         (torch.full((1, 1, 4), math.nan), "NaN"),
     ],
 )
-def test_bad_maps_raise(values, said):
-    with pytest.raises(ValueError, match=f"limit .*{said}"):
+def test_bad_maps_raise(values, message):
+    with pytest.raises(ValueError, match=f"limit .*{message}"):
         checked_map("limit", values)
 
 
@@ -246,7 +246,7 @@ def test_a_map_is_a_tensor(values):
 
 def test_what_rounding_took_past_the_ends_is_clamped():
     """As resizing and blurring do: a mask of ones from 64x64 to 48x76 comes out at up to 1 + 1e-7 and more."""
-    given = torch.tensor([[[-0.5, -1e-7, 0.25, 1 + 1e-7, 1.5, math.inf]]])
-    assert checked_map("limit", given).flatten().tolist() == [0, 0, 0.25, 1, 1, 1]
+    values = torch.tensor([[[-0.5, -1e-7, 0.25, 1 + 1e-7, 1.5, math.inf]]])
+    assert checked_map("limit", values).flatten().tolist() == [0, 0, 0.25, 1, 1, 1]
     assert checked_map("limit", torch.tensor([[[True, False]]])).flatten().tolist() == [1, 0]
     assert checked_map("limit", None) is None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selective_sigma import Detailer, Prediction, Settings
-from selective_sigma.prediction import finite
+from selective_sigma.prediction import finite_samples
 from selective_sigma.settings import CHOICES
 
 from .runs import IMAGE, Denoiser, karras, start
@@ -16,15 +16,15 @@ BAD = [math.nan, math.inf, -math.inf]
 
 def run(source, poison):
     """12 steps from fresh latents; ``poison(kind, index, prediction)`` may spoil a call."""
-    sane, levels, said = Denoiser(IMAGE), karras(12), {}
+    sane, levels, predictions = Denoiser(IMAGE), karras(12), {}
     detailer = Detailer(Settings(mask_source=source, every=1, start=0.1, strength=0.3), levels, record=True)
 
     def model(call):
-        said[call.kind, call.index] = poison(call.kind, call.index, sane(call))
-        return said[call.kind, call.index]
+        predictions[call.kind, call.index] = poison(call.kind, call.index, sane(call))
+        return predictions[call.kind, call.index]
 
     outs = [detailer.step(model, start(IMAGE, seed=i), sigma) for i, sigma in enumerate(levels[:-1])]
-    return outs, said, detailer
+    return outs, predictions, detailer
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -33,9 +33,9 @@ def test_without_a_mask_it_is_passed_through_and_counted(bad):
     detailer = Detailer(Settings(coverage=1.0), levels)
 
     def model(call):
-        said = sane(call)
-        said.denoised[0, 0, 0, 0] = bad if call.kind == "lied" else 0.0
-        return said
+        prediction = sane(call)
+        prediction.denoised[0, 0, 0, 0] = bad if call.kind == "lied" else 0.0
+        return prediction
 
     lied = [detailer.step(model, start(IMAGE), sigma).kind for sigma in levels[:-1]].count("lied")
     assert detailer.report.nonfinite == lied > 0
@@ -72,19 +72,19 @@ def test_constant_masks_return_what_their_own_pass_predicts_bit_for_bit(bad, kin
 @pytest.mark.parametrize("name", ["denoised", "half"])
 @pytest.mark.parametrize("kind", ["plain", "lied"])
 @pytest.mark.parametrize("when", [2, 6])
-def test_a_spoiled_sample_is_what_the_plain_call_said_and_its_neighbour_saw_nothing(when, kind, name, bad, source):
-    def poison(of, index, said):
+def test_a_spoiled_sample_is_the_plain_prediction_and_its_neighbour_is_unchanged(when, kind, name, bad, source):
+    def poison(of, index, prediction):
         if (of, index) != (kind, when):
-            return said
-        tensors = {"denoised": said.denoised.clone(), "half": said.others["half"].clone()}
+            return prediction
+        tensors = {"denoised": prediction.denoised.clone(), "half": prediction.others["half"].clone()}
         tensors[name][0, 1, 3, 3] = bad
         return Prediction(tensors["denoised"], {"half": tensors["half"]})
 
-    hurt, said, with_bad = run(source, poison)
+    hurt, predictions, with_bad = run(source, poison)
     good, _, without = run(source, lambda _kind, _index, prediction: prediction)
     assert without.report.nonfinite == 0
     assert with_bad.report.nonfinite == 1
-    plain = said["plain", when]
+    plain = predictions["plain", when]
     assert hurt[when].kind == "blended"
     # The mask shown is the one used.
     assert hurt[when].mask[0].abs().max() == 0
@@ -109,10 +109,10 @@ def test_one_stream_s_bad_sample_leaves_its_other_streams_plain_too(bad):
     levels, x = karras(12), [start((2, 4, 8, 8)), start((2, 3, 20))]
 
     def model(call):
-        said = [Denoiser(value.shape).denoise(value, call.sigma) for value in call.x]
+        denoised = [Denoiser(value.shape).denoise(value, call.sigma) for value in call.x]
         if call.kind == "lied":
-            said[1][0, 0, 4] = bad
-        return Prediction(said)
+            denoised[1][0, 0, 4] = bad
+        return Prediction(denoised)
 
     out = Detailer(Settings(every=1), levels).step(model, x, levels[6])
     plain = [Denoiser(value.shape).denoise(value, levels[6]) for value in x]
@@ -123,8 +123,8 @@ def test_one_stream_s_bad_sample_leaves_its_other_streams_plain_too(bad):
 
 def test_sums_in_half_precision_do_not_overflow():
     big = torch.full((2, 4, 64, 64), 6e4, dtype=torch.float16)
-    assert finite(Prediction(big)).all()
-    assert finite(Prediction(big, {"other": big * 2})).tolist() == [False, False]
+    assert finite_samples(Prediction(big)).all()
+    assert finite_samples(Prediction(big, {"other": big * 2})).tolist() == [False, False]
     # Opposite infinities do not cancel.
     big[1, 0, 0, :2] = torch.tensor([math.inf, -math.inf])
-    assert finite(Prediction(big)).tolist() == [True, False]
+    assert finite_samples(Prediction(big)).tolist() == [True, False]

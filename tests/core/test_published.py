@@ -13,7 +13,7 @@ from selective_sigma.published import EMPTY, PublishedMask, stretch
 from .runs import DTYPES, start
 
 
-def made(mask, *predictions):
+def masks_of(mask, *predictions):
     return [mask.make(value, value) for value in predictions]
 
 
@@ -23,7 +23,7 @@ def walk(shape=(2, 3, 8, 10), steps=4, dtype=torch.float32):
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_change_is_the_mean_move_over_channels_remembered(ema, coverage):
-    first, *later = made(PublishedMask(Settings(mask_source="change", ema=ema, coverage=coverage)), *walk())
+    first, *later = masks_of(PublishedMask(Settings(mask_source="change", ema=ema, coverage=coverage)), *walk())
     assert first.max() == 0
     memory = None
     for (before, now), mask in zip(zip(walk(), walk()[1:], strict=False), later, strict=True):
@@ -60,12 +60,14 @@ def test_stretch_is_torch_s_quantile_by_sample(space, clip):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_latents_may_grow_and_another_batch_starts_anew(dtype, source):
     mask = PublishedMask(Settings(mask_source=source))
-    made(mask, *walk((2, 3, 8, 8), 2, dtype))
+    masks_of(mask, *walk((2, 3, 8, 8), 2, dtype))
     grown = mask.make(start((2, 3, 12, 16), dtype), start((2, 3, 12, 16), dtype))
     assert grown.shape == (2, 1, 12, 16)
     assert grown.dtype == torch.float32
     fresh = PublishedMask(Settings(mask_source=source))
-    for a, b in zip(made(mask, *walk((1, 3, 8, 8), 3, dtype)), made(fresh, *walk((1, 3, 8, 8), 3, dtype)), strict=True):
+    for a, b in zip(
+        masks_of(mask, *walk((1, 3, 8, 8), 3, dtype)), masks_of(fresh, *walk((1, 3, 8, 8), 3, dtype)), strict=True
+    ):
         assert (a is None and b is None) or torch.equal(a, b)
 
 
@@ -78,7 +80,7 @@ def test_what_is_not_finite_leaves_its_sample_s_memory_alone(when, bad):
         if step == when:
             spoiled[0, 0, 2, 2] = bad
         before = hurt._memory
-        (a,), (b,) = made(hurt, spoiled), made(sane, value)
+        (a,), (b,) = masks_of(hurt, spoiled), masks_of(sane, value)
         if a is not None:
             assert a.isfinite().all(), step
             assert torch.equal(a[1], b[1])

@@ -152,8 +152,8 @@ def test_streams_are_stepped_as_if_alone_and_blended_alike(source):
     alone = [detailed(model, value, levels, chosen)[0] for model, value in zip(models, x, strict=True)]
 
     def model(call):
-        said = [m.denoise(value, call.sigma) for m, value in zip(models, call.x, strict=True)]
-        return Prediction(said, {"half": [value * 0.5 for value in said]})
+        denoised = [m.denoise(value, call.sigma) for m, value in zip(models, call.x, strict=True)]
+        return Prediction(denoised, {"half": [value * 0.5 for value in denoised]})
 
     detailer = Detailer(chosen, levels)
     for i, sigma in enumerate(levels[:-1]):

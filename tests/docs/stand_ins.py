@@ -22,9 +22,9 @@ def tiny_sdxl(patch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     class Tiny(StableDiffusionXLPipeline):
         def encode_prompt(self, *_: Any, **__: Any) -> tuple[torch.Tensor, ...]:
-            given = tiny.arguments
+            arguments = tiny.arguments
             names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
-            return tuple(given[name] for name in names)
+            return tuple(arguments[name] for name in names)
 
         def to(self, *_: Any, **__: Any) -> Tiny:
             return self

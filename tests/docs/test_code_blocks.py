@@ -25,9 +25,9 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text()
-    found = [Block(text[: m.start(3)].count("\n"), m[1] or "", m[2], m[3]) for m in FENCE.finditer(text)]
-    assert 2 * len(found) == text.count("```"), f"{page}: a fence is left open, or indented"
-    return found
+    blocks = [Block(text[: m.start(3)].count("\n"), m[1] or "", m[2], m[3]) for m in FENCE.finditer(text)]
+    assert 2 * len(blocks) == text.count("```"), f"{page}: a fence is left open, or indented"
+    return blocks
 
 
 def script(page: Path) -> str:

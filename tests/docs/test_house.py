@@ -44,8 +44,8 @@ def test_every_folder_is_in_the_readme():
 
 
 def test_every_module_of_the_core_is_in_a_map():
-    known = {place(name) for page in MAPS for name in named(page)}
-    assert {path for path in CORE.glob("[!_]*.py") if path not in known} == set()
+    mapped = {place(name) for page in MAPS for name in named(page)}
+    assert {path for path in CORE.glob("[!_]*.py") if path not in mapped} == set()
 
 
 @pytest.mark.parametrize("question", ["CFG++", "why a call differed"])
@@ -71,12 +71,68 @@ def test_what_is_shipped_imports_nothing_that_is_not():
     """The wheel holds ``selective_sigma`` alone; its extra brings the rest."""
     (packed,) = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert packed == "selective_sigma"
-    own = {"benchmarks", "training", "tests", "docs"}
+    not_shipped = {"benchmarks", "training", "tests", "docs"}
     for path in CORE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            assert not own & {name.partition(".")[0] for name in names}, path
+            assert not not_shipped & {name.partition(".")[0] for name in names}, path
+
+
+ROOMS = {
+    "comfy/nodes": {"comfy/run", "demo", "core"},
+    "comfy/run": {"core"},
+    "diffusers": {"core"},
+    "demo": {"diffusers", "core"},
+    "cli.py": {"demo", "core"},
+    "__main__.py": {"cli.py"},
+    "core": set(),
+}
+"""The rooms of the package, and which other rooms each may import. The core is all that has no entry of its own."""
+
+
+def room_of(module: str) -> str:
+    """The room of a module, from its path in the package, with or without ``.py``."""
+    matching = [room for room in ROOMS if f"{module.removesuffix('.py')}/".startswith(f"{room.removesuffix('.py')}/")]
+    return matching[0] if matching else "core"
+
+
+def imports_up(path: str, source: str) -> list[str]:
+    """Modules that the file at ``path`` in the package imports from a room that its own room may not import."""
+    folder = ["selective_sigma", *Path(path).parent.parts]
+    modules: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = folder[: len(folder) + 1 - node.level] if node.level else []
+            start = [*start, *(node.module or "").split(".")] if node.module else start
+            modules += [".".join([*start, alias.name]) for alias in node.names]
+    inside = [module.split(".", 1)[1].replace(".", "/") for module in modules if module.startswith("selective_sigma.")]
+    room = room_of(path)
+    return [module for module in inside if room_of(module) not in {room, *ROOMS[room]}]
+
+
+def test_imports_go_down_only():
+    files = {str(path.relative_to(CORE)): path.read_text() for path in CORE.rglob("*.py")}
+    assert {room_of(name) for name in files} == set(ROOMS)
+    assert {name: imports for name, source in files.items() if (imports := imports_up(name, source))} == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "module"),
+    [
+        ("comfy/run/sampler.py", "from ..nodes import words", "comfy/nodes/words"),
+        ("comfy/run/sampler.py", "from ..nodes.live import install", "comfy/nodes/live/install"),
+        ("comfy/run/sampler.py", "from .. import nodes", "comfy/nodes"),
+        ("comfy/run/sampler.py", "def f():\n    import selective_sigma.demo.network", "demo/network"),
+        ("detailer.py", "from .comfy.run.latent import first", "comfy/run/latent/first"),
+        ("detailer.py", "from . import cli", "cli"),
+        ("diffusers/run.py", "from ..comfy.run import latent", "comfy/run/latent"),
+    ],
+)
+def test_an_import_that_goes_up_is_found(path: str, line: str, module: str):
+    assert imports_up(path, line) == [module]
 
 
 def test_linters_have_one_pin():
@@ -114,8 +170,8 @@ def test_the_readmes_prose_figures_are_backed():
     assert stated
     assert [figure for figure in stated if figure not in backed] == []
     # What is said of the network below the first picture.
-    said = re.search(r"\((\d+) photographs, under three hours", prose)
+    network = re.search(r"\((\d+) photographs, under three hours", prose)
     trained = (ROOT / "training/README.md").read_text()
-    assert said
-    assert f"{said[1]} photographs" in trained
+    assert network
+    assert f"{network[1]} photographs" in trained
     assert float(re.search(r"([\d.]+) h, training loss", trained)[1]) == pytest.approx(2.75, abs=0.25)

@@ -18,16 +18,16 @@ FILES = [
 ]
 
 
-def citations() -> list[tuple[Path, int]]:
-    found: list[tuple[Path, int]] = []
+def find_citations() -> list[tuple[Path, int]]:
+    citations: list[tuple[Path, int]] = []
     for file in FILES:
         # A citation may run over a line's end, in a comment too, and be a link in Markdown.
         text = re.sub(r"\s+(?:#\s+)?", " ", file.read_text()).replace("](method.md)", "").replace("[method", "method")
-        found += [(file, int(n)) for match in CITATION.finditer(text) for n in re.findall(r"\d+", match[1])]
-    return found
+        citations += [(file, int(n)) for match in CITATION.finditer(text) for n in re.findall(r"\d+", match[1])]
+    return citations
 
 
-CITATIONS = citations()
+CITATIONS = find_citations()
 CONSTANTS = re.findall(r"^\| `([A-Z_]+)` \| ([\d.]+) \| `(\w+)\.py` \|$", METHOD, re.MULTILINE)
 
 
@@ -41,9 +41,9 @@ def test_every_cited_section_exists():
 
 
 def test_a_section_names_the_files_that_cite_it():
-    own = [(file.name, n) for file, n in CITATIONS if file.is_relative_to(ROOT / "selective_sigma")]
-    assert own
-    assert [(name, n) for name, n in own if name not in SECTIONS[n]] == []
+    cited = [(file.name, n) for file, n in CITATIONS if file.is_relative_to(ROOT / "selective_sigma")]
+    assert cited
+    assert [(name, n) for name, n in cited if name not in SECTIONS[n]] == []
 
 
 def test_files_that_it_names_exist():

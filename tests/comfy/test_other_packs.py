@@ -1,41 +1,25 @@
-"""Other packs' ways with a sampler: they look again, copy, loop, and keep guidance in forms of their own."""
+"""Samplers, guiders and wrappers of other packs, which call the model in unusual ways."""
 
 from __future__ import annotations
 
-import inspect
 import logging
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import comfy.samplers
 import pytest
 import tiny
 import torch
-from comfy_extras import nodes_context_windows
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.capture import Capture
+from selective_sigma.comfy.run.sampler import wrap
 
-KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
-both = pytest.mark.parametrize("kind", KINDS)
-ZEROS, ONES = Settings(mask_override="zeros", every=1), Settings(mask_override="ones", every=1)
-FULL = Settings(coverage=1.0, every=1)
-SEEN: list[Any] = []
+euler = partial(tiny.sampler, "euler")
 
 
-@cache
-def base(kind: str = "eps", axes: int = 2) -> Any:
-    return tiny.model(KINDS[kind], axes)
-
-
-def euler(settings: Settings | None = None, **given: Any) -> Any:
-    sampler = tiny.sampler("euler")
-    return sampler if settings is None else wrap(sampler, settings, **given)
-
-
-def guided(guider: Any, sampler: Any, steps: int = 10) -> Tensor:
+def run_guider(guider: Any, sampler: Any, steps: int = 10) -> Tensor:
     guider.set_conds(tiny.prompt(1), tiny.prompt(2))
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
     sigmas = tiny.schedule(guider.model_patcher, steps)
@@ -43,24 +27,24 @@ def guided(guider: Any, sampler: Any, steps: int = 10) -> Tensor:
         return guider.sample(noise, torch.zeros(1, 4, 8, 8), sampler, sigmas, disable_pbar=True, seed=7)
 
 
-def identities(run: Any) -> Tensor:
-    """The effect of a run, after what must hold of it bit for bit."""
+def checked_effect(run: Any) -> Tensor:
+    """Checks what must hold bit for bit; returns the effect of a run with detail."""
     bare = run(None)
-    assert torch.equal(run(ZEROS), bare)
-    assert torch.equal(run(ONES), run(FULL))
+    assert torch.equal(run(tiny.ZEROS), bare)
+    assert torch.equal(run(tiny.ONES), run(tiny.FULL))
     return run(Settings()) - bare
 
 
-class Listed(comfy.samplers.CFGGuider):
-    """As ScheduledCFGGuidance does: one cfg a step."""
+class CfgListGuider(comfy.samplers.CFGGuider):
+    """A list with a cfg for each step, as ScheduledCFGGuidance keeps."""
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = {}, seed: Any = None) -> Tensor:  # noqa: B006
         conds = (self.conds.get("negative"), self.conds.get("positive"))
         return comfy.samplers.sampling_function(self.inner_model, x, timestep, *conds, self.cfg[0], model_options, seed)
 
 
-class Copying(comfy.samplers.CFGGuider):
-    """Asks about cond and uncond in two requests, the second about a copy of the latent."""
+class CopyingGuider(comfy.samplers.CFGGuider):
+    """Requests cond and uncond one after the other, the second with a copy of the latent."""
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = {}, seed: Any = None) -> Tensor:  # noqa: ARG002, B006
         ask = partial(comfy.samplers.calc_cond_batch, self.inner_model)
@@ -69,32 +53,32 @@ class Copying(comfy.samplers.CFGGuider):
         return uncond + 4.0 * (cond - uncond)
 
 
-@both
+@tiny.each_kind
 def test_a_cfg_for_each_step(kind: str):
     def run(settings: Settings | None) -> Tensor:
-        guider = Listed(base(kind))
+        guider = CfgListGuider(tiny.shared_model(kind))
         guider.set_cfg([3.0] * 10)
-        return guided(guider, euler(settings))
+        return run_guider(guider, euler(settings))
 
-    assert float(identities(run).norm()) > 0.1
+    assert float(checked_effect(run).norm()) > 0.1
 
 
-@both
+@tiny.each_kind
 def test_a_second_request_about_a_copy_gets_the_same_effect(kind: str):
-    """Else guidance would multiply it."""
+    """Without the effect in uncond, guidance would multiply it."""
 
     def plain(settings: Settings | None) -> Tensor:
-        guider = comfy.samplers.CFGGuider(base(kind))
+        guider = comfy.samplers.CFGGuider(tiny.shared_model(kind))
         guider.set_cfg(4.0)
-        return guided(guider, euler(settings))
+        return run_guider(guider, euler(settings))
 
-    copied = identities(lambda settings: guided(Copying(base(kind)), euler(settings)))
+    copied = checked_effect(lambda settings: run_guider(CopyingGuider(tiny.shared_model(kind)), euler(settings)))
     together = plain(Settings()) - plain(None)
     assert 0.5 < float(copied.norm() / together.norm()) < 1.5
 
 
-class Again(comfy.samplers.KSAMPLER):
-    """As LanPaint does: the model is asked several times in one call of it, and the last answer counts."""
+class AskingTwice(comfy.samplers.KSAMPLER):
+    """Calls the guider twice in one call of the model and returns the second answer, as LanPaint does."""
 
     def sample(self, guider: Any, sigmas: Tensor, extra_args: Any, callback: Any, noise: Tensor, *rest: Any) -> Tensor:
         def twice(x: Tensor, sigma: Tensor, model_options: Any = {}, seed: Any = None) -> Tensor:  # noqa: B006
@@ -107,20 +91,20 @@ class Again(comfy.samplers.KSAMPLER):
 
 
 @pytest.mark.compat("Samplers that look several times in one call (LanPaint)", "each look gets detail")
-@both
+@tiny.each_kind
 def test_a_sampler_that_looks_twice_in_one_call(kind: str):
-    model, sigmas = base(kind), tiny.schedule(base(kind), 10)
-    again = Again(tiny.sampler("euler").sampler_function)
+    model, sigmas = tiny.shared_model(kind), tiny.schedule(tiny.shared_model(kind), 10)
+    asking_twice = AskingTwice(tiny.sampler("euler").sampler_function)
 
     def run(settings: Settings | None) -> Tensor:
-        return tiny.sample(model, again if settings is None else wrap(again, settings), sigmas)
+        return tiny.sample(model, asking_twice if settings is None else wrap(asking_twice, settings), sigmas)
 
     once = tiny.sample(model, euler(Settings()), sigmas) - tiny.sample(model, euler(), sigmas)
-    assert 0.5 < float(identities(run).norm() / once.norm()) < 2
+    assert 0.5 < float(checked_effect(run).norm() / once.norm()) < 2
 
 
 def sample_twice(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, **_: Any) -> Tensor:
-    """Runs its levels, adds noise again, and runs them once more."""
+    """Runs through its noise levels twice, with noise added in between."""
     for _ in range(2):
         x = x + sigmas[0]
         for i in range(len(sigmas) - 1):
@@ -129,58 +113,51 @@ def sample_twice(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, 
     return x
 
 
-@both
+@tiny.each_kind
 def test_a_sampler_that_runs_its_levels_twice(kind: str):
-    model, capture = base(kind), Capture()
-    sampler, sigmas = comfy.samplers.KSAMPLER(sample_twice), tiny.schedule(base(kind), 8)
+    model, capture = tiny.shared_model(kind), Capture()
+    sampler, sigmas = comfy.samplers.KSAMPLER(sample_twice), tiny.schedule(tiny.shared_model(kind), 8)
 
     def run(settings: Settings | None) -> Tensor:
         one = sampler if settings is None else wrap(sampler, settings, capture=capture)
         return tiny.sample(model, one, sigmas)
 
-    assert float(identities(run).norm()) > 0.1
+    assert float(checked_effect(run).norm()) > 0.1
     steps = [record.step for record in capture.run.masks]
     assert steps[: len(steps) // 2] == steps[len(steps) // 2 :]
 
 
 @pytest.mark.compat("Context windows", "a clip that fits into one is asked about as a whole")
-@both
+@tiny.each_kind
 def test_a_clip_that_needs_no_windows(kind: str):
-    node = nodes_context_windows.ContextWindowsManualNode
-    named = {"freenoise": False} if "freenoise" in inspect.signature(node.execute).parameters else {}
-    windowed = node.execute(base(kind, 3), 4, 2, "looped_uniform", 1, True, "pyramid", 2, **named).result[0]
+    windowed = tiny.windowed(tiny.shared_model(kind, 3), 4, 2, "looped_uniform", 1, True, "pyramid", 2)
     sigmas = tiny.schedule(windowed, 8)
 
     def run(settings: Settings | None) -> Tensor:
         return tiny.sample(windowed, euler(settings), sigmas, shape=(1, 4, 4, 6, 6))
 
-    assert float(identities(run).norm()) > 0.1
+    assert float(checked_effect(run).norm()) > 0.1
 
 
-@both
+@tiny.each_kind
 def test_a_wrapper_that_copies_conditionings_costs_no_rows(kind: str):
     def rows(settings: Settings, copies: bool) -> int:
-        model = base(kind).clone()
+        model = tiny.shared_model(kind).clone()
         if copies:
             copied = lambda executor, model, conds, *rest: executor(  # noqa: E731
                 model, [None if cond is None else [dict(entry) for entry in cond] for cond in conds], *rest
             )
             model.add_wrapper_with_key("calc_cond_batch", "copies", copied)
-        model.add_wrapper_with_key("diffusion_model", "count", count)
-        SEEN.clear()
-        tiny.sample(model, euler(settings), tiny.schedule(model, 10))
-        return sum(SEEN)
+        model = tiny.counting_rows(model)
+        tiny.ROWS.clear()
+        tiny.sample(model, euler(settings))
+        return sum(tiny.ROWS)
 
     assert rows(Settings(), copies=True) == rows(Settings(), copies=False)
 
 
-def count(executor: Any, x: Tensor, *args: Any, **named: Any) -> Any:
-    SEEN.append(len(x))
-    return executor(x, *args, **named)
-
-
 def test_a_positive_conditioning_that_is_not_active_is_named(caplog: pytest.LogCaptureFixture):
-    model, sigmas = base(), tiny.schedule(base(), 10)
+    model, sigmas = tiny.shared_model(), tiny.schedule(tiny.shared_model(), 10)
     early = [[cond, {**more, "start_percent": 0.0, "end_percent": 0.1}] for cond, more in tiny.prompt(1)]
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
     with caplog.at_level(logging.INFO), torch.inference_mode():

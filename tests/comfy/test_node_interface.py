@@ -1,4 +1,4 @@
-"""The desk as an artist meets it: sockets, search words, categories, and the demo model under the stock nodes."""
+"""What an artist meets: inputs and outputs, search aliases, categories, and the demo model with ComfyUI's own nodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
-import folder_paths
 import nodes as core
 import pytest
 import tiny
@@ -17,60 +16,57 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_extras.nodes_custom_sampler import KSamplerSelect
 from comfy_extras.nodes_hypertile import HyperTile
 
-from selective_sigma.comfy import nodes, preview, preview_node, widgets, words
-from selective_sigma.comfy.passes import NetworkCount
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.nodes import nodes, preview, preview_node, widgets, words
+from selective_sigma.comfy.run.network import NetworkCount
+from selective_sigma.comfy.run.sampler import wrap
+from selective_sigma.comfy.run.summary import summary
 from selective_sigma.report import Reason, Report
 from selective_sigma.settings import Settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from selective_sigma.comfy.run.capture import Capture
 
-    from selective_sigma.comfy.capture import Capture
-
+pytestmark = pytest.mark.usefixtures("temp_folder")
 CLASSES = {kind.__name__: kind for kind in asyncio.run(nodes.SelectiveSigmaExtension().get_node_list())}
 SCHEMAS = {name: kind.GET_SCHEMA() for name, kind in CLASSES.items()}
 SIMPLE, ON_MODEL, DEBUG, PREVIEW, DEMO = CLASSES.values()
 
 
-@pytest.fixture(autouse=True)
-def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
-
-
-def sampler(name: str = "euler") -> Any:
-    return comfy.samplers.sampler_object(name)
-
-
 @pytest.mark.parametrize("kind", [SIMPLE, ON_MODEL], ids=lambda kind: kind.__name__)
 def test_the_usual_strengths_are_hit_exactly(kind: Any):
     strength, coverage = kind.GET_SCHEMA().inputs[1:3]
-    assert (strength.id, strength.min, strength.max) == ("strength", *widgets.AMOUNT) == ("strength", 0.0, 0.5)
+    assert (
+        (strength.id, strength.min, strength.max)
+        == ("strength", *widgets.PRODUCTION_STRENGTH)
+        == ("strength", 0.0, 0.5)
+    )
     in_debug = next(one for one in SCHEMAS[DEBUG.__name__].inputs if one.id == "strength")
     assert strength.step == in_debug.step == 0.05
     assert strength.round == in_debug.round
-    # What the browser keeps of a typed number, and of a click.
+    # As the frontend rounds what is typed.
     for typed in (0.0, 0.05, 0.1, 0.15, 0.075, 0.5):
         assert round(round(typed / strength.round) * strength.round, 3) == typed
     assert (coverage.min, coverage.max, coverage.step) == (0.0, 1.0, 0.05)
     assert all(one.display_mode in (None, io.NumberDisplay.number) for one in (strength, coverage))
 
 
-def test_nodes_are_where_the_core_has_its_own():
+def test_categories_are_those_of_comfyuis_own_nodes():
     hypertile = HyperTile.CATEGORY
     assert KSamplerSelect.CATEGORY == SCHEMAS[SIMPLE.__name__].category == SCHEMAS[DEBUG.__name__].category
     assert hypertile.startswith(SCHEMAS[ON_MODEL.__name__].category)
     assert SCHEMAS[DEMO.__name__].is_experimental
 
 
-@pytest.mark.skipif(not hasattr(SCHEMAS[SIMPLE.__name__], "search_aliases"), reason="no search words in this ComfyUI")
-def test_the_nodes_that_add_detail_share_their_words_and_no_others_do():
-    said = [set(schema.search_aliases) for schema in SCHEMAS.values()]
-    assert all(said)
-    assert said[0] & said[1] == set(words.WANTED)
-    assert {"sky grain", "skin texture", "more detail", "detail daemon", "lying sigma"} <= set(words.WANTED)
-    said[1] -= said[0]
-    assert len(set.union(*said)) == sum(map(len, said))
+@pytest.mark.skipif(
+    not hasattr(SCHEMAS[SIMPLE.__name__], "search_aliases"), reason="this ComfyUI has no search aliases"
+)
+def test_the_production_nodes_share_their_search_aliases_and_no_others_do():
+    aliases = [set(schema.search_aliases) for schema in SCHEMAS.values()]
+    assert all(aliases)
+    assert aliases[0] & aliases[1] == set(words.DETAIL_ALIASES)
+    assert {"sky grain", "skin texture", "more detail", "detail daemon", "lying sigma"} <= set(words.DETAIL_ALIASES)
+    aliases[1] -= aliases[0]
+    assert len(set.union(*aliases)) == sum(map(len, aliases))
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
@@ -80,15 +76,15 @@ def test_a_node_says_first_where_it_goes(kind: str):
 
 @pytest.mark.parametrize("kind", [SIMPLE, ON_MODEL], ids=lambda kind: kind.__name__)
 def test_a_linked_strength_outside_the_widget_is_refused_with_its_range(kind: Any):
-    given = sampler() if kind is SIMPLE else tiny.model()
+    target = tiny.sampler() if kind is SIMPLE else tiny.model()
     for strength in (0.8, 2.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"give a number from 0 to 0\.5"):
-            kind.execute(given, strength, 0.5)
-    kind.execute(given, 0.5, 0.5)
+            kind.execute(target, strength, 0.5)
+    kind.execute(target, 0.5, 0.5)
 
 
-@pytest.mark.skipif(not widgets.CAN_FOLD, reason="no advanced inputs in this ComfyUI")
-def test_what_few_need_is_folded():
+@pytest.mark.skipif(not widgets.HAS_ADVANCED, reason="this ComfyUI has no advanced inputs")
+def test_rarely_needed_inputs_are_advanced():
     folded = {one.id for one in SCHEMAS[DEBUG.__name__].inputs if getattr(one, "advanced", None)}
     assert folded == {"ema", "mask_clip_percentile", "lie", "mask_source"}
 
@@ -99,23 +95,23 @@ def test_the_debug_node_takes_a_model_too():
     nothing, ref, patched = out.args
     assert isinstance(nothing, ExecutionBlocker)
     assert "connect its sampler" in nothing.message
-    ours = tiny.sample(patched, sampler(), levels)
-    wanted = tiny.sample(tiny.model(), wrap(sampler(), Settings(strength=0.2)), levels)
+    ours = tiny.sample(patched, tiny.sampler(), levels)
+    wanted = tiny.sample(tiny.model(), wrap(tiny.sampler(), Settings(strength=0.2)), levels)
     assert torch.equal(ours, wanted)
     assert len(ref.of(ours).masks) == 6
-    assert isinstance(DEBUG.execute(sampler()).args[2], ExecutionBlocker)
+    assert isinstance(DEBUG.execute(tiny.sampler()).args[2], ExecutionBlocker)
 
 
-def test_the_debug_node_wants_one_of_them():
+def test_the_debug_node_refuses_to_run_without_sampler_and_model():
     with pytest.raises(ValueError, match="connect a sampler or a model"):
         DEBUG.execute(strength=0.1)
 
 
 def test_the_model_node_hands_out_its_masks():
     patched, ref = ON_MODEL.execute(tiny.model(), 0.2, 0.5).args
-    done = tiny.sample(patched, sampler(), tiny.schedule(patched, 10))
-    _, shown, mask = PREVIEW.execute({"samples": done}, ref, "every step").args
-    assert len(shown) == len(ref.run.masks) == 6
+    done = tiny.sample(patched, tiny.sampler(), tiny.schedule(patched, 10))
+    _, pictures, mask = PREVIEW.execute({"samples": done}, ref, "every step").args
+    assert len(pictures) == len(ref.run.masks) == 6
     assert ref.run.steps == 10
     assert mask.shape == (1, *(8 * side for side in done.shape[2:]))
     assert 0 < mask.mean() < 1
@@ -125,7 +121,7 @@ def test_the_model_node_hands_out_its_masks():
     ("channels", "space", "scale"), [(128, (8, 8), 16), (3, (64, 48), 1), (4, (16, 16), 8)], ids=str
 )
 def test_a_mask_is_as_large_as_the_picture_of_its_latent(channels: int, space: tuple[int, ...], scale: int):
-    """Found by ComfyUI's latent formats where no model is connected."""
+    """Without a model, the scale is that of ComfyUI's latent formats of the same shape."""
     formats = [getattr(comfy.latent_formats, name, None) for name in ("Flux2", "ChromaRadiance")]
     if scale != 8 and not all(hasattr(kind, "spacial_downscale_ratio") for kind in formats):
         pytest.skip("this ComfyUI's latent formats do not say their scale")
@@ -141,7 +137,7 @@ def test_the_demo_models_mask_is_as_large_as_its_picture():
 
 
 def test_a_sampler_without_a_function_is_captured_at_the_guider():
-    class Own(comfy.samplers.Sampler):
+    class Functionless(comfy.samplers.Sampler):
         def sample(self, model, sigmas, extra_args, callback, noise, *_: Any, **__: Any) -> torch.Tensor:
             x = noise * sigmas[0]
             for i, (high, low) in enumerate(itertools.pairwise(sigmas)):
@@ -152,17 +148,17 @@ def test_a_sampler_without_a_function_is_captured_at_the_guider():
 
     seen: list[int] = []
     patched, ref = ON_MODEL.execute(tiny.model(), 0.2, 0.5).args
-    done = tiny.sample(patched, Own(), tiny.schedule(patched, 10), callback=lambda i, *_: seen.append(i))
+    done = tiny.sample(patched, Functionless(), callback=lambda i, *_: seen.append(i))
     assert seen == list(range(10))
     assert ref.of(done).masks
 
 
-def reason(ref: Capture | None, done: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> str:
-    said: list[str] = []
-    monkeypatch.setattr(preview_node, "message", lambda text: said.append(text) or preview.message(text))
+def message_of(ref: Capture | None, done: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> str:
+    messages: list[str] = []
+    monkeypatch.setattr(preview_node, "message", lambda text: messages.append(text) or preview.message(text))
     mask = PREVIEW.execute({"samples": done}, ref).args[2]
     assert not mask.any()
-    return said[0]
+    return messages[0]
 
 
 @pytest.mark.parametrize(
@@ -180,26 +176,26 @@ def test_a_run_without_detail_says_why(
     model = tiny.model()
     sigmas = tiny.schedule(model, 10)
     sigmas = sigmas[:-1].flip(0) if levels == "up" else sigmas[levels]
-    wrapped, ref = DEBUG.execute(sampler(), **settings).args[:2]
+    wrapped, ref = DEBUG.execute(tiny.sampler(), **settings).args[:2]
     done = tiny.sample(model, wrapped, sigmas)
-    assert reason(ref, done, monkeypatch) == words.WITHOUT.format(why.text)
+    assert message_of(ref, done, monkeypatch) == words.NO_DETAIL.format(why.text)
 
 
 def test_a_line_for_the_console():
     report = Report(steps=24, plain=24, lied=8)
     means = [torch.tensor(0.25), torch.tensor(0.51)]
     count = NetworkCount(calls=32, rows=56, bare_calls=24, bare_rows=48, lies=8)
-    assert words.summary(report, count, means, 8, 24) == (
+    assert summary(report, count, means, 8, 24) == (
         "detail on 8 of 24 steps, in 38 % of the picture, for 1.17x the work (1.33x the model calls)"
     )
     once = NetworkCount(calls=8, rows=8, bare_calls=8, bare_rows=8, lies=8)
-    assert words.summary(Report(steps=8, lied=8), once, [torch.tensor(1.0)], 8, 8) == (
+    assert summary(Report(steps=8, lied=8), once, [torch.tensor(1.0)], 8, 8) == (
         "detail on 8 of 8 steps, in 100 % of the picture, for 1.00x the work"
     )
     nothing = Report(steps=8, plain=8)
     nothing.skip(Reason.WINDOW)
-    assert words.summary(nothing, NetworkCount(), [], 0, 8) == "no detail (outside start and end)"
-    assert words.summary(Report(), NetworkCount(), [], 0, 0) == "no detail (it has no steps)"
+    assert summary(nothing, NetworkCount(), [], 0, 8) == "no detail (outside start and end)"
+    assert summary(Report(), NetworkCount(), [], 0, 0) == "no detail (it has no steps)"
 
 
 @pytest.mark.parametrize(("family", "scheduler"), [("ve", "karras"), ("flow", "simple")])
@@ -216,7 +212,7 @@ def test_the_demo_model_redraws_a_photograph_under_the_stock_nodes(family: str, 
 
     plain = run(model)
     assert plain.shape == photo.shape
-    # It is this photograph, and the thumbnail is what makes it so.
+    # The result is this photograph, and it is another one without the thumbnail.
     assert float((plain - photo).abs().mean()) < 0.05
     assert float((run(model, 2.0) - plain).abs().mean()) > 1e-3
     patched, ref = ON_MODEL.execute(model, 0.2, 0.5).args

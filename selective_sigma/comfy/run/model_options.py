@@ -1,4 +1,4 @@
-"""Copies of ``model_options`` with something of ours in them; what came in stays as it is."""
+"""Copies of ComfyUI's ``model_options`` with something changed. The options of the caller are never written to."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KEY = "selective_sigma"
+"""The key of our wrappers."""
 EASYCACHE = "easycache"
-"""Where EasyCache and LazyCache keep what they answer from, and the key of EasyCache's wrappers."""
+"""The key under which EasyCache and LazyCache keep their state, and EasyCache its wrappers."""
 
 
 def with_wrappers(options: dict[str, Any], wrappers: dict[str, Callable[..., Any]]) -> dict[str, Any]:
-    """Options with these wrappers, by type; added last, so innermost."""
+    """Options with these wrappers, by wrapper type. They are added last, and so run innermost."""
     inner = dict(options.get("transformer_options") or {})
     inner["wrappers"] = dict(inner.get("wrappers") or {})
     for kind, wrapper in wrappers.items():
@@ -24,22 +25,22 @@ def with_wrappers(options: dict[str, Any], wrappers: dict[str, Callable[..., Any
     return {**options, "transformer_options": inner}
 
 
-def cache_is_on(options: dict[str, Any]) -> bool:
-    """Whether EasyCache stands at the network, and may answer in place of it. (LazyCache skips whole steps above.)"""
+def has_easycache(options: dict[str, Any]) -> bool:
+    """Whether EasyCache may answer in place of the network. (LazyCache skips whole steps, above guidance.)"""
     inner = options.get("transformer_options") or {}
     return EASYCACHE in inner and EASYCACHE in (inner.get("wrappers") or {}).get(WrappersMP.DIFFUSION_MODEL, {})
 
 
-def past_its_end(options: dict[str, Any]) -> dict[str, Any]:
-    """Options under which EasyCache neither answers a call nor learns from it."""
+def with_easycache_ended(options: dict[str, Any]) -> dict[str, Any]:
+    """Options under which EasyCache neither answers a call nor keeps anything of it, as after its end percent."""
     inner = dict(options["transformer_options"])
     inner[EASYCACHE] = inner[EASYCACHE].clone()
     inner[EASYCACHE].end_t = math.inf
     return {**options, "transformer_options": inner}
 
 
-def without_hooks(options: dict[str, Any]) -> dict[str, Any]:
-    """Options under which no function of another pack stands between ``calc_cond_batch`` and the network."""
+def with_our_wrapper_only(options: dict[str, Any]) -> dict[str, Any]:
+    """Options under which other packs have no function between ``calc_cond_batch`` and our ``apply_model`` wrapper."""
     inner = dict(options["transformer_options"])
     wrappers = dict(inner["wrappers"])
     wrappers[WrappersMP.APPLY_MODEL] = {KEY: wrappers[WrappersMP.APPLY_MODEL][KEY]}
@@ -49,15 +50,15 @@ def without_hooks(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-class ContextHandler:
-    """Stands in for a handler of context windows: ``execute`` is ours, all else the handler's own."""
+class ContextHandlerStandIn:
+    """Takes the place of a handler of context windows. Only ``execute`` is replaced."""
 
     def __init__(self, handler: Any, execute: Callable[..., Any]):
         """``execute(handler, calc_cond_batch, model, conds, x, timestep, model_options)``."""
         self._handler, self._execute = handler, execute
 
     def should_use_context(self, *args: Any) -> bool:
-        """Always: a clip too short for windows is a request too."""
+        """Always true: a clip that is too short for windows has to come to ``execute`` too."""
         del args
         return True
 

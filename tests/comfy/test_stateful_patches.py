@@ -1,8 +1,8 @@
-"""What keeps state between calls does not notice the second one: zeros stays the bare run, bit for bit."""
+"""Patches that keep state between calls do not change by the extra calls: zeros stays the bare run, bit for bit."""
 
 from __future__ import annotations
 
-from functools import cache
+from functools import partial
 from typing import Any
 
 import comfy.controlnet
@@ -16,46 +16,34 @@ from comfy_extras import nodes_apg, nodes_hypertile, nodes_tomesd
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy.model_patch import patch
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run.model_patch import patch
+from selective_sigma.comfy.run.sampler import wrap
 
-KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
-both = pytest.mark.parametrize("kind", KINDS)
-ZEROS = Settings(mask_override="zeros", every=1)
-SEEN: list[Any] = []
-"""Of spies: where a lied call's changes are not put back."""
+RECORDED: list[Any] = []
+"""At module level, since a lied call's changes to closures are undone."""
 
 
-@cache
-def base(kind: str) -> Any:
-    return tiny.model(KINDS[kind])
+euler = partial(tiny.sampler, "euler")
 
 
-unet = cache(tiny.unet)
-
-
-def euler(settings: Settings | None) -> Any:
-    return tiny.sampler("euler") if settings is None else wrap(tiny.sampler("euler"), settings)
-
-
-def run(model: Any, settings: Settings | None, **given: Any) -> Tensor:
-    return tiny.sample(model, euler(settings), tiny.schedule(model, 10), **given)
+def run(model: Any, settings: Settings | None, **options: Any) -> Tensor:
+    return tiny.sample(model, euler(settings), tiny.schedule(model, 10), **options)
 
 
 @pytest.mark.compat("APG with momentum", "advances once a step")
-@both
+@tiny.each_kind
 @pytest.mark.parametrize("momentum", [0.7, -0.5])
 def test_the_momentum_of_apg(kind: str, momentum: float):
-    model = nodes_apg.APG.execute(base(kind), 0.5, 2.0, momentum).result[0]
+    model = nodes_apg.APG.execute(tiny.shared_model(kind), 0.5, 2.0, momentum).result[0]
     bare = run(model, None, cfg=4.0)
-    assert torch.equal(run(model, ZEROS, cfg=4.0), bare)
-    # A lie of next to nothing does next to nothing.
+    assert torch.equal(run(model, tiny.ZEROS, cfg=4.0), bare)
+    # A tiny strength has a tiny effect.
     little = run(model, Settings(strength=0.001, coverage=1.0, mask_override="ones"), cfg=4.0)
     assert tiny.effect(little, bare) < 0.005 * float(bare.norm())
 
 
 @pytest.mark.compat("LoRA hooks with keyframes", "advance once a step")
-@both
+@tiny.each_kind
 def test_a_lora_hook_with_keyframes(kind: str):
     weights = {"up": torch.full((8, 1), 2.0), "down": torch.ones(1, 8)}
     lora = {f"diffusion_model.context.lora_{part}.weight": value for part, value in weights.items()}
@@ -68,10 +56,10 @@ def test_a_lora_hook_with_keyframes(kind: str):
         group.set_keyframes_on_hooks(frames)
         return group
 
-    bare = run(base(kind), None, more={"hooks": hooks(6)})
-    assert torch.equal(run(base(kind), ZEROS, more={"hooks": hooks(6)}), bare)
-    # Three steps of it would show.
-    assert tiny.effect(run(base(kind), None, more={"hooks": hooks(3)}), bare) > 0.01 * float(bare.norm())
+    bare = run(tiny.shared_model(kind), None, more={"hooks": hooks(6)})
+    assert torch.equal(run(tiny.shared_model(kind), tiny.ZEROS, more={"hooks": hooks(6)}), bare)
+    # Advancing twice a step would make a visible difference: the hook would end after three steps.
+    assert tiny.effect(run(tiny.shared_model(kind), None, more={"hooks": hooks(3)}), bare) > 0.01 * float(bare.norm())
 
 
 RANDOM = {
@@ -83,15 +71,15 @@ RANDOM = {
 @pytest.mark.compat("ToMe, HyperTile", "both passes of a step draw the same")
 @pytest.mark.parametrize("name", RANDOM)
 def test_draws_from_the_global_random_state(name: str):
-    model = RANDOM[name](unet())
-    given = {"shape": (1, 4, 16, 16)}
-    bare = run(model, None, **given)
-    assert not torch.equal(bare, run(unet(), None, **given))
-    assert torch.equal(run(model, ZEROS, **given), bare)
+    model = RANDOM[name](tiny.unet())
+    options = {"shape": (1, 4, 16, 16)}
+    bare = run(model, None, **options)
+    assert not torch.equal(bare, run(tiny.unet(), None, **options))
+    assert torch.equal(run(model, tiny.ZEROS, **options), bare)
 
 
 class AdaptiveGuider(comfy.samplers.CFGGuider):
-    """As Adaptive Guidance does: cond alone from the moment that a running cosine of the two is high enough."""
+    """Requests cond alone once a running cosine of cond and uncond is high enough, as Adaptive Guidance does."""
 
     def __init__(self, model: Any):
         super().__init__(model)
@@ -101,7 +89,7 @@ class AdaptiveGuider(comfy.samplers.CFGGuider):
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = {}, seed: Any = None) -> Tensor:  # noqa: ARG002, B006
         conds = [self.conds["negative"], None if self.left else self.conds["positive"]]
         uncond, cond = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options)
-        SEEN.append(self.left)
+        RECORDED.append(self.left)
         if self.left:
             return uncond
         now = torch.nn.functional.cosine_similarity(cond.flatten(), uncond.flatten(), 0)
@@ -115,68 +103,72 @@ LIMITS = {True: 0.993, False: 0.6}
 
 
 @pytest.mark.compat("Guiders that keep state (Adaptive Guidance)", "advance once a step")
-@both
+@tiny.each_kind
 def test_a_guider_that_counts_its_calls(kind: str):
-    """Adaptive Guidance keeps its running cosine on the guider."""
+    """Adaptive Guidance keeps the running cosine on the guider."""
 
     def adaptive(settings: Settings | None) -> Tensor:
-        guider = AdaptiveGuider(base(kind))
+        guider = AdaptiveGuider(tiny.shared_model(kind))
         guider.set_conds(tiny.prompt(1), tiny.prompt(2))
         x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
-        sigmas = tiny.schedule(base(kind), 10)
+        sigmas = tiny.schedule(tiny.shared_model(kind), 10)
         with torch.inference_mode():
             return guider.sample(x, torch.zeros_like(x), euler(settings), sigmas, disable_pbar=True, seed=7)
 
-    SEEN.clear()
+    RECORDED.clear()
     bare = adaptive(None)
-    assert len(set(SEEN)) == 2  # It did leave within the run.
-    assert torch.equal(adaptive(ZEROS), bare)
+    assert len(set(RECORDED)) == 2  # It changed within the run.
+    assert torch.equal(adaptive(tiny.ZEROS), bare)
 
 
-class Spied(comfy.controlnet.ControlBase):
+class RecordingControlNet(comfy.controlnet.ControlBase):
+    """Records the noise level of each call, and whether it is in the ControlNet's range."""
+
     def get_control(self, x_noisy: Tensor, t: Tensor, cond: Any, batched_number: int, options: Any) -> None:  # noqa: ARG002
-        SEEN.append((float(t[0]), self.timestep_range[1] <= float(t[0]) <= self.timestep_range[0]))
+        RECORDED.append((float(t[0]), self.timestep_range[1] <= float(t[0]) <= self.timestep_range[0]))
 
-    def copy(self) -> Spied:
-        made = Spied()
-        self.copy_to(made)
-        return made
+    def copy(self) -> RecordingControlNet:
+        copied = RecordingControlNet()
+        self.copy_to(copied)
+        return copied
 
 
 @pytest.mark.compat("ControlNet ranges", "judged at the true noise level")
-@both
-def test_a_controlnet_hears_the_true_level(kind: str):
-    model = base(kind)
+@tiny.each_kind
+def test_a_controlnet_gets_the_true_level(kind: str):
+    model = tiny.shared_model(kind)
     sigmas = tiny.schedule(model, 10)
-    control = Spied().set_cond_hint(torch.zeros(1, 3, 64, 64), 1.0, (0.0, 0.5))
-    given = {"more": {"control": control, "control_apply_to_uncond": True}}
-    SEEN.clear()
-    run(model, None, **given)
-    bare = set(SEEN)
+    control = RecordingControlNet().set_cond_hint(torch.zeros(1, 3, 64, 64), 1.0, (0.0, 0.5))
+    options = {"more": {"control": control, "control_apply_to_uncond": True}}
+    RECORDED.clear()
+    run(model, None, **options)
+    bare = set(RECORDED)
     assert {inside for _, inside in bare} == {True, False}
-    SEEN.clear()
-    run(model, Settings(every=1, strength=0.5), **given)
-    assert set(SEEN) == bare
+    RECORDED.clear()
+    run(model, Settings(every=1, strength=0.5), **options)
+    assert set(RECORDED) == bare
     assert {level for level, _ in bare} == {float(sigma) for sigma in sigmas[:-1]}
 
 
-def context(executor: Any, x: Tensor, t: Tensor, given: Tensor, control: Any, options: Any, **named: Any) -> Any:
-    SEEN.append((float(options["sigmas"][0]), float(t[0]), float(given.sum())))
-    return executor(x, t, given, control, options, **named)
+def record_context(
+    executor: Any, x: Tensor, t: Tensor, context: Tensor, control: Any, options: Any, **named: Any
+) -> Any:
+    RECORDED.append((float(options["sigmas"][0]), float(t[0]), float(context.sum())))
+    return executor(x, t, context, control, options, **named)
 
 
 @pytest.mark.compat("Conditioning ranges", "judged at the true noise level")
-@both
+@tiny.each_kind
 def test_both_passes_see_the_conditioning_of_the_true_level(kind: str):
-    """Two prompts in turn, changing within the reach of the lie below a step's level."""
-    model = base(kind).clone()
-    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "spy", context)
+    """Two prompts, one after the other, which change between the true level of a step and the lied one."""
+    model = tiny.shared_model(kind).clone()
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "record", record_context)
     sampling = model.get_model_object("model_sampling")
     sigmas = tiny.schedule(model, 10)
     shares = torch.linspace(0, 1, 2001)
     at = next(float(p) for p in shares if sampling.percent_to_sigma(float(p)) < 0.9 * float(sigmas[5]))
     parts = [tiny.prompt(seed, start_percent=low, end_percent=high)[0] for seed, low, high in ((1, 0, at), (3, at, 1))]
-    SEEN.clear()
+    RECORDED.clear()
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7))
     with torch.inference_mode():
         comfy.sample.sample_custom(
@@ -184,16 +176,16 @@ def test_both_passes_see_the_conditioning_of_the_true_level(kind: str):
             disable_pbar=True, seed=7,
         )  # fmt: skip
     seen: dict[float, set[float]] = {}
-    for level, _, prompt in SEEN:
+    for level, _, prompt in RECORDED:
         seen.setdefault(level, set()).add(prompt)
     assert all(len(prompts) == 1 for prompts in seen.values())
     assert len(set.union(*seen.values())) == 2
-    assert len({t for _, t, _ in SEEN}) > len(sigmas)  # The lie was told.
+    assert len({t for _, t, _ in RECORDED}) > len(sigmas)  # The lie was told.
 
 
 @pytest.mark.compat("Detail Daemon and other sampler wrappers", "two of ours are found through them")
 def test_another_packs_wrapper_does_not_hide_a_second_one_of_ours():
-    model = base("eps")
+    model = tiny.shared_model("eps")
     tiny.calls(model).clear()
     for patched, sampler in (
         (model, wrap(tiny.detail_daemon(euler(Settings())), Settings())),
@@ -205,9 +197,9 @@ def test_another_packs_wrapper_does_not_hide_a_second_one_of_ours():
 
 
 @pytest.mark.compat("Detail Daemon and other sampler wrappers", "both lies are told")
-@both
+@tiny.each_kind
 def test_another_packs_lie_adds_to_ours(kind: str):
-    model = base(kind)
+    model = tiny.shared_model(kind)
     levels = tiny.schedule(model)
     theirs = tiny.sample(model, tiny.detail_daemon(euler(None)), levels)
     full = Settings(coverage=1.0)

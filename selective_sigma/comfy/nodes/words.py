@@ -1,18 +1,4 @@
-"""What the nodes say of themselves; the locale files hold the same words."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import torch
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
-    from ..report import Report
-    from .passes import NetworkCount
+"""Descriptions, tooltips and messages of the nodes. ``locales/en`` repeats the descriptions and tooltips."""
 
 STRENGTH = (
     "How much detail to add: the share of the noise hidden from the model, at most. "
@@ -74,15 +60,15 @@ SHOW = (
     "timeline: all steps in one picture, row by row, above a plot of strength and mask. average: the mean over the run."
 )
 
-NEIGHBOUR = (
+DUPLICATE_PACK = (
     "Two packs give nodes of the same names, {ours} and {theirs}, and ComfyUI keeps those that it loads last, here "
     "{last}. Disable one of the two."
 )
 NOTHING = "connect a sampler or a model: Selective Sigma Detailer (Debug) has neither"
-UNCONNECTED = "{out} of Selective Sigma Detailer (Debug) is empty: connect its {given}"
+UNCONNECTED = "{out} of Selective Sigma Detailer (Debug) is empty: connect its {input}"
 BYPASSED = "no mask: Selective Sigma is bypassed or off"
-UNKNOWN = "no mask: this latent is not the one that the sampler put out; connect the sampler's own"
-WITHOUT = "no mask: this run went without detail ({})"
+OTHER_LATENT = "no mask: this latent is not the one that the sampler put out; connect the sampler's own"
+NO_DETAIL = "no mask: this run went without detail ({})"
 SIMPLE = (
     "For SamplerCustom: between KSamplerSelect and the sampler. Adds detail while sampling, only where the model is "
     "drawing something; flat areas such as sky or skin out of focus stay clean."
@@ -118,43 +104,15 @@ DEMO_OUT = {
     "vae": "For VAE Decode and VAE Encode: the latent of this network is the picture itself.",
     "latent": "An empty latent in the size of the redrawn photograph.",
 }
-WANTED = [
+DETAIL_ALIASES = [
     "sky grain", "grain", "more detail", "add detail", "enhance", "skin texture", "texture", "clarity", "crisp",
     "sharpen", "detail daemon", "lying sigma", "multiply sigmas", "ssd",
 ]  # fmt: skip
-"""What people search for who want detail: brings both nodes that add it."""
+"""Searches for detail, which find both production nodes."""
 ALIASES = {
-    "SelectiveSigmaDetailerNode": [*WANTED, "samplercustom detail"],
-    "SelectiveSigmaDetailerModelNode": [*WANTED, "ksampler detail", "detail model patch", "ssd model"],
+    "SelectiveSigmaDetailerNode": [*DETAIL_ALIASES, "samplercustom detail"],
+    "SelectiveSigmaDetailerModelNode": [*DETAIL_ALIASES, "ksampler detail", "detail model patch", "ssd model"],
     "SelectiveSigmaDetailerDebugNode": ["ssd debug", "selective sigma settings"],
     "SelectiveSigmaDetailerMaskPreviewNode": ["mask preview", "preview mask", "mask timeline", "show mask", "ssd mask"],
     "SelectiveSigmaDemoModelNode": ["demo model", "try without checkpoint", "test model", "redraw photograph"],
 }  # fmt: skip
-
-
-INACTIVE = "the positive conditioning is not active at the steps that are due"
-
-
-def summary(report: Report, count: NetworkCount, means: Sequence[Tensor], detailed: int, steps: int) -> str:
-    """One run in one line.
-
-    Args:
-        count: what the network was asked.
-        means: the mean of each mask that detail was blended under, 0-d.
-        detailed: steps of the run with detail, of ``steps``; a step may be several calls.
-    """
-    if not count.lies:
-        return f"no detail ({INACTIVE if report.lied else why(report)})"
-    share = round(100 * float(torch.stack(list(means)).mean())) if means else 0
-    line = f"detail on {detailed} of {steps} steps, in {share} % of the picture, "
-    rows, calls = (f"{a / max(b, 1):.2f}x" for a, b in ((count.rows, count.bare_rows), (count.calls, count.bare_calls)))
-    line += f"for {rows} the work" + (f" ({calls} the model calls)" if calls != rows else "")
-    if report.nonfinite:
-        line += f"; {report.nonfinite} samples with NaN or inf"
-    return line
-
-
-def why(report: Report) -> str:
-    """Why a run went without detail: the reason of most of its steps."""
-    reasons = sorted(report.skipped, key=report.skipped.__getitem__)
-    return reasons[-1].text if reasons else "it has no steps"

@@ -7,62 +7,60 @@ from typing import TYPE_CHECKING, Any
 import comfy.latent_formats
 from comfy_api.latest import io, ui
 
-from ..report import Reason
+from ...report import Reason
+from ..run.capture import Capture, CapturedRun
+from ..run.latent import first_stream
+from ..run.summary import most_common_reason
 from . import words
-from .capture import Capture, Run
-from .preview import SHOW, USUAL, lead, mask_of, message, render
-from .widgets import SAMPLERS, MaskRef, schema
+from .preview import SHOW, mask_output, message, render
+from .widgets import SAMPLERS, MaskRef, node_schema
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..settings import Settings
+    from ...settings import Settings
 
-SHOWN_AT_MOST = 128
-"""Pictures in the node itself; the output has them all."""
+MOST_SHOWN = 128
+"""Pictures in the node itself. The output has all of them."""
 
 
-class NodeCapture(Capture):
-    """What a node puts out as ``mask_ref``: the runs, and what the node was set to."""
-
-    def __init__(self, settings: Settings, model: Any = None) -> None:
-        super().__init__(idle=settings.idle)
-        self.settings = settings
-        self.scale: int | None = None
-        """Pixels of the picture along one side of a pixel of the latent; None where it is not known."""
-        if model is not None and not self.idle:
-            self.scale = scale_of(model.get_model_object("latent_format"))
+def new_capture(settings: Settings, model: Any = None) -> Capture:
+    """What a node puts out as ``mask_ref``; with ``model``, it has the scale of the model's latents."""
+    if model is None or settings.idle:
+        return Capture(settings)
+    return Capture(settings, scale_of(model.get_model_object("latent_format")))
 
 
 def scale_of(latent_format: Any) -> int:
+    """Pixels of the picture along one side of a latent pixel."""
     return int(getattr(latent_format, "spacial_downscale_ratio", 8))
 
 
 def scale_by_shape(samples: Tensor) -> int:
-    """The same by a latent alone: what all latent formats of its channels and axes agree on, else 8."""
+    """The scale of ComfyUI's latent formats with as many channels and axes; 8 where they differ or there is none."""
     channels, axes = samples.shape[1], samples.ndim - 2
     kinds = [kind for kind in vars(comfy.latent_formats).values() if isinstance(kind, type)]
-    alike = {
+    scales = {
         scale_of(kind)
         for kind in kinds
         if (getattr(kind, "latent_channels", None), getattr(kind, "latent_dimensions", 2)) == (channels, axes)
     }
-    return alike.pop() if len(alike) == 1 else 8
+    return scales.pop() if len(scales) == 1 else 8
 
 
-def why_none(captured: Capture | None, run: Run | None) -> str:
-    """Why there is no mask to show."""
-    if captured is not None and captured.idle:
-        return words.WITHOUT.format(Reason.IDLE.text)
-    if captured is None or captured.run is None:
+def why_no_mask(capture: Capture, run: CapturedRun | None) -> str:
+    """The message in place of a mask."""
+    if capture.settings.idle:
+        return words.NO_DETAIL.format(Reason.IDLE.text)
+    if capture.run is None:
         return words.BYPASSED
-    return words.UNKNOWN if run is None else words.WITHOUT.format(words.why(run.report))
+    return words.OTHER_LATENT if run is None else words.NO_DETAIL.format(most_common_reason(run.report))
 
 
 class SelectiveSigmaDetailerMaskPreviewNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return node_schema(
             node_id="SelectiveSigmaDetailerMaskPreviewNode",
             display_name="Mask Preview (Selective Sigma)",
             category=SAMPLERS,
@@ -89,13 +87,13 @@ class SelectiveSigmaDetailerMaskPreviewNode(io.ComfyNode):
             raise TypeError(
                 f"mask_ref is a {type(mask_ref).__name__}: connect mask_ref of Selective Sigma Detailer (Debug)"
             )
-        run = None if mask_ref is None else mask_ref.of(latent["samples"])
+        samples = latent["samples"]
+        capture = Capture() if mask_ref is None else mask_ref
+        run = capture.of(samples)
         masks = () if run is None else run.masks
         if run is not None and masks:
-            picture = render(masks, show, image, run.steps, getattr(mask_ref, "settings", USUAL))
+            picture = render(masks, show, image, run.steps, capture.settings)
         else:
-            picture = message(why_none(mask_ref, run))
-        samples = latent["samples"]
-        scale = getattr(mask_ref, "scale", None) or scale_by_shape(lead(samples))
-        mask = mask_of(masks, samples, show, image, scale)
-        return io.NodeOutput(latent, picture, mask, ui=ui.PreviewImage(picture[:SHOWN_AT_MOST], cls=cls))
+            picture = message(why_no_mask(capture, run))
+        mask = mask_output(masks, samples, show, image, capture.scale or scale_by_shape(first_stream(samples)))
+        return io.NodeOutput(latent, picture, mask, ui=ui.PreviewImage(picture[:MOST_SHOWN], cls=cls))

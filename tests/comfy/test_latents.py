@@ -1,8 +1,8 @@
-"""Latents of all kinds: rank, batch, inpainting, limits, growth, packed streams, stock loaders."""
+"""Latents of every shape: space axes, batches, inpainting, limits, growth, packed streams, stock loaders."""
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import comfy.sample
@@ -15,34 +15,25 @@ from comfy_extras import nodes_advanced_samplers
 from torch import Tensor
 
 from selective_sigma import Settings
-from selective_sigma.comfy import latent
-from selective_sigma.comfy.capture import Capture
-from selective_sigma.comfy.sampler import wrap
+from selective_sigma.comfy.run import latent
+from selective_sigma.comfy.run.capture import Capture
+from selective_sigma.comfy.run.sampler import wrap
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-KINDS = {"eps": tiny.EPS, "flow": tiny.FLOW}
-both = pytest.mark.parametrize("kind", KINDS)
 LEFT = (torch.arange(8).expand(1, 1, 8, 8) < 4).float()
 
 
-@cache
-def base(kind: str, axes: int = 2) -> Any:
-    return tiny.model(KINDS[kind], axes)
-
-
-def euler(settings: Settings | None = None, name: str = "euler", **given: Any) -> Any:
-    sampler = tiny.sampler(name)
-    return sampler if settings is None else wrap(sampler, settings, **given)
+euler = partial(tiny.sampler, "euler")
 
 
 @pytest.mark.compat("Sound, image and video latents", "a mask for each sample, over the whole clip")
-@both
+@tiny.each_kind
 @pytest.mark.parametrize("shape", [(1, 4, 24), (2, 4, 8, 12), (1, 4, 3, 8, 8)], ids=["sound", "batch", "video"])
 @pytest.mark.parametrize("source", ["response", "change", "first"])
 def test_one_to_three_axes(kind: str, shape: tuple[int, ...], source: Any):
-    model, capture = base(kind, len(shape) - 2), Capture()
+    model, capture = tiny.shared_model(kind, len(shape) - 2), Capture()
     sigmas = tiny.schedule(model, 8)
     run = partial(tiny.sample, model, sigmas=sigmas, shape=shape)
     bare = run(sampler=euler())
@@ -53,8 +44,8 @@ def test_one_to_three_axes(kind: str, shape: tuple[int, ...], source: Any):
     assert {record.mask.shape for record in capture.run.masks} == {(shape[0], 1, *shape[2:])}
 
 
-def test_samples_of_a_batch_do_not_meet():
-    model = base("eps")
+def test_samples_of_a_batch_are_independent():
+    model = tiny.shared_model("eps")
     sigmas = tiny.schedule(model, 8)
     both = tiny.sample(model, euler(Settings()), sigmas, shape=(2, 4, 8, 8))
     torch.manual_seed(7)
@@ -69,14 +60,14 @@ def test_samples_of_a_batch_do_not_meet():
 
 
 @pytest.mark.compat("Split runs, KSampler (Advanced)", "the parts add the detail of the whole, nearly so at every 2")
-@both
+@tiny.each_kind
 @pytest.mark.parametrize(("every", "near"), [(1, 1e-3), (2, 0.25)])
 def test_split_schedules_add_the_detail_of_one(kind: str, every: int, near: float):
-    """As KSamplerAdvanced hands them over: start and end are the model's, whatever part of the run is sampled.
+    """As with KSampler (Advanced): start and end are noise levels of the model, and not shares of the part sampled.
 
-    Of several steps that share a dose, a cut makes two groups; the doses are the same in all.
+    Where the cut divides a group of steps with one dose into two groups, the sum of the doses stays the same.
     """
-    model, settings = base(kind), Settings(every=every)
+    model, settings = tiny.shared_model(kind), Settings(every=every)
     sigmas = tiny.schedule(model, 20)
 
     def run(settings: Settings | None, at: int | None) -> Tensor:
@@ -96,34 +87,34 @@ def test_split_schedules_add_the_detail_of_one(kind: str, every: int, near: floa
 
 
 @pytest.mark.compat("Inpainting", "the kept part stays; the mask compares within the rest")
-@both
+@tiny.each_kind
 @pytest.mark.parametrize("name", ["euler", "ddim", "euler_cfg_pp", "uni_pc"])
-def test_inpainting_keeps_what_is_kept_and_the_ends_exact(kind: str, name: str):
-    model = base(kind)
+def test_inpainting_keeps_the_kept_part_and_the_identities(kind: str, name: str):
+    model = tiny.shared_model(kind)
     sigmas = tiny.schedule(model, 10)
     picture = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     run = partial(tiny.sample, model, sigmas=sigmas, latent=picture, mask=LEFT)
-    bare, ours = run(sampler=euler(name=name)), run(sampler=euler(Settings(), name))
-    assert torch.equal(run(sampler=euler(Settings(mask_override="zeros"), name)), bare)
-    ones = run(sampler=euler(Settings(mask_override="ones"), name))
-    assert torch.equal(ones, run(sampler=euler(Settings(coverage=1.0), name)))
+    bare, ours = run(sampler=tiny.sampler(name)), run(sampler=tiny.sampler(name, Settings()))
+    assert torch.equal(run(sampler=tiny.sampler(name, Settings(mask_override="zeros"))), bare)
+    ones = run(sampler=tiny.sampler(name, Settings(mask_override="ones")))
+    assert torch.equal(ones, run(sampler=tiny.sampler(name, Settings(coverage=1.0))))
     assert tiny.effect(ours[..., :4], bare[..., :4]) > 1e-3
     assert torch.allclose(ours[..., 4:], bare[..., 4:], atol=1e-4)
 
 
 def test_ddim_keeps_its_own_noise_for_inpainting():
-    model = base("eps")
+    model = tiny.shared_model("eps")
     sigmas = tiny.schedule(model, 8)
     picture = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     run = partial(tiny.sample, model, sigmas=sigmas, latent=picture, mask=LEFT)
     settings = Settings(mask_override="zeros")
-    assert torch.equal(run(sampler=euler(settings, "ddim")), run(sampler=euler(name="ddim")))
-    assert not torch.equal(run(sampler=euler(settings, "ddim")), run(sampler=euler(settings, "euler")))
+    assert torch.equal(run(sampler=tiny.sampler("ddim", settings)), run(sampler=tiny.sampler("ddim")))
+    assert not torch.equal(run(sampler=tiny.sampler("ddim", settings)), run(sampler=tiny.sampler("euler", settings)))
 
 
-def test_inpainting_compares_places_within_what_is_regenerated():
-    """A kept part full of detail must not darken the mask of the rest."""
-    model = base("eps")
+def test_inpainting_compares_places_within_the_regenerated_part():
+    """Detail in the kept part must not darken the mask of the regenerated part."""
+    model = tiny.shared_model("eps")
     mask = torch.zeros(1, 1, 48, 48)
     mask[..., 8:40, 8:40] = 1
     sigmas, means = tiny.schedule(model, 10), []
@@ -133,14 +124,14 @@ def test_inpainting_compares_places_within_what_is_regenerated():
         tiny.sample(model, euler(Settings(), capture=capture), sigmas, latent=picture, mask=mask)
         inside = torch.stack([record.mask[..., 14:34, 14:34] for record in capture.run.masks])
         means.append(float(inside.mean()))
-    assert means[1] > 0.9 * means[0] > 0.05  # As much as any latent holds.
-    # Ten times that: the blur of the mask's maps spreads it over the border, which the means are taken over too.
+    assert means[1] > 0.9 * means[0] > 0.05  # Kept detail as strong as in real latents.
+    # Ten times as strong: the blur of the mask spreads it across the border, into the region of the means.
     assert means[2] > 0.5 * means[0]
 
 
-@both
+@tiny.each_kind
 def test_limit_bounds_the_effect(kind: str):
-    model = base(kind)
+    model = tiny.shared_model(kind)
     sigmas = tiny.schedule(model, 10)
     mask = torch.zeros(1, 128, 128)
     mask[..., :64] = 1
@@ -155,23 +146,23 @@ def test_limit_bounds_the_effect(kind: str):
 def test_limit_fits_every_latent():
     half = torch.zeros(1, 64, 64)
     half[..., :32] = 1
-    image = latent.fit(half, torch.zeros(2, 4, 8, 8), None)
+    image = latent.limit_for_latent(half, torch.zeros(2, 4, 8, 8), None)
     assert torch.equal(image, LEFT)
-    assert torch.equal(latent.fit(half[None], torch.zeros(2, 4, 8, 8), None), LEFT)
-    assert latent.fit(half.repeat(3, 1, 1), torch.zeros(2, 4, 8, 8), None).shape == (2, 1, 8, 8)
-    assert latent.fit(half.repeat(2, 1, 1), torch.zeros(3, 4, 8, 8), None).shape == (3, 1, 8, 8)
-    assert latent.fit(half, torch.zeros(1, 4, 5, 8, 8), None).shape == (1, 1, 1, 8, 8)
-    assert latent.fit(half.repeat(9, 1, 1), torch.zeros(1, 4, 5, 8, 8), None).shape == (1, 1, 9, 8, 8)
-    assert torch.equal(latent.fit(half, torch.zeros(1, 4, 8), None), LEFT[:, :, 0])
-    assert latent.fit(half, torch.zeros(1, 4, 256, 256), None).shape == (1, 1, 64, 64)
-    assert latent.fit(None, torch.zeros(1, 4, 8, 8), None) is None
+    assert torch.equal(latent.limit_for_latent(half[None], torch.zeros(2, 4, 8, 8), None), LEFT)
+    assert latent.limit_for_latent(half.repeat(3, 1, 1), torch.zeros(2, 4, 8, 8), None).shape == (2, 1, 8, 8)
+    assert latent.limit_for_latent(half.repeat(2, 1, 1), torch.zeros(3, 4, 8, 8), None).shape == (3, 1, 8, 8)
+    assert latent.limit_for_latent(half, torch.zeros(1, 4, 5, 8, 8), None).shape == (1, 1, 1, 8, 8)
+    assert latent.limit_for_latent(half.repeat(9, 1, 1), torch.zeros(1, 4, 5, 8, 8), None).shape == (1, 1, 9, 8, 8)
+    assert torch.equal(latent.limit_for_latent(half, torch.zeros(1, 4, 8), None), LEFT[:, :, 0])
+    assert latent.limit_for_latent(half, torch.zeros(1, 4, 256, 256), None).shape == (1, 1, 64, 64)
+    assert latent.limit_for_latent(None, torch.zeros(1, 4, 8, 8), None) is None
     packed = [(1, 4, 3, 8, 8), (1, 2, 10)]
-    assert latent.fit(half, torch.zeros(1, 1, 788), packed).shape == (1, 1, 1, 8, 8)
+    assert latent.limit_for_latent(half, torch.zeros(1, 1, 788), packed).shape == (1, 1, 1, 8, 8)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 24), (1, 4, 3, 8, 8)], ids=["sound", "video"])
 def test_limit_on_sound_and_video(shape: tuple[int, ...]):
-    model = base("eps", len(shape) - 2)
+    model = tiny.shared_model("eps", len(shape) - 2)
     mask = torch.zeros(1, 64, 96)
     mask[..., :48] = 1
     sigmas, size = tiny.schedule(model, 10), shape[-1]
@@ -184,7 +175,7 @@ def test_limit_on_sound_and_video(shape: tuple[int, ...]):
 @pytest.mark.compat("Samplers whose latent grows (LCM upscale)", "masks grow with it")
 @pytest.mark.parametrize("source", ["response", "change", "first"])
 def test_a_latent_that_grows(source: Any):
-    model, capture = base("eps"), Capture()
+    model, capture = tiny.shared_model("eps"), Capture()
     sampler = nodes_advanced_samplers.SamplerLCMUpscale.execute(2.0, -1, "bislerp").result[0]
     settings = Settings(mask_source=source)
     ours = tiny.sample(model, wrap(sampler, settings, capture=capture), tiny.schedule(model, 10))
@@ -205,7 +196,7 @@ def test_stock_loaders(files: dict[str, Path], file: str):
     shape = (1, 16, 3, 8, 8) if "wan" in file else (1, 16, 8, 8)
     more = {} if "wan" in file else {"pooled_output": torch.ones(1, 2048)}
     run = partial(tiny.sample, model, sigmas=tiny.schedule(model, 8, "simple"), shape=shape, width=4096, more=more)
-    assert latent.family(model.model.model_sampling) == "flow"
+    assert latent.family_of(model.model.model_sampling) == "flow"
     bare, ours = run(sampler=euler()), run(sampler=euler(Settings()))
     assert torch.equal(run(sampler=euler(Settings(mask_override="zeros"))), bare)
     assert ours.isfinite().all()
