@@ -54,7 +54,7 @@ def keep(page: Browser, name: str, folder: Path, right: int = 0) -> None:
 def graph(page: Browser, folder: Path) -> None:
     page.set_view(vue=True)  # The classic view has no wipe.
     page.load(TEMPLATE)
-    page.queue(600)
+    page.queue(1800)
     time.sleep(6)  # Until "Job completed" is gone.
     page.fit(LEFT, TOP, margin=24)
     keep(page, "comfyui-graph", folder)
@@ -68,7 +68,7 @@ def live(page: Browser, folder: Path, info: dict[str, Any]) -> None:
     page.help(DEBUG)
     page.run("window.ssdStep = 0; window.app.queuePrompt(0)")
     page.run("window.app.api.addEventListener('progress', e => { window.ssdStep = e.detail.value; })")
-    page.wait("return window.ssdStep >= 15", 600)
+    page.wait("return window.ssdStep >= 15", 1800)
     keep(page, "comfyui-live", folder)
     page.set_view(vue=False)
 

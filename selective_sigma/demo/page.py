@@ -46,14 +46,14 @@ body { background: #101012; color: #ebebeb; font: 16px/1.5 system-ui, sans-serif
   padding: 0 1rem; }
 h1 { font-weight: 600; } h2 { font-weight: 500; margin-top: 2.5rem; }
 .pair { display: flex; gap: 1rem; flex-wrap: wrap; align-items: flex-start; }
-.wipe { position: relative; width: min(768px, 92vw); --at: 50%; }
+.wipe { position: relative; width: min(512px, 92vw); --at: 50%; }
 .wipe img { width: 100%; display: block; image-rendering: pixelated; }
 .wipe .right { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at)); }
 .wipe .bar { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; background: #fff;
   pointer-events: none; }
 .wipe input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
 .wipe:focus-within .bar { background: #ffb454; width: 4px; }
-.mask { width: min(384px, 100%); image-rendering: pixelated; }
+.mask { width: min(512px, 92vw); image-rendering: pixelated; }
 figure { margin: 0; } figcaption { padding: .4rem 0; color: #b8b8c0; }
 select { background: #24242a; color: inherit; font: inherit; border: 1px solid #555; border-radius: 4px;
   padding: .2rem; }

@@ -28,7 +28,7 @@ STRETCH = 2.0
 """Contrast of the smooth close-up: what a screen hides and a print shows."""
 FIRST_GUESS = 0.25
 """Of ``Scene.matched``, as a share of the strength under the mask."""
-TOLERANCE, TRIES = 0.01, 4
+TOLERANCE, TRIES = 0.02, 3
 """Of ``Scene.matched``: relative error of the detail inside, and runs of the sampler."""
 
 

@@ -281,7 +281,7 @@ def test_demo_draws_a_photograph_of_ones_own_and_says_what_it_cost(tmp_path: Pat
     assert [row["method"] for row in result["rows"]] == ["plain", "everywhere", "selective"]
     assert plain["calls"] == everywhere["calls"] == 6 < selective["calls"]
     assert selective["inside"] > 1.02 * plain["inside"]
-    assert selective["inside"] == pytest.approx(everywhere["inside"], rel=0.02)
+    assert selective["inside"] == pytest.approx(everywhere["inside"], rel=0.03)
     assert all(f"<td>{row['inside']:.4f}</td>" in page for row in result["rows"])
     assert selective["outside"] < everywhere["outside"]
 
