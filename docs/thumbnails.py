@@ -30,7 +30,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
 HELP = FOLDER.parent / "web/docs/plain-detail-mask.jpg"
 LIVE = HELP.with_name("picture-and-mask.jpg")
 STRENGTH, STEPS, GAP, SIZE = 0.1, 20, 6, (640, 480)
-DRAWN = (192, 256)
+SHAPE = (192, 256)
 """Height and width of most drawings."""
 PLAIN, OURS = Settings(strength=0.0), Settings(strength=STRENGTH)
 NETWORK = load()
@@ -55,7 +55,7 @@ def draw_steps(photo: Tensor) -> dict[int, tuple[Image.Image, Image.Image]]:
     return {record.step + 1: (predicted[record.step], image(2 * record.mask - 1)) for record in detailer.masks}
 
 
-def part(folder: Path, name: str, box: tuple[int, int, int, int], size: tuple[int, int] = DRAWN) -> Tensor:
+def part(folder: Path, name: str, box: tuple[int, int, int, int], size: tuple[int, int] = SHAPE) -> Tensor:
     """A part (left, top, right, bottom) of a photograph in the folder, as (1, 3, height, width)."""
     return to_picture(cropped(open_photo(folder / f"budgie-{name}.jpg").crop(box), size))
 
@@ -171,7 +171,7 @@ def inpainting(folder: Path) -> Pictures:
 def flow(_: Path) -> Pictures:
     pipe = open_pipeline("euler", flow=True)
     with detail(pipe, strength=STRENGTH):
-        cup = pipe(thumbnail(photograph("coffee", DRAWN), FACTOR), num_inference_steps=8)
+        cup = pipe(thumbnail(photograph("coffee", SHAPE), FACTOR), num_inference_steps=8)
     return {"07": labelled(cover(image(2 * cup - 1)), "rectified flow, 8 steps")}
 
 
