@@ -1,6 +1,7 @@
 # make demo    pictures in out/, from nothing        make test    everything that CI runs
 # make lint    ruff and pyright                      make evidence  docs/evidence.md
 # make mutants faults put into the core, each of which its tests must notice
+# make pictures  all that is drawn from the network: README, thumbnails, help, screenshots
 PYTHON ?= python3
 TORCH ?= 2.13.0
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-comfy compatibility comfyui mutants lint evidence clean
+.PHONY: demo test test-comfy compatibility comfyui mutants lint evidence pictures clean
 
 demo: $(VENV)/.ready
 	$(BIN)/selective-sigma demo
@@ -41,6 +42,16 @@ lint: $(VENV)/.ready
 # Refuses a dirty tree.
 evidence: $(VENV)/.ready
 	$(BIN)/python -m benchmarks $(ASK)
+
+# PHOTOGRAPHS: a folder with the held-out photographs. Screenshots need a ComfyUI that `make comfyui` has made ready.
+PHOTOGRAPHS ?= ../shared/photos
+COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
+pictures: $(VENV)/.ready
+	$(BIN)/python docs/draw_detail.py $(PHOTOGRAPHS)
+	$(BIN)/python docs/thumbnails.py $(PHOTOGRAPHS)
+	if test -x $(COMFYUI_PATH)/.venv/bin/python; then $(COMFYUI_PATH)/.venv/bin/python docs/screenshots.py; \
+	  else echo "no ComfyUI in $(COMFYUI_PATH): docs/comfyui-*.png stay as they are"; fi
+	if command -v oxipng; then oxipng -o 4 --strip safe docs/*.png; fi
 
 # The CPU build of torch where no GPU asks for more: several GB less. From the wheels at hand
 # first, then from PyTorch's own index, then whatever the platform's default build is.

@@ -176,7 +176,7 @@ def photographs(
     one without a thumbnail.
     """
     picture = pictures()
-    small = photos.thumbnail(photos.defocused(picture) if smooth else picture).repeat(seeds, 1, 1, 1)
+    small = photos.thumbnail(photos.defocused(picture) if smooth else picture, 4).repeat(seeds, 1, 1, 1)
     inside, outside = (region.repeat(seeds, 1, 1, 1) > 0.5 for region in truth.measured(picture))
     net = network.load()
     numbers = tuple(1000 * seed + i for seed in range(seeds) for i in range(len(picture)))

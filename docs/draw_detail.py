@@ -1,27 +1,56 @@
-"""The picture at the top of the README, ``docs/detail.png``, from what ``make demo`` has drawn.
+"""Draws the picture at the top of the README, ``docs/detail.png``, from photographs that the network never saw.
 
-make demo && python docs/draw_detail.py out
+python docs/draw_detail.py FOLDER        FOLDER holds the held-out photographs; ``training/README.md`` names them
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image
+from selective_sigma.demo.compare import CLOSE_UP, SMOOTH, WHOLE, compare
+from selective_sigma.demo.figure import grid
+from selective_sigma.demo.network import load
+from selective_sigma.demo.photos import cropped, open_photo, to_picture
+from selective_sigma.demo.scene import Scene
 
-PHOTOS = ("chelsea", "astronaut")
+STRENGTH, SIZE = 0.1, 256
+COLUMNS = ["photograph", "plain", "lie everywhere,\nequal fine detail", "Selective Sigma\nstrength 0.1", "its mask"]
 
 
-def main(out: Path) -> None:
-    sheets = [Image.open(out / f"{name}.png") for name in PHOTOS]
-    whole = Image.new("RGB", (sheets[0].width, sum(s.height for s in sheets)))
-    top = 0
-    for sheet in sheets:
-        whole.paste(sheet, (0, top))
-        top += sheet.height
-    whole.save(Path(__file__).with_name("detail.png"), optimize=True)
+class Part(NamedTuple):
+    """A part of a photograph, and what is shown of its drawings."""
+
+    file: str
+    box: tuple[int, int, int, int]
+    """Left, top, right and bottom in the file, in pixels; square."""
+    lines: tuple[str, ...]
+    close: tuple[int, int] | None = None
+    """(top, left) of the close-up, in pixels of the drawing."""
+    smooth: tuple[int, int] | None = None
+
+
+PARTS = {
+    "canyon wren": Part("budgie-canyon-wren", (380, 150, 1020, 790), (WHOLE, CLOSE_UP, SMOOTH), (16, 80), (128, 128)),
+    "otter": Part("budgie-oakland-zoo-otters", (560, 220, 1160, 820), (WHOLE, CLOSE_UP), (60, 30)),
+    "osprey": Part("budgie-perched-osprey", (430, 170, 1030, 770), (WHOLE, SMOOTH), smooth=(100, 128)),
+}
+"""All from the repository BuddiesOfBudgie/budgie-backgrounds, CC0 1.0: sharp subjects before what is out of focus."""
+
+
+def draw(name: str, part: Part, folder: Path) -> list[tuple[str, list[object]]]:
+    photo = to_picture(cropped(open_photo(folder / f"{part.file}.jpg").crop(part.box), SIZE))
+    comparison = compare(Scene(load(), photo), name, STRENGTH, part.close, part.smooth)
+    for row in comparison.rows:
+        print(f"{row.photo}: {row.method} at {row.strength:.3g}: {row.inside:.4f} inside, {row.outside:.4f} outside")
+    return [(line if line != WHOLE else name, comparison.lines[line]) for line in part.lines]
+
+
+def main(folder: Path) -> None:
+    lines = [line for name, part in PARTS.items() for line in draw(name, part, folder)]
+    grid(lines, COLUMNS).save(Path(__file__).with_name("detail.png"), optimize=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out"))
+    main(Path(sys.argv[1]))

@@ -30,14 +30,14 @@ LEFT, TOP, SCALE = 66, 80, 1.5
 def under_way(info: dict[str, Any]) -> dict[str, Any]:
     """The demo model through the Debug node, live."""
     g = Graph("Live", info)
-    made = g.add("SelectiveSigmaDemoModelNode", (0, 0, 340, 150))
-    given = {name: out(made, i) for name, i in {"positive": 1, "negative": 2, "latent_image": 4}.items()}
-    given |= {"steps": 24, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
-    ours = g.add(DEBUG, (0, 230, 340, 330), {"model": out(made), "live": True, "every": 1})
-    latent = ksampler(g, (390, 0), {"model": out(ours, "model"), **given})
+    demo = g.add("SelectiveSigmaDemoModelNode", (0, 0, 340, 150))
+    inputs = {name: out(demo, i) for name, i in {"positive": 1, "negative": 2, "latent_image": 4}.items()}
+    inputs |= {"steps": 24, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
+    ours = g.add(DEBUG, (0, 230, 340, 330), {"model": out(demo), "live": True, "every": 1})
+    latent = ksampler(g, (390, 0), {"model": out(ours, "model"), **inputs})
     latent.node["size"] = [560, 560]
     g.add("PreviewImage", (1000, 0, 300, 300), {"images": out(g.add("VAEDecode", (1000, 350, 300, 50), {
-        "samples": latent, "vae": out(made, "vae")}))})  # fmt: skip
+        "samples": latent, "vae": out(demo, "vae")}))})  # fmt: skip
     return g.saved()
 
 
@@ -54,7 +54,7 @@ def keep(page: Browser, name: str, folder: Path, right: int = 0) -> None:
 def graph(page: Browser, folder: Path) -> None:
     page.set_view(vue=True)  # The classic view has no wipe.
     page.load(TEMPLATE)
-    page.queue(600)
+    page.queue(1800)
     time.sleep(6)  # Until "Job completed" is gone.
     page.fit(LEFT, TOP, margin=24)
     keep(page, "comfyui-graph", folder)
@@ -68,7 +68,7 @@ def live(page: Browser, folder: Path, info: dict[str, Any]) -> None:
     page.help(DEBUG)
     page.run("window.ssdStep = 0; window.app.queuePrompt(0)")
     page.run("window.app.api.addEventListener('progress', e => { window.ssdStep = e.detail.value; })")
-    page.wait("return window.ssdStep >= 15", 600)
+    page.wait("return window.ssdStep >= 15", 1800)
     keep(page, "comfyui-live", folder)
     page.set_view(vue=False)
 

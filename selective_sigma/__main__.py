@@ -37,7 +37,8 @@ def main() -> None:
 
 
 def _stop(*_: object) -> NoReturn:
-    print("Stopped.", file=sys.stderr, flush=True)
+    # A progress bar has hidden the cursor.
+    print("\x1b[?25h" * sys.stderr.isatty() + "Stopped.", file=sys.stderr, flush=True)
     os._exit(130)
 
 

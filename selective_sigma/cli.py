@@ -6,28 +6,25 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 import zlib
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 
 from . import __version__
-from .demo import NAMES, STRENGTH
+from .demo import DEFAULT, NAMES
 from .demo.samplers import FLOW, VE
+from .demo.terminal import ProgressBar, interruptions, refusals, show_table
 from .settings import CHOICES, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable
 
 
 def one_of(names: Iterable[str]) -> str:
@@ -59,55 +56,6 @@ class Group(HelpFlag, TyperGroup):
 
 
 app = typer.Typer(cls=Group, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-# Progress and talk go to stderr, so that --json leaves stdout to machines.
-talk = Console(stderr=True)
-
-
-def say(text: str) -> None:
-    """A line to the person at the desk, never wrapped."""
-    talk.print(text, soft_wrap=True, markup=False, highlight=False)
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """What can be mended is said in one line, in place of a traceback."""
-    try:
-        yield
-    except ValueError as error:
-        say(f"selective-sigma: {error}")
-        raise typer.Exit(2) from None
-
-
-@contextmanager
-def interruptions(stopped: Callable[[], str] = lambda: "Stopped.") -> Iterator[None]:
-    """Ctrl-C during the work itself is answered in one line, with the shell's own exit code.
-
-    So is a second one, while what the first has interrupted is put away.
-    """
-
-    def second(*_: object) -> NoReturn:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        say(stopped())
-        os._exit(130)
-
-    def first(*_: object) -> NoReturn:
-        signal.signal(signal.SIGINT, second)
-        raise KeyboardInterrupt
-
-    try:
-        signal.signal(signal.SIGINT, first)
-        yield
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        say(stopped())
-        raise typer.Exit(130) from None
-
-
-def show_table(table: Table) -> None:
-    """Print a table as wide as it is, however narrow the terminal: a row that is cut short tells nothing."""
-    console = Console()
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
 
 
 def floats(text: str, option: str) -> list[float]:
@@ -115,12 +63,7 @@ def floats(text: str, option: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"{option} is {text!r}: give numbers, as in {option} 0,0.1,0.2") from None
-
-
-def progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=talk)
+        raise ValueError(f"{option} is {text!r}: give numbers, as in {option} 0,0.05,0.1") from None
 
 
 def _version(asked: bool) -> None:
@@ -144,7 +87,9 @@ def demo(
     steps: Annotated[int, typer.Option(help="sampler steps; from 4 on detail is plain to see", min=2)] = 20,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS)] = 0,
     photo: Annotated[str | None, typer.Option(help=f"in place of ours, a picture of yours or one of {PHOTOS}")] = None,
-    strength: Annotated[float, typer.Option(help="of Selective Sigma; the lie everywhere is matched to it")] = STRENGTH,
+    strength: Annotated[
+        float, typer.Option(help="of Selective Sigma; the lie everywhere is matched to it")
+    ] = Settings.strength,
     open_page: Annotated[bool, typer.Option("--open", metavar="", help="open the page in a browser")] = False,
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="print the figures as JSON")] = False,
 ) -> None:
@@ -152,30 +97,31 @@ def demo(
     with refusals():
         Settings(strength=strength)
 
-        from .demo.show import show
-
-        with interruptions():
-            shown = show(out, steps, seed, progress(), photo, strength)
+        with ProgressBar() as progress:
+            # Torch takes seconds to import, in which something has to be seen; Ctrl-C is still __main__'s.
+            progress.begin("loading torch")
+            from .demo.show import COLUMNS, cells, draw_demo
+        with interruptions(), progress:
+            drawn = draw_demo(out, steps, seed, progress, photo, strength)
     if open_page:
-        typer.launch(Path(shown.page).resolve().as_uri())
+        typer.launch(Path(drawn.page).resolve().as_uri())
     if as_json:
-        typer.echo(json.dumps(asdict(shown)))
+        typer.echo(json.dumps(asdict(drawn)))
         return
     table = Table(title="fine detail where the photograph has most and least of it", title_justify="left")
-    for heading in ("photograph", "method", "strength", "calls", "inside", "outside"):
+    for heading in COLUMNS:
         table.add_column(heading, justify="left" if heading in ("photograph", "method") else "right")
-    for row in shown.rows:
-        cost = f"{row.calls} ({row.calls / row.steps:.2f}x)"
-        table.add_row(row.photo, row.method, f"{row.strength:.3g}", cost, f"{row.inside:.4f}", f"{row.outside:.4f}")
+    for row in drawn.rows:
+        table.add_row(*cells(row))
     show_table(table)
     console = Console()
     # Whoever reads it from a pipe wraps it as they like.
-    console.print(shown.text, soft_wrap=not console.is_terminal, markup=False, highlight=False)
+    console.print(drawn.text, soft_wrap=not console.is_terminal, markup=False, highlight=False)
 
 
 @app.command(cls=Command)
 def sweep(
-    strength: Annotated[str, typer.Option(help="comma-separated strengths, -1 to 1")] = "0,0.1,0.2",
+    strength: Annotated[str, typer.Option(help="comma-separated strengths, -1 to 1")] = "0,0.05,0.1,0.15",
     coverage: Annotated[str, typer.Option(help="comma-separated coverages, 0 to 1")] = "0,0.25,0.5,1",
     sampler: Annotated[str, typer.Option(help=SAMPLERS)] = "euler",
     steps: Annotated[int, typer.Option(help="sampler steps; one alone gets no detail", min=2)] = 20,
@@ -184,7 +130,7 @@ def sweep(
     photo: Annotated[
         str | None,
         typer.Option(
-            help=f"what the embedded network redraws: a picture of yours, or one of {PHOTOS}", show_default="chelsea"
+            help=f"what the embedded network redraws: a picture of yours, or one of {PHOTOS}", show_default=DEFAULT
         ),
     ] = None,
     flow: Annotated[
@@ -220,7 +166,7 @@ def sweep(
         from .demo import sweep as sweeping
         from .demo.source import check_checkpoint, open_source
 
-        # Told so, accelerate also shares the cells out where there are only CPUs.
+        # With cpu=True accelerate shares the cells between processes that have no GPU.
         state: Any = PartialState(cpu=not torch.accelerator.is_available())
         job = sweeping.Job(
             model=str(model.resolve()) if model else "embedded, flow" if flow else "embedded",
@@ -228,11 +174,11 @@ def sweep(
             steps=steps,
             seed=seed,
             guidance=guidance,
-            subject=prompt or "" if model else photo or "chelsea",
+            subject=prompt or "" if model else photo or DEFAULT,
             content=f"{zlib.crc32(Path(photo).read_bytes()):08x}" if photo and Path(photo).is_file() else "",
             settings=tuple(extra.items()),
         )
-        # Before the folder is looked at, which may be another sweep's: what is wrong with the model, or what is there.
+        # A wrong model is refused before a folder that holds another sweep.
         if model:
             check_checkpoint(model)
         folder = sweeping.Folder(out, job)
@@ -240,23 +186,23 @@ def sweep(
         folder.make()
     wanted = sweeping.cells(strengths, coverages)
     missing = folder.missing(wanted)
-    # All look before anyone begins, or the shares would not fit together.
+    # Every process lists the missing cells before any of them is made, or the shares would overlap.
     state.wait_for_everyone()
 
     def stopped() -> str:
         pictures = {cell.name for cell in wanted}
-        made = len(pictures) - len(folder.missing(wanted))
-        return f"Stopped. {made} of {len(pictures)} pictures are in {out}; the same command makes the rest."
+        finished = len(pictures) - len(folder.missing(wanted))
+        return f"Stopped. {finished} of {len(pictures)} pictures are in {out}; the same command makes the rest."
 
-    with interruptions(stopped), state.split_between_processes(missing) as share, progress() as bar:
-        task = bar.add_task(f"process {state.process_index}", total=len(share))
+    with interruptions(stopped), state.split_between_processes(missing) as share, ProgressBar() as progress:
+        progress.begin(f"process {state.process_index}", len(share))
         for _ in sweeping.run(folder, pipe, sample, share):
-            bar.advance(task)
+            progress.advance()
     state.wait_for_everyone()
     if not state.is_main_process:
         return
     folder.figure(strengths, coverages).save(out / "sweep.png")
-    reports = [{**cell._asdict(), **done.report} for cell in wanted if (done := folder.load(cell))]
+    reports = [{**cell._asdict(), **result.report} for cell in wanted if (result := folder.load(cell))]
     if as_json:
         typer.echo(json.dumps({"figure": str(out / "sweep.png"), "cells": reports}))
         return

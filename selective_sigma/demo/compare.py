@@ -1,108 +1,90 @@
-"""One photograph redrawn by each method, at equal detail where it belongs."""
+"""The picture, the figures and the wipe of one photograph, drawn by each method."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch.nn.functional as F
-
-from ..settings import Settings
-from . import DRAWN, photos, truth
-from .figure import to_image
-from .measure import Detail, detail
-from .sample import Drawn, redraw
+from .figure import grid, to_image
+from .page import Wipe
+from .scene import STRETCH, close_up, image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from PIL.Image import Image
-    from torch import Tensor
 
-    from .network import Network
+    from .scene import Scene
 
-CLOSE = 72
-"""Side of a crop, in pixels."""
-TOLERANCE, TRIES = 0.01, 4
-"""Of the search for the strength that gives equal detail inside."""
+    Corner = tuple[int, int]
+
+WHOLE, CLOSE_UP, SMOOTH = "", "close\nx 2", f"smooth part\nx 2\ncontrast x {STRETCH:g}"
+"""Labels of the lines."""
 
 
 @dataclass
-class Scene:
-    """A photograph, its thumbnail, and what was drawn from it, by (strength, coverage)."""
+class Row:
+    """One method on one photograph.
 
-    network: Network
-    source: str | Path
-    size: int | tuple[int, int]
-    zoom: float | None = None
-    steps: int = 20
-    seed: int = 0
-    advance: Callable[[], object] = lambda: None
-    done: dict[tuple[float, float], Drawn] = field(default_factory=dict[tuple[float, float], Drawn])
+    ``inside`` and ``outside`` are RMS of the fine detail of brightness, in the thirds of ``truth.measured``.
+    """
 
-    def __post_init__(self):
-        self.photo = photos.photograph(self.source, self.size, self.zoom)
-        self.thumbnail = photos.thumbnail(self.photo)
-        self.regions = truth.measured(self.photo)
-
-    def draw(self, strength: float, coverage: float = 0.5) -> Drawn:
-        if not strength or not coverage:
-            strength, coverage = 0.0, 0.0
-        if (strength, coverage) not in self.done:
-            settings = Settings(strength=strength, coverage=coverage)
-            self.done[strength, coverage] = redraw(self.network, self.thumbnail, settings, self.steps, self.seed)
-            self.advance()
-        return self.done[strength, coverage]
-
-    def detail(self, picture: Tensor) -> Detail:
-        return detail(picture, *self.regions)
-
-    def everywhere(self, selective: float) -> float:
-        """The strength at which the lie told everywhere gives as much detail inside as ``selective`` under the mask."""
-        if not selective:
-            return 0.0
-        wanted = self.detail(self.draw(selective).picture).inside.item()
-        before = (0.0, self.detail(self.draw(0.0).picture).inside.item())
-        guess = 0.5 * selective
-        for _ in range(TRIES):
-            got = self.detail(self.draw(guess, 1.0).picture).inside.item()
-            if abs(got / wanted - 1) < TOLERANCE or got == before[1]:
-                break
-            slope = (got - before[1]) / (guess - before[0])
-            before = guess, got
-            guess = round(min(max(guess + (wanted - got) / slope, -0.9), 0.9), 4)
-        return min(
-            (s for s, c in self.done if c == 1.0),
-            key=lambda s: abs(self.detail(self.draw(s, 1.0).picture).inside.item() - wanted),
-        )
-
-    def places(self) -> dict[str, tuple[int, int]]:
-        """Top left corners of the crops: most of what the photograph has most detail in, and most of what is smooth.
-
-        Smooth is what was drawn by hand, where there is such.
-        """
-        named = DRAWN.get(str(self.source), {}).get("smooth")
-        smooth = truth.drawn(str(self.source), self.size, self.zoom).outside if named else self.regions.outside
-        return {"busy": best_window(self.regions.inside), "smooth": best_window(smooth)}
+    photo: str
+    method: str
+    strength: float
+    steps: int
+    calls: int
+    inside: float
+    outside: float
 
 
-def best_window(region: Tensor, side: int = CLOSE) -> tuple[int, int]:
-    """(top, left) of the square that holds most of ``region`` (1, 1, h, w), and is most surrounded by it."""
-    side = min(side, *region.shape[2:])
-    near = F.avg_pool2d(region, 9, 1, 4)
-    held = F.avg_pool2d(region + 0.01 * near, side, 1)[0, 0]
-    return divmod(int(held.argmax()), held.shape[1])
+class Comparison(NamedTuple):
+    lines: dict[str, list[Image]]
+    """By label, a picture for each of ``columns``: the whole, a close-up, and a close-up where it is smooth."""
+    columns: list[str]
+    rows: list[Row]
+    wipe: Wipe
 
 
-def image(picture: Tensor) -> Image:
-    """The first of ``picture`` (batch, 3, h, w) in [-1, 1]."""
-    return to_image(picture[0] / 2 + 0.5)
+def compare(
+    scene: Scene, name: str, strength: float, close: Corner | None = None, smooth: Corner | None = None
+) -> Comparison:
+    """The photograph, drawn plain, with the lie everywhere at equal detail, and with Selective Sigma.
+
+    Args:
+        name: of the photograph, in the figures.
+        strength: of Selective Sigma.
+        close: (top, left) of the close-up, else where the photograph has most detail.
+        smooth: (top, left) of the smooth close-up, else where it has least.
+    """
+    plain, selective = scene.draw(0.0), scene.draw(strength)
+    same = scene.matched(strength)
+    methods = {"plain": (plain, 0.0), "everywhere": (scene.draw(same, 1.0), same), "selective": (selective, strength)}
+    rows: list[Row] = []
+    for method, (sample, its_strength) in methods.items():
+        inside, outside = (value.item() for value in scene.detail(sample.picture))
+        rows.append(Row(name, method, its_strength, scene.steps, sample.report.calls, inside, outside))
+    labels = [
+        "photograph",
+        "plain",
+        f"lie everywhere\nstrength {same:.2g}",
+        f"Selective Sigma\nstrength {strength:.3g}",
+    ]
+    pictures = [scene.photo, *(sample.picture for sample, _ in methods.values())]
+    close, smooth = close or scene.busy_corner(), smooth or scene.smooth_corner()
+    mask = 2 * selective.mask - 1
+    lines = {
+        WHOLE: [*map(image, pictures), image(mask)],
+        CLOSE_UP: [close_up(p, close) for p in (*pictures, mask)],
+        SMOOTH: [*(close_up(p, smooth, STRETCH) for p in pictures), close_up(mask, smooth)],
+    }
+    images = {label.replace("\n", ", "): image(p) for label, p in zip(labels, pictures, strict=True)}
+    columns = [*labels, "mask of\nSelective Sigma"]
+    return Comparison(lines, columns, rows, Wipe(name, images, to_image(selective.mask[0])))
 
 
-def crop(picture: Tensor, place: tuple[int, int], side: int = CLOSE, stretch: float = 1.0) -> Image:
-    """A square of ``picture`` (1, channels, h, w), its contrast about its mean times ``stretch``."""
-    top, left = place
-    cut = picture[:, :, top : top + side, left : left + side]
-    mean = cut.mean((2, 3), keepdim=True)
-    return image(mean + (cut - mean) * stretch)
+def side_by_side(comparison: Comparison, factor: float) -> Image:
+    """The lines of a comparison below each other; ``factor`` is the thumbnail's."""
+    note = (
+        "Everywhere and selective have equal fine detail of brightness in the third where the photograph has most. "
+        f"The network saw the photograph {factor:g} times smaller."
+    )
+    return grid(list(comparison.lines.items()), comparison.columns, note=note)

@@ -37,8 +37,8 @@ def grid(
     heights = [max(round(tile * p.height / p.width) for p in pictures if p) for _, pictures in rows]
     width = MARGIN + len(columns) * (tile + GAP)
     height = HEAD + sum(heights) + GAP * len(rows) + (FOOT if note else 0)
-    sheet = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(sheet)
+    canvas = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(canvas)
     font, small = ImageFont.load_default(size=16), ImageFont.load_default(size=14)
     for i, label in enumerate(columns):
         middle = MARGIN + i * (tile + GAP) + tile / 2, HEAD / 2
@@ -51,7 +51,7 @@ def grid(
                 continue
             shape = (tile, round(tile * picture.height / picture.width))
             way = Image.Resampling.NEAREST if tile >= picture.width else Image.Resampling.LANCZOS
-            sheet.paste(picture.convert("RGB").resize(shape, way), (MARGIN + i * (tile + GAP), top))
+            canvas.paste(picture.convert("RGB").resize(shape, way), (MARGIN + i * (tile + GAP), top))
         top += high + GAP
     draw.text((MARGIN, top + 2), note, INK, small)
-    return sheet
+    return canvas

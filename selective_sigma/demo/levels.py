@@ -9,8 +9,8 @@ from torch import Tensor
 def log_sigma_table() -> Tensor:
     """log(sigma) of the 1000 noise levels, ascending, (1000,)."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    kept = torch.cumprod(1 - betas, 0)
-    return (0.5 * ((1 - kept) / kept).log()).float()
+    alphas = torch.cumprod(1 - betas, 0)
+    return (0.5 * ((1 - alphas) / alphas).log()).float()
 
 
 def to_log_sigma(timestep: Tensor, table: Tensor) -> Tensor:

@@ -31,6 +31,12 @@ def high_pass(picture: Tensor) -> Tensor:
     return picture - low_pass(picture)
 
 
+def luma(picture: Tensor) -> Tensor:
+    """Brightness (Rec. 601) of (batch, 3, h, w): (batch, 1, h, w)."""
+    weights = picture.new_tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
+    return (picture * weights).sum(1, keepdim=True)
+
+
 def rms(values: Tensor, weight: Tensor) -> Tensor:
     """Root mean square over channels and weighted pixels, (batch,)."""
     energy = (values.square().mean(1, keepdim=True) * weight).flatten(1).sum(1)
@@ -38,7 +44,7 @@ def rms(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def detail(picture: Tensor, inside: Tensor, outside: Tensor) -> Detail:
-    """Fine detail of ``picture`` (batch, 3, h, w) in two regions (batch, 1, h, w) of weights in [0, 1]."""
+    """Fine detail of ``picture`` (batch, channels, h, w) in two regions (batch, 1, h, w) of weights in [0, 1]."""
     fine = high_pass(picture)
     return Detail(rms(fine, inside), rms(fine, outside))
 

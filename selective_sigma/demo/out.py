@@ -13,7 +13,7 @@ def make(folder: Path) -> None:
     """Make the folder where it is missing, and see that it can be written to.
 
     Raises:
-        ValueError: neither is to be had; the message says what to do.
+        ValueError: the folder cannot be made or written to; the message says what to do.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,12 +23,21 @@ class Wipe(NamedTuple):
     mask: Image
 
 
-class Sheet(NamedTuple):
-    """A figure below the photographs."""
+class Table(NamedTuple):
+    """Figures in rows, below the wipes."""
 
     title: str
     text: str
-    """One sentence that says what to look at; also in place of the picture where it is not seen."""
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Figure(NamedTuple):
+    """A picture below the tables."""
+
+    title: str
+    text: str
+    """One sentence that says what to look at; it also stands in place of a picture that is not seen."""
     path: str
 
 
@@ -36,18 +46,20 @@ body { background: #101012; color: #ebebeb; font: 16px/1.5 system-ui, sans-serif
   padding: 0 1rem; }
 h1 { font-weight: 600; } h2 { font-weight: 500; margin-top: 2.5rem; }
 .pair { display: flex; gap: 1rem; flex-wrap: wrap; align-items: flex-start; }
-.wipe { position: relative; width: min(768px, 92vw); --at: 50%; }
+.wipe { position: relative; width: min(512px, 92vw); --at: 50%; }
 .wipe img { width: 100%; display: block; image-rendering: pixelated; }
 .wipe .right { position: absolute; inset: 0; clip-path: inset(0 0 0 var(--at)); }
 .wipe .bar { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; background: #fff;
   pointer-events: none; }
 .wipe input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize; }
 .wipe:focus-within .bar { background: #ffb454; width: 4px; }
-.mask { width: min(384px, 100%); image-rendering: pixelated; }
+.mask { width: min(512px, 92vw); image-rendering: pixelated; }
 figure { margin: 0; } figcaption { padding: .4rem 0; color: #b8b8c0; }
 select { background: #24242a; color: inherit; font: inherit; border: 1px solid #555; border-radius: 4px;
   padding: .2rem; }
-.sheet { max-width: 100%; }
+table { border-collapse: collapse; } th, td { padding: .2rem 1rem .2rem 0; text-align: left; }
+th { font-weight: 500; border-bottom: 1px solid #555; }
+.figure { max-width: 100%; }
 """
 SCRIPT = """
 for (const figure of document.querySelectorAll('figure.compare')) {
@@ -63,49 +75,54 @@ for (const figure of document.querySelectorAll('figure.compare')) {
 """
 
 
-def build(wipes: Sequence[Wipe], sheets: Sequence[Sheet]) -> str:
-    """The page: a wipe for each photograph, and the figures below."""
-    parts = [_compare(wipe) for wipe in wipes]
-    parts += [
-        f"<h2>{html.escape(sheet.title)}</h2><p>{html.escape(sheet.text)}</p>"
-        f'<img class="sheet" alt="{html.escape(sheet.text)}" src="{_data(Path(sheet.path).read_bytes())}">'
-        for sheet in sheets
-    ]
+def build(introduction: str, wipes: Sequence[Wipe], table: Table, figures: Sequence[Figure]) -> str:
+    """The page: a wipe for each photograph first, then the table, then the figures."""
+    parts = [*map(_wipe, wipes), _table(table), *map(_figure, figures)]
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Selective Sigma</title><style>{STYLE}</style>
 <h1>Selective Sigma</h1>
-<p>A small network redraws each photograph from a thumbnail four times smaller. Drag over a picture, or use the arrow
-keys, to wipe between two versions of it. Strengths are matched: both detailed versions hold as much fine detail where
-the photograph has most of it.</p>
+<p>{html.escape(introduction)}</p>
 {"".join(parts)}
 <script>{SCRIPT}</script></html>
 """
 
 
-def _compare(wipe: Wipe) -> str:
-    import json
-
+def _wipe(wipe: Wipe) -> str:
     data = {label: _png(picture) for label, picture in wipe.images.items()}
-    names = list(data)
-    left, right = names[1], names[-1]
-    chosen = {"left": left, "right": right}
+    labels, name = list(data), html.escape(wipe.name)
+    chosen = {"left": labels[1], "right": labels[-1]}
     selects = {
         side: f'<select aria-label="{side}">'
-        + "".join(f"<option{' selected' if n == chosen[side] else ''}>{html.escape(n)}</option>" for n in names)
+        + "".join(f"<option{' selected' if n == chosen[side] else ''}>{html.escape(n)}</option>" for n in labels)
         + "</select>"
         for side in ("left", "right")
     }
     return f"""
-<h2>{html.escape(wipe.name)}</h2>
+<h2>{name}</h2>
 <figure class="compare" data-images="{html.escape(json.dumps(data), quote=True)}"><div class="pair">
-<div><div class="wipe"><img class="left" alt="{html.escape(wipe.name)}, left of the bar" src="{data[left]}">
-<img class="right" alt="{html.escape(wipe.name)}, right of the bar" src="{data[right]}"><div class="bar"></div>
+<div><div class="wipe"><img class="left" alt="{name}, left of the bar" src="{data[chosen["left"]]}">
+<img class="right" alt="{name}, right of the bar" src="{data[chosen["right"]]}"><div class="bar"></div>
 <input type="range" min="0" max="100" value="50" step="0.5" aria-label="wipe"></div>
 <figcaption>left {selects["left"]} right {selects["right"]}</figcaption></div>
-<div><img class="mask" alt="mask of {html.escape(wipe.name)}: white is where detail was added"
+<div><img class="mask" alt="mask of {name}: white is where detail was added"
 src="{_png(wipe.mask)}"><figcaption>mask: white is where detail was added</figcaption>
 </div></div></figure>"""
+
+
+def _table(table: Table) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    rows = "".join(line(row, "td") for row in table.rows)
+    return f"""
+<h2>{html.escape(table.title)}</h2><p>{html.escape(table.text)}</p>
+<table>{line(table.columns, "th")}{rows}</table>"""
+
+
+def _figure(figure: Figure) -> str:
+    text, data = html.escape(figure.text), _data(Path(figure.path).read_bytes())
+    return f'\n<h2>{html.escape(figure.title)}</h2><p>{text}</p><img class="figure" alt="{text}" src="{data}">'
 
 
 def _png(picture: Image) -> str:

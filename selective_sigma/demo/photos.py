@@ -1,4 +1,4 @@
-"""Photographs in, tensors out: scikit-image's own, or a file of yours. Pictures are in [-1, 1]."""
+"""Photographs in, tensors out: named ones, or a file of yours. Pictures are in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import DRAWN, NAMES
+from . import NAMES, PHOTOGRAPHS
 from .network import MULTIPLE
 
 if TYPE_CHECKING:
@@ -19,24 +19,28 @@ if TYPE_CHECKING:
 
 SMALLEST = 32
 """Pixels a side that a photograph must have at least."""
+FACTOR = 3.0
+"""How many times smaller than the picture the thumbnail is wherever a picture is drawn to be looked at.
+
+The network was trained on factors from 2 to 4. At 2 it sharpens what the thumbnail holds, at 4 fur and feathers turn
+soft.
+"""
 
 
-def photograph(source: str | Path, size: int | tuple[int, int] = 256, zoom: float | None = None) -> Tensor:
-    """The photograph as (1, 3, height, width), cropped to the shape of ``size`` and scaled to it.
+def photograph(source: str | Path, size: int | tuple[int, int] = 256) -> Tensor:
+    """The photograph as (1, 3, height, width) in [-1, 1], cropped to the shape of ``size`` and scaled to it.
 
     Args:
         source: one of ``NAMES``, or the path of a picture.
         size: (height, width), or one number for both; rounded down to multiples of ``MULTIPLE``.
-        zoom: pixels of the result per pixel of the photograph; None shows as much of it as fits.
 
     Raises:
         ValueError: no such photograph; the message lists those that are known.
     """
-    values = pixels(open_photo(source), source, size, zoom)
-    return values.float() / 127.5 - 1
+    return to_picture(cropped(open_photo(source), size, centre_of(source)))
 
 
-def thumbnail(picture: Tensor, factor: float = 4.0) -> Tensor:
+def thumbnail(picture: Tensor, factor: float) -> Tensor:
     """``picture`` (batch, 3, h, w) averaged over squares of ``factor`` pixels a side, enlarged again bilinearly.
 
     Fractions are allowed: the squares of neighbouring pixels then overlap.
@@ -70,7 +74,7 @@ def open_photo(source: str | Path) -> Image:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    path = _shipped(DRAWN[str(source)]["file"]) if str(source) in DRAWN else Path(source)
+    path = _file_of(str(source)) if str(source) in PHOTOGRAPHS else Path(source)
     try:
         with Image.open(path) as photo:
             # Of more than 8 bits a value, conversion would keep the lowest.
@@ -86,32 +90,45 @@ def open_photo(source: str | Path) -> Image:
         raise ValueError(f"{str(source)!r} is no picture: give a JPEG, PNG or WebP file") from None
 
 
-def pixels(photo: Image, source: str | Path, size: int | tuple[int, int], zoom: float | None) -> Tensor:
-    """uint8 (1, channels, height, width) of what ``photograph`` shows, of a picture of the photograph's size."""
+def centre_of(source: str | Path) -> tuple[float, float]:
+    """Where the photograph is cropped around, as shares of its width and height."""
+    x, y = PHOTOGRAPHS[str(source)]["centre"] if str(source) in PHOTOGRAPHS else (0.5, 0.5)
+    return x, y
+
+
+def cropped(photo: Image, size: int | tuple[int, int], centre: tuple[float, float] = (0.5, 0.5)) -> Tensor:
+    """As much of ``photo`` around ``centre`` as has the shape of ``size``, scaled to it.
+
+    Returns:
+        uint8 (1, channels, height, width), both rounded down to multiples of ``MULTIPLE``.
+    """
     from PIL import Image
 
-    height, width = whole(size)
-    scale = max(width / photo.width, height / photo.height, zoom or 0.0)
-    x, y = DRAWN[str(source)]["centre"] if str(source) in DRAWN else (0.5, 0.5)
+    height, width = (side // MULTIPLE * MULTIPLE for side in ((size, size) if isinstance(size, int) else size))
+    scale = max(width / photo.width, height / photo.height)
     # At most all of it: the quotients may be rounded up.
     wide, high = min(width / scale, photo.width), min(height / scale, photo.height)
-    left = min(max(x * photo.width - wide / 2, 0.0), photo.width - wide)
-    top = min(max(y * photo.height - high / 2, 0.0), photo.height - high)
+    left = min(max(centre[0] * photo.width - wide / 2, 0.0), photo.width - wide)
+    top = min(max(centre[1] * photo.height - high / 2, 0.0), photo.height - high)
+    box = (left, top, left + wide, top + high)
     if scale == 1.0:
-        left, top = round(left), round(top)
-    shown = photo.resize((width, height), Image.Resampling.LANCZOS, (left, top, left + wide, top + high))
-    values = torch.frombuffer(bytearray(shown.tobytes()), dtype=torch.uint8)
+        box = tuple(map(round, box))
+    scaled = photo.resize((width, height), Image.Resampling.LANCZOS, box)  # pyright: ignore[reportArgumentType]
+    values = torch.frombuffer(bytearray(scaled.tobytes()), dtype=torch.uint8)
     return values.reshape(1, height, width, -1).permute(0, 3, 1, 2)
 
 
-def whole(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width), rounded down to what the network takes."""
-    height, width = (size, size) if isinstance(size, int) else size
-    return height // MULTIPLE * MULTIPLE, width // MULTIPLE * MULTIPLE
+def to_picture(values: Tensor) -> Tensor:
+    """uint8 values of any shape in [-1, 1], float32."""
+    return values.float() / 127.5 - 1
 
 
-def _shipped(name: str) -> Path:
-    found = find_spec("skimage")
-    if found is None or not found.submodule_search_locations:
-        raise ValueError("the named photographs are part of scikit-image: pip install scikit-image, or give a file")
-    return Path(found.submodule_search_locations[0]) / "data" / name
+def _file_of(name: str) -> Path:
+    """The file of a named photograph: in this folder, or in scikit-image's."""
+    ours = Path(__file__).with_name(PHOTOGRAPHS[name]["file"])
+    if ours.exists():
+        return ours
+    spec = find_spec("skimage")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"photograph {name!r} is part of scikit-image: pip install scikit-image, or give a file")
+    return Path(spec.submodule_search_locations[0]) / "data" / ours.name

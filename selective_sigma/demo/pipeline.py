@@ -10,7 +10,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 
 from .levels import log_sigma_table, to_log_sigma
 from .network import SIGMA_MAX, Network, load
-from .photos import photograph, thumbnail
+from .photos import FACTOR, photograph, thumbnail
 from .samplers import scheduler
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class PhotoUNet(ModelMixin):
         s, k = (v.reshape(-1, 1, 1, 1) for v in (sigma, scale))
         ratio = sigma * scale if self.flow else sigma
         x = sample.float() if self.flow else sample.float() * k
-        shown = (x * k if self.flow else x) / LATENT_SCALE
-        denoised = self.network.preconditioned(shown, ratio / LATENT_SCALE, condition.float()) * LATENT_SCALE
+        noisy = (x * k if self.flow else x) / LATENT_SCALE
+        denoised = self.network.preconditioned(noisy, ratio / LATENT_SCALE, condition.float()) * LATENT_SCALE
         predicted = ((x - denoised) / s).to(sample.dtype)
         return UNet2DOutput(sample=predicted) if return_dict else (predicted,)
 
@@ -119,6 +119,6 @@ def open_pipeline(sampler: str = "euler", flow: bool = False) -> PhotoPipeline:
     return pipe
 
 
-def small(source: str | Path, size: int | tuple[int, int] = 256, zoom: float | None = None) -> Tensor:
-    """What the pipeline wants of a photograph."""
-    return thumbnail(photograph(source, size, zoom))
+def thumbnail_of(source: str | Path, size: int | tuple[int, int] = 256, factor: float = FACTOR) -> Tensor:
+    """What the pipeline redraws a photograph from, (1, 3, h, w)."""
+    return thumbnail(photograph(source, size), factor)

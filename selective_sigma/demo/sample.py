@@ -1,4 +1,4 @@
-"""Sampling by hand: all that ``Detailer`` needs of a loop of one's own."""
+"""A sampler loop in plain torch, the smallest that ``Detailer`` works in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 RHO = 7.0
 
 
-class Drawn(NamedTuple):
+class Sample(NamedTuple):
+    """A picture drawn by ``redraw``."""
+
     picture: Tensor
     """(batch, 3, h, w) in [-1, 1]."""
     mask: Tensor
@@ -39,7 +41,7 @@ def noise_levels(steps: int, high: float = SIGMA_MAX, low: float = SIGMA_MIN) ->
 @torch.inference_mode()
 def redraw(
     network: Network, thumbnail: Tensor, settings: Settings | None = None, steps: int = 20, seed: int = 0
-) -> Drawn:
+) -> Sample:
     """A picture drawn from its thumbnail with Euler steps.
 
     Args:
@@ -61,4 +63,4 @@ def redraw(
         x = denoised + (following / sigma) * (x - denoised)
     masks = [record.mask for record in detailer.masks if isinstance(record.mask, torch.Tensor)]
     mean = torch.stack(masks).mean(0) if masks else torch.zeros_like(x[:, :1])
-    return Drawn(x.clamp(-1, 1), mean, detailer.report)
+    return Sample(x.clamp(-1, 1), mean, detailer.report)

@@ -12,13 +12,13 @@ _TABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0
 
 
 def _ve(cls: str, **options: Any) -> Callable[[dict[str, Any]], Any]:
-    def made(config: dict[str, Any]) -> Any:
+    def make(config: dict[str, Any]) -> Any:
         # Here, so that the command line's --help can name the samplers without waiting for it.
         import diffusers
 
         return getattr(diffusers, cls).from_config(config, **options)
 
-    return made
+    return make
 
 
 VE: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -52,10 +52,10 @@ def scheduler(name: str, flow: bool = False, config: dict[str, Any] | None = Non
     Raises:
         ValueError: the name is unknown for this family; the message lists those that are known.
     """
-    known = FLOW if flow else VE
-    if name not in known:
+    samplers = FLOW if flow else VE
+    if name not in samplers:
         family = "rectified-flow" if flow else "VE"
-        raise ValueError(f"sampler {name!r} is unknown for {family} models: choose one of {', '.join(known)}")
+        raise ValueError(f"sampler {name!r} is unknown for {family} models: choose one of {', '.join(samplers)}")
     if config is None:
         config = {} if flow else {**_TABLE, "prediction_type": "epsilon", "timestep_spacing": "linspace"}
-    return known[name](dict(config))
+    return samplers[name](dict(config))

@@ -6,46 +6,39 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import NAMES, STRENGTH, page
+from ..settings import Settings
+from . import NAMES, page, truth
 from . import out as folder
-from .compare import Scene, crop, image
+from .compare import Row, compare, side_by_side
 from .figure import grid, to_image
 from .network import load
-from .photos import shape_of
+from .photos import FACTOR, photograph, shape_of
+from .scene import Scene, image
 
-PHOTOS = ("chelsea", "astronaut")
-STRENGTHS = (-0.2, 0.0, 0.1, 0.2, 0.4)
+if TYPE_CHECKING:
+    from .terminal import ProgressBar
+
+PHOTOS = ("wren", "chelsea")
+STRENGTHS = (-0.1, 0.0, 0.05, 0.1, 0.15)
 COVERAGES = (1.0, 0.75, 0.5, 0.25, 0.0)
-STRETCH = 2.0
-"""Contrast of the smooth crop: what a screen hides and a print shows."""
 REGIONS = (
-    "Inside and outside: fine detail (RMS) in the third of the pixels where the photograph itself has most and least "
-    "of it. Calls are model calls; 1.00x is the plain sampler."
+    "Inside and outside: fine detail of brightness (RMS) in the third of the pixels where the photograph itself has "
+    "most and least of it. Calls are model calls; 1.00x is the plain sampler."
 )
-RUNS = 14
-"""About so many runs of the sampler for two photographs; the search for equal detail decides."""
+SWEPT = 6
+"""Runs of the sampler for the two sweeps, beside those of the comparison."""
+COMPARED = 4
+"""About so many runs for a comparison; the search for equal detail decides."""
+COLUMNS = ("photograph", "method", "strength", "calls", "inside", "outside")
 
 
 @dataclass
-class Row:
-    """One method on one photograph; ``inside`` and ``outside`` are RMS of its fine detail by ``truth.measured``."""
-
-    photo: str
-    method: str
-    strength: float
-    steps: int
-    calls: int
-    inside: float
-    outside: float
-
-
-@dataclass
-class Shown:
-    """What the demo made, and what to look at."""
+class Demo:
+    """What was drawn, what it cost, and what to look at."""
 
     pictures: list[str]
     page: str
@@ -55,104 +48,96 @@ class Shown:
     text: str = field(default="", repr=False)
 
 
-def show(out: Path, steps: int, seed: int, bar: Any, photo: str | None = None, strength: float = STRENGTH) -> Shown:
-    """Draw everything into ``out``; ``bar`` is a rich Progress, not begun; ``photo`` a picture in place of ours.
+def draw_demo(
+    out: Path,
+    steps: int,
+    seed: int,
+    progress: ProgressBar,
+    photo: str | None = None,
+    strength: float = Settings.strength,
+) -> Demo:
+    """Draw pictures and page into ``out``.
+
+    Args:
+        out: the folder; it is made where it is missing.
+        steps: of the sampler.
+        seed: of the noise.
+        progress: a bar that is shown already.
+        photo: a picture of the user's, or a named one, in place of ``PHOTOS``.
+        strength: of Selective Sigma.
 
     Raises:
         ValueError: ``photo`` is no picture, ``out`` no folder.
     """
     began = time.monotonic()
     network = load()
-    sources = [photo] if photo else list(PHOTOS)
-    scenes = [
-        Scene(
-            network,
-            source,
-            shape_of(source) if photo else 256,
-            None if photo else 1.0,
-            steps,
-            seed,
-            lambda: bar.advance(task),
-        )
-        for source in sources
-    ]
+    scenes = {name: _scene(network, name, steps, seed, progress) for name in ([photo] if photo else PHOTOS)}
     folder.make(out)
-    with bar:
-        task = bar.add_task("pictures", total=RUNS if len(sources) > 1 else RUNS - 4)
-        shown = _drawn(scenes, out, strength)
-        bar.update(task, completed=bar.tasks[task].total)
-    shown.seconds = time.monotonic() - began
-    shown.peak_mib = _peak_mib()
-    shown.text = _explain(shown)
-    return shown
-
-
-def _drawn(scenes: list[Scene], out: Path, strength: float) -> Shown:
-    """Pictures and page in ``out``."""
-    shown = Shown([], str(out / "demo.html"), [])
+    progress.begin("pictures", COMPARED * len(scenes) + SWEPT)
+    demo = Demo([], str(out / "demo.html"), [])
     wipes: list[page.Wipe] = []
-    sheets: list[page.Sheet] = []
-    for scene in scenes:
-        name = Path(scene.source).stem
-        figure, rows, wipe = compared(scene, name, strength)
-        # Under a name that no photograph of the user's has, should it lie in that very folder.
-        file = f"{name}.png" if str(scene.source) in NAMES else f"{name}_compared.png"
-        shown.pictures.append(_save(figure, out / file))
-        text = f"{name}, drawn three ways with as much fine detail in the busy part; below, crops of busy and smooth."
-        sheets.append(page.Sheet(f"{name}, side by side", text, shown.pictures[-1]))
-        shown.rows += rows
-        wipes.append(wipe)
-    first = scenes[0]
-    sweeps = {
-        "coverage": ([(strength, c) for c in COVERAGES], [f"coverage {c:g}" for c in COVERAGES]),
-        "strength": ([(s, 0.5) for s in STRENGTHS], [f"strength {s:g}" for s in STRENGTHS]),
-    }
-    fixed = {"coverage": f"strength {strength:g}", "strength": "coverage 0.5"}
-    texts = {
-        "coverage": "From everywhere (1) to nowhere (0): the masks below show where the lie was told.",
-        "strength": "Softer below 0, the plain sampler's picture at 0, finer above.",
-    }
-    for name, (cells, columns) in sweeps.items():
-        drawn = [first.draw(*cell) for cell in cells]
-        rows = [("picture", [image(d.picture) for d in drawn]), ("mask", [to_image(d.mask[0]) for d in drawn])]
-        note = f"{fixed[name]}, {first.steps} steps"
-        shown.pictures.append(_save(grid(rows, columns, note=note), out / f"{name}_sweep.png"))
-        sheets.append(page.Sheet(f"{name.capitalize()}, at {fixed[name]}", texts[name], shown.pictures[-1]))
-    Path(shown.page).write_text(page.build(wipes, sheets), encoding="utf-8")
-    return shown
+    figures: list[page.Figure] = []
+    for source, scene in scenes.items():
+        name = Path(source).stem
+        comparison = compare(scene, name, strength)
+        # A photograph of the user's may lie in the very folder: it is not written over.
+        file = f"{name}.png" if source in NAMES else f"{name}_compared.png"
+        demo.pictures.append(_save(side_by_side(comparison, scene.factor), out / file))
+        text = f"{name}, drawn three ways with as much fine detail in the busy part; below, parts of busy and smooth."
+        figures.append(page.Figure(f"{name}, side by side", text, demo.pictures[-1]))
+        demo.rows += comparison.rows
+        wipes.append(comparison.wipe)
+    figures += _sweeps(next(iter(scenes.values())), out, strength)
+    demo.pictures += [figure.path for figure in figures[len(scenes) :]]
+    introduction = (
+        f"A small network redraws each photograph from a thumbnail {FACTOR:g} times smaller. Drag over a picture, or "
+        "use the arrow keys, to wipe between two versions of it. Both detailed versions hold as much fine detail where "
+        "the photograph has most of it."
+    )
+    table = page.Table("What it cost", REGIONS, COLUMNS, [cells(row) for row in demo.rows])
+    Path(demo.page).write_text(page.build(introduction, wipes, table, figures), encoding="utf-8")
+    progress.complete()
+    demo.seconds = time.monotonic() - began
+    demo.peak_mib = _peak_mib()
+    demo.text = _explain(demo)
+    return demo
 
 
-def compared(scene: Scene, name: str, strength: float) -> tuple[Any, list[Row], page.Wipe]:
-    """The row of a photograph with its crops, the figures to it, and what the page wipes between."""
-    plain, selective = scene.draw(0.0), scene.draw(strength)
-    same = scene.everywhere(strength)
-    everywhere = scene.draw(same, 1.0)
-    drawn = {"plain": (plain, 0.0), "everywhere": (everywhere, same), "selective": (selective, strength)}
-    rows: list[Row] = []
-    for method, (d, s) in drawn.items():
-        inside, outside = (v.item() for v in scene.detail(d.picture))
-        rows.append(Row(name, method, s, scene.steps, d.report.calls, inside, outside))
-    pictures = [scene.photo, *(d.picture for d, _ in drawn.values())]
-    columns = [
-        "photograph",
-        "plain",
-        f"lie everywhere\nstrength {same:.3g}",
-        f"Selective Sigma\nstrength {strength:.3g}",
-    ]
-    places = scene.places()
-    mask = selective.mask
-    lines = [
-        ("", [*map(image, pictures), to_image(mask[0])]),
-        ("close", [crop(p, places["busy"]) for p in pictures] + [crop(mask * 2 - 1, places["busy"])]),
+def cells(row: Row) -> list[str]:
+    """A row of the table, by ``COLUMNS``."""
+    cost = f"{row.calls} ({row.calls / row.steps:.2f}x)"
+    return [row.photo, row.method, f"{row.strength:.3g}", cost, f"{row.inside:.4f}", f"{row.outside:.4f}"]
+
+
+def _scene(network: Any, source: str, steps: int, seed: int, progress: ProgressBar) -> Scene:
+    size = (256, 256) if source in NAMES else shape_of(source)
+    smooth = truth.by_hand(source, size).outside if truth.has_regions(source) else None
+    return Scene(network, photograph(source, size), smooth, steps, seed, progress.advance)
+
+
+def _sweeps(scene: Scene, out: Path, strength: float) -> list[page.Figure]:
+    """One photograph at several coverages, and at several strengths."""
+    sweeps = [
         (
-            f"smooth part\ncontrast x {STRETCH:g}",
-            [crop(p, places["smooth"], stretch=STRETCH) for p in pictures] + [crop(mask * 2 - 1, places["smooth"])],
+            f"Coverage, at strength {strength:g}",
+            "From everywhere (1) to nowhere (0): the masks below show where the lie was told.",
+            "coverage_sweep.png",
+            {f"coverage {c:g}": scene.draw(strength, c) for c in COVERAGES},
+        ),
+        (
+            "Strength, at coverage 0.5",
+            "Softer below 0, the plain sampler's picture at 0, finer above.",
+            "strength_sweep.png",
+            {f"strength {s:g}": scene.draw(s) for s in STRENGTHS},
         ),
     ]
-    note = "Equal fine detail where the photograph has most of it (upper third); the photograph itself was not shown"
-    figure = grid(lines, [*columns, "mask of\nSelective Sigma"], note=f"{note}: a thumbnail 4 times smaller was.")
-    images = {label.replace("\n", ", "): image(p) for label, p in zip(columns, pictures, strict=True)}
-    return figure, rows, page.Wipe(name, images, to_image(mask[0]))
+    figures: list[page.Figure] = []
+    for title, text, file, samples in sweeps:
+        pictures = [image(sample.picture) for sample in samples.values()]
+        masks = [to_image(sample.mask[0]) for sample in samples.values()]
+        both = grid([("picture", pictures), ("mask", masks)], list(samples), note=f"{title}, {scene.steps} steps")
+        figures.append(page.Figure(title, text, _save(both, out / file)))
+    return figures
 
 
 def _save(picture: Any, path: Path) -> str:
@@ -171,16 +156,16 @@ def _peak_mib() -> float | None:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _explain(shown: Shown) -> str:
-    *compared, coverage, strength = shown.pictures
-    memory = "" if shown.peak_mib is None else f", at most {shown.peak_mib:.0f} MiB"
+def _explain(demo: Demo) -> str:
+    *compared, coverage, strength = demo.pictures
+    memory = "" if demo.peak_mib is None else f", at most {demo.peak_mib:.0f} MiB"
     return f"""
 What to look at
-  {shown.page}   all of it, with sliders that wipe from plain to detailed: open it in a browser
-  {", ".join(compared)}   equal detail in fur, hair and edges; look at the smooth parts
+  {demo.page}   all of it, with sliders that wipe from plain to detailed: open it in a browser
+  {", ".join(compared)}   equal detail in fur, feathers and edges; look at the smooth parts
   {coverage}   masks below: where the lie was told, from everywhere (left) to nowhere (right)
   {strength}   softer to the left of 0, finer to the right
 {REGIONS}
-Embedded network, {torch.get_num_threads()} threads: {shown.seconds:.0f} s{memory}.
+Embedded network, {torch.get_num_threads()} threads: {demo.seconds:.0f} s{memory}.
 For a picture of yours: --photo FILE; named ones are {", ".join(NAMES)}.
 """.strip("\n")

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from . import NAMES, photos
-from .pipeline import open_pipeline, small
+from .pipeline import open_pipeline, thumbnail_of
 from .samplers import scheduler
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .sweep import Job
 
 SIZE = 192
+"""Height and width of a named photograph; one of the user's has as many pixels."""
 
 
 def open_source(
@@ -34,17 +35,17 @@ def open_source(
 
 
 def _embedded(job: Job, flow: bool, device: torch.device | str) -> tuple[Any, Callable[[], Tensor]]:
-    named = job.subject in NAMES
-    thumbnail = small(job.subject, SIZE if named else photos.shape_of(job.subject, SIZE**2), 1.0 if named else None)
+    size = SIZE if job.subject in NAMES else photos.shape_of(job.subject, SIZE**2)
+    thumbnail = thumbnail_of(job.subject, size)
     pipe = open_pipeline(job.sampler, flow).to(device)
     return pipe, lambda: pipe(thumbnail, job.seed, job.steps, job.guidance)[0]
 
 
 def check_checkpoint(model: Path) -> None:
-    """See that a folder is there, and that it is a checkpoint's.
+    """Check that ``model`` is the folder of a diffusers checkpoint.
 
     Raises:
-        ValueError: in one line, what it is instead.
+        ValueError: it is not; the message says what it is instead.
     """
     if not model.is_dir():
         raise ValueError(f"model is {str(model)!r}: there is no such folder; give that of a diffusers checkpoint")

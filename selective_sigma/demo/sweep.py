@@ -52,7 +52,7 @@ class Job:
         return {name: value for name, value in asdict(self).items() if name != "settings"} | dict(self.settings)
 
 
-class Done(NamedTuple):
+class Result(NamedTuple):
     """A finished cell: picture, mean mask of the run, and what it cost."""
 
     picture: Image.Image
@@ -64,7 +64,7 @@ def cells(strengths: Sequence[float], coverages: Sequence[float]) -> list[Cell]:
     return [Cell(s, c) for s in strengths for c in coverages]
 
 
-def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Done:
+def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Result:
     """Sample one cell; ``sample`` runs the pipe and gives a picture (3, H, W) in [0, 1]."""
     options = {**dict(job.settings), "strength": cell.strength, "coverage": cell.coverage, "record": True}
     with detail(pipe, **options) as run, counted(pipe) as calls:
@@ -75,7 +75,7 @@ def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Do
     if run.settings.idle:
         # Nothing was installed that could count: these are the plain sampler's calls.
         report |= {"steps": len(calls), "calls": len(calls), "plain": len(calls)}
-    return Done(to_image(picture), to_image(mean[None]), report)
+    return Result(to_image(picture), to_image(mean[None]), report)
 
 
 @contextmanager
@@ -99,42 +99,42 @@ class Folder:
 
     def __init__(self, path: Path, job: Job):
         self.path, self.job = path, job
-        ours = job.facts
-        for found in path.glob("*.json"):
-            theirs = (_read(found) or {}).get("job", ours)
-            if differs := [name for name in ours if theirs.get(name) != ours[name]]:
-                was, now = (", ".join(f"{name} {job.get(name)}" for name in differs) for job in (theirs, ours))
+        facts = job.facts
+        for record in path.glob("*.json"):
+            stored = (_read(record) or {}).get("job", facts)
+            if differs := [name for name in facts if stored.get(name) != facts[name]]:
+                was, now = (", ".join(f"{name} {values.get(name)}" for name in differs) for values in (stored, facts))
                 raise ValueError(f"{path} holds a sweep with {was}: give the one with {now} another --out")
 
     def make(self) -> None:
         """Make the folder where it is missing.
 
         Raises:
-            ValueError: it cannot be had.
+            ValueError: the folder cannot be made or written to.
         """
         out.make(self.path)
 
-    def store(self, cell: Cell, done: Done) -> None:
-        done.picture.save(self.path / f"{cell.name}.png")
-        done.mask.save(self.path / f"{cell.name}_mask.png")
+    def store(self, cell: Cell, result: Result) -> None:
+        result.picture.save(self.path / f"{cell.name}.png")
+        result.mask.save(self.path / f"{cell.name}_mask.png")
         # The record comes last and whole: a cell cut off halfway is made again.
         record = self.path / f"{cell.name}.json"
         part = record.with_suffix(".part")
-        part.write_text(json.dumps({"job": self.job.facts, "report": done.report}))
+        part.write_text(json.dumps({"job": self.job.facts, "report": result.report}))
         part.replace(record)
 
-    def load(self, cell: Cell) -> Done | None:
+    def load(self, cell: Cell) -> Result | None:
         record = _read(self.path / f"{cell.name}.json")
         if record is None or record.get("job") != self.job.facts:
             return None
-        with suppress(OSError):  # None there, or none that is a picture: made again.
+        with suppress(OSError):  # A file that is missing, or is no picture: the cell is made again.
             files = (self.path / f"{cell.name}{kind}.png" for kind in ("", "_mask"))
             picture, mask = (Image.open(file).copy() for file in files)
-            return Done(picture, mask, record["report"])
+            return Result(picture, mask, record["report"])
         return None
 
     def missing(self, wanted: Sequence[Cell]) -> list[Cell]:
-        """One of each picture that is wanted and not there."""
+        """The wanted cells whose pictures are not stored yet, one for each picture."""
         return [cell for cell in {cell.name: cell for cell in wanted}.values() if self.load(cell) is None]
 
     def figure(self, strengths: Sequence[float], coverages: Sequence[float]) -> Image.Image:
@@ -143,25 +143,27 @@ class Folder:
         rows: list[tuple[str, list[Image.Image]]] = []
         for fixed in strengths if across else coverages:
             line = [Cell(fixed, c) for c in coverages] if across else [Cell(s, fixed) for s in strengths]
-            found = [done for cell in line if (done := self.load(cell))]
+            results = [result for cell in line if (result := self.load(cell))]
             label = f"strength\n{fixed:g}" if across else f"coverage\n{fixed:g}"
-            rows += [(label, [d.picture for d in found]), ("mask", [d.mask for d in found])]
+            rows += [(label, [r.picture for r in results]), ("mask", [r.mask for r in results])]
         columns = [f"coverage {c:g}" for c in coverages] if across else [f"strength {s:g}" for s in strengths]
         return grid(rows, columns)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A record; None where there is none, or something else than one."""
+    """A stored record, or None where the file is missing or holds something else."""
     with suppress(FileNotFoundError, ValueError):
-        found = json.loads(path.read_text())
-        if isinstance(found, dict):
-            return found
+        record = json.loads(path.read_text())
+        if isinstance(record, dict):
+            return record
     return None
 
 
-def run(folder: Folder, pipe: Any, sample: Callable[[], Tensor], share: Sequence[Cell]) -> Iterator[tuple[Cell, Done]]:
+def run(
+    folder: Folder, pipe: Any, sample: Callable[[], Tensor], share: Sequence[Cell]
+) -> Iterator[tuple[Cell, Result]]:
     """Compute and store what is missing of this process's share, one cell at a time."""
     for cell in folder.missing(share):
-        done = compute(pipe, sample, folder.job, cell)
-        folder.store(cell, done)
-        yield cell, done
+        result = compute(pipe, sample, folder.job, cell)
+        folder.store(cell, result)
+        yield cell, result

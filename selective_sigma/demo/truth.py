@@ -4,7 +4,7 @@ Two definitions, to be named beside every figure made with them:
 
 - ``measured``: the photograph's own fine-detail energy (squared high-pass, ``measure.high_pass``), smoothed
   with a Gaussian of ``SMOOTH`` pixels. Inside is its upper third, outside its lower third; the rest is neither.
-- ``drawn``: polygons by hand in ``photos.json``: fur, hair, wood inside; sky, bokeh, backdrop outside.
+- ``by_hand``: polygons in ``photos.json``: feathers, fur, hair, wood inside; sky, bokeh, backdrop outside.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from . import DRAWN
+from . import PHOTOGRAPHS
 from .measure import high_pass
-from .photos import defocused, open_photo, pixels
+from .photos import centre_of, cropped, defocused, open_photo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,22 +43,27 @@ def measured(picture: Tensor, share: float = 1 / 3) -> Regions:
     return Regions((fine >= high).float(), (fine <= low).float())
 
 
-def drawn(name: str, size: int | tuple[int, int] = 256, zoom: float | None = None) -> Regions:
+def has_regions(name: str) -> bool:
+    """Whether ``by_hand`` knows the photograph."""
+    return bool(PHOTOGRAPHS.get(name, {}).get("detail"))
+
+
+def by_hand(name: str, size: int | tuple[int, int] = 256) -> Regions:
     """The hand-drawn regions of a named photograph, cropped and scaled as ``photos.photograph`` does.
 
     Raises:
-        ValueError: nobody has drawn regions for it; the message names ``measured``.
+        ValueError: there are no regions for it; the message names ``measured``.
     """
-    if not DRAWN.get(name, {}).get("detail"):
+    if not has_regions(name):
         raise ValueError(f"no regions are drawn for {name!r}: use truth.measured, or add polygons to photos.json")
-    return Regions(_mask(name, "detail", size, zoom), _mask(name, "smooth", size, zoom))
+    return Regions(_region(name, "detail", size), _region(name, "smooth", size))
 
 
-def _mask(name: str, kind: str, size: int | tuple[int, int], zoom: float | None) -> Tensor:
+def _region(name: str, kind: str, size: int | tuple[int, int]) -> Tensor:
     from PIL import Image, ImageDraw
 
     width, height = open_photo(name).size
-    mask = Image.new("L", (width, height))
-    for polygon in DRAWN[name][kind]:
-        ImageDraw.Draw(mask).polygon([(x * width, y * height) for x, y in polygon], fill=255)
-    return (pixels(mask, name, size, zoom) > 127).float()
+    region = Image.new("L", (width, height))
+    for polygon in PHOTOGRAPHS[name][kind]:
+        ImageDraw.Draw(region).polygon([(x * width, y * height) for x, y in polygon], fill=255)
+    return (cropped(region, size, centre_of(name)) > 127).float()

@@ -37,7 +37,7 @@ def test_the_first_template_needs_no_file(server: Server, nodes: dict[str, Any])
     outputs = server.run(prompt)
     picture_nodes = [*of_type(prompt, "PreviewImage"), *of_type(prompt, "SaveImage")]
     plain, detailed = (only(pictures_of(server, outputs, name)) for name in picture_nodes)
-    assert plain.shape == (296, 448, 3)  # The bundled photograph.
+    assert plain.shape == (512, 512, 3)  # The bundled photograph.
     assert plain.std() > 0.1
     assert 1e-4 < np.abs(plain - detailed).mean() < 0.1
     assert all(len(outputs[name]["images"]) == 1 for name in of_type(prompt, PREVIEW))

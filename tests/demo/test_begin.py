@@ -35,14 +35,20 @@ def begin(at: str, does: str, out: Path):
 @pytest.mark.parametrize("at", ["typer", "torch", "safetensors"])
 def test_an_interrupt_before_anything_has_begun_ends_in_one_line(at: str, tmp_path: Path):
     done = begin(at, "os.kill(os.getpid(), signal.SIGINT)", tmp_path / "out")
-    assert (done.returncode, done.stderr) == (130, "Stopped.\n")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "Stopped.")
+    assert "Traceback" not in done.stderr
+
+
+def test_something_is_seen_before_torch_is_imported(tmp_path: Path):
+    done = begin("torch", "os._exit(3)", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (3, "loading torch\n")
 
 
 @pytest.mark.parametrize("at", ["typer", "PIL"])
 def test_without_its_extra_it_says_how_to_get_it(at: str, tmp_path: Path):
     done = begin(at, f"raise ModuleNotFoundError('no', name={at!r})", tmp_path / "out")
-    said = f'{at} is not installed: pip install "selective-sigma[cli]"\n'
-    assert (done.returncode, done.stderr) == (2, said)
+    message = f'{at} is not installed: pip install "selective-sigma[cli]"'
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, message)
 
 
 def test_a_missing_module_of_ours_is_a_fault_and_shown_as_one(tmp_path: Path):

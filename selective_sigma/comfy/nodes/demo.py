@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...demo.network import MULTIPLE, SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, load
+from ...demo.photos import FACTOR, thumbnail
 from . import words
 from .widgets import DEMO, node_schema
 
@@ -32,10 +33,8 @@ if TYPE_CHECKING:
 FAMILIES = ("ve", "flow")
 MOST_PIXELS = 512 * 512
 """Of the largest picture, so that a run takes seconds on a CPU."""
-FACTOR = 4
-"""By how much the sides of the thumbnail are smaller."""
-PHOTOGRAPH = Path(__file__).parents[2] / "demo/chelsea.jpg"
-"""Used where no image is connected: Chelsea, by Stefan van der Walt, CC0, from scikit-image."""
+PHOTOGRAPH = Path(__file__).parents[2] / "demo/wren.jpg"
+"""Used where no image is connected: a canyon wren, CC0 1.0, from BuddiesOfBudgie/budgie-backgrounds."""
 THUMBNAIL = "selective_sigma_thumbnail"
 """The key of the thumbnail in a CONDITIONING."""
 
@@ -179,6 +178,6 @@ class SelectiveSigmaDemoModelNode(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor | None = None, family: str = FAMILIES[0]) -> io.NodeOutput:
         picture = fitted_picture(bundled_photograph() if image is None else image)
-        positive = conditioning(**{THUMBNAIL: F.avg_pool2d(picture, FACTOR)})
+        positive = conditioning(**{THUMBNAIL: thumbnail(picture, FACTOR)})
         latent = {"samples": torch.zeros_like(picture), "downscale_ratio_spacial": 1}
         return io.NodeOutput(demo_model(family), positive, conditioning(), pixel_vae(), latent)

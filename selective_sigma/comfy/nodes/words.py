@@ -92,7 +92,7 @@ DEMO = (
 )
 DEMO_IMAGE = (
     "Optional: the photograph to redraw; scaled to at most 512x512 pixels or as many in its own shape. Without it, "
-    "the photograph of a cat that comes with the pack."
+    "the photograph of a bird that comes with the pack."
 )
 DEMO_FAMILY = (
     "ve: noise is added, as on SD 1.x and SDXL. flow: the picture fades into noise, as on SD3, Flux, Qwen-Image."
