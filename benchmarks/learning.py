@@ -12,7 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from selective_sigma.diffusers import enable
-from selective_sigma.diffusers.steps import Steps
+from selective_sigma.diffusers.run import StepTracker
 
 from .figures import Value
 
@@ -79,19 +79,19 @@ def _learned(model: nn.Module, call: Callable[[nn.Module, Any], None]) -> float:
     """Seconds that the adapter takes to learn from the first step."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     spent = 0.0
-    understand = Steps._understand
+    learn_from = StepTracker._learn_from
 
-    def timed(self: Steps, scheduler: Any, given: dict[str, Any]) -> None:
+    def timed(self: StepTracker, scheduler: Any, args: Any, kwargs: Any) -> None:
         nonlocal spent
         began = time.process_time()
-        understand(self, scheduler, given)
+        learn_from(self, scheduler, args, kwargs)
         spent += time.process_time() - began
 
-    Steps._understand = timed
+    StepTracker._learn_from = timed
     try:
         with enable(SimpleNamespace(transformer=model, scheduler=scheduler)).attached():
             scheduler.set_timesteps(28)
             call(model, scheduler)
     finally:
-        Steps._understand = understand
+        StepTracker._learn_from = learn_from
     return spent

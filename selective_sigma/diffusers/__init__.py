@@ -11,26 +11,34 @@
 >>> run = selective.enable(pipe, strength=0.2)
 >>> selective.disable(pipe)
 
-Any pipeline whose model and scheduler meet step by step: how they do is learned at the first step
-of a run, which stays plain. What does not fit is refused there with the reason.
+Works with any pipeline whose model and scheduler meet step by step: how they do is learned at the first step of a run,
+which stays plain. What does not fit is refused there, with the reason.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import threading
+import warnings
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import diffusers
 from torch import nn
 
 from ..mask import checked_map
 from ..settings import SETTING_NAMES, Settings
-from . import attach, noise, state
-from .run import Run
+from . import attach, noise
+from .run import StepTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import Tensor
+
+    from ..detailer import MaskRecord
+    from ..report import Report
+
+attach.check_version(diffusers.__version__)
 
 __all__ = ["Run", "detail", "disable", "enable"]
 
@@ -39,8 +47,8 @@ __all__ = ["Run", "detail", "disable", "enable"]
 def detail(pipe: Any, **options: Any) -> Iterator[Run]:
     """Add detail to what ``pipe`` makes within the ``with`` block; takes what ``enable`` takes.
 
-    The pipe may be called several times; each call is a run of its own. A loop of one's own around
-    the pipe's model and scheduler gets detail within ``with run.attached():``.
+    The pipe may be called several times; each call is a run of its own. A loop of one's own around the pipe's model and
+    scheduler gets detail within ``with run.attached():``.
     """
     run = enable(pipe, **options)
     try:
@@ -83,7 +91,7 @@ def enable(
         kind = repr(pipe) if pipe is None or isinstance(pipe, str) else f"a {type(pipe).__name__}, without a scheduler"
         raise TypeError(f"pipe is {kind}: give a diffusers pipeline, or anything with a scheduler and modules")
     run = Run(pipe, Settings(**settings), checked_map("limit", limit), checked_map("within", within), record)
-    if attach.listened(pipe):
+    if attach.has_listener(pipe):
         raise ValueError("Selective Sigma is already enabled on this pipe: call disable(pipe) first")
     if not run.settings.idle:
         noise.check(pipe.scheduler)
@@ -91,17 +99,84 @@ def enable(
         if not modules:
             raise ValueError(f"{type(pipe).__name__} has no modules: there is no denoiser to listen to")
         for module in modules:
-            state.caches(module)
+            attach.caches(module)
 
-    def called(_: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def attached_call(_: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         with run.attached():
             return call(*args, **kwargs)
 
     if callable(pipe):
-        attach.listen(pipe, called)
+        attach.set_listener(pipe, attached_call)
     return run
 
 
 def disable(pipe: Any) -> None:
     """Leave the pipe as it was; nothing where detail is not enabled."""
-    attach.leave(pipe)
+    attach.remove_listener(pipe)
+
+
+class Run:
+    """What ``enable`` and ``detail`` return: the mask and the report of the pipeline's latest run.
+
+    The lie is told to the conditional prediction where the pipeline stacks [uncond, cond] in one batch, to the
+    step's first call where it makes several; its effect is added to all of them.
+    """
+
+    def __init__(self, pipe: Any, settings: Settings, limit: Tensor | None, within: Tensor | None, record: bool):
+        self.settings = settings
+        self._pipe = pipe
+        self._options: dict[str, Any] = {"limit": limit, "within": within, "record": record}
+        self._tracker = StepTracker(pipe, None, settings, self._options, [])
+        self._thread: int | None = None
+        """The thread that the run is attached in."""
+
+    @property
+    def report(self) -> Report:
+        """Model calls of the latest run; the plain pipeline makes ``report.steps`` of them."""
+        return self._tracker.report
+
+    @property
+    def masks(self) -> list[MaskRecord]:
+        """With ``record``: one for each step of the latest run that had a mask."""
+        return self._tracker.masks
+
+    @property
+    def mask(self) -> Any:
+        """Latest mask, (batch, 1, *space) in [0, 1], a list for several streams; None before the first."""
+        detailer = self._tracker.detailer
+        return None if detailer is None else detailer.mask
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Within, detail is added to what calls the pipe's model and scheduler.
+
+        A call of an enabled pipe does this by itself; loops of one's own are written within it.
+        """
+        if self._thread == threading.get_ident():
+            # A call of the pipe within a loop that is attached.
+            yield
+            return
+        scheduler, idle = self._pipe.scheduler, self.settings.idle
+        modules = attach.components(self._pipe)
+        managers = [] if idle else [manager for module in modules for manager in attach.caches(module)]
+        tracker = StepTracker(self._pipe, scheduler, self.settings, self._options, managers)
+        with ExitStack() as stack:
+            methods = {"step": tracker.stepped, "set_timesteps": tracker.timed}
+            try:
+                stack.enter_context(attach.listening_to_scheduler(scheduler, methods))
+            except (TypeError, ValueError):
+                if not idle:
+                    raise
+            # Not before: a run of another thread may be in the midst of this scheduler.
+            self._tracker, self._thread = tracker, threading.get_ident()
+            stack.callback(self._detach)
+            for module in modules:
+                stack.enter_context(attach.listening(module, {"__call__": tracker.called}))
+            yield
+        if not tracker.report.lied and not tracker.streams and not idle:
+            warnings.warn(f"Selective Sigma added nothing: {tracker.learner.outcome}", stacklevel=3)
+
+    def _detach(self) -> None:
+        # What was recorded is large, and not wanted after an error either.
+        self._tracker.forget_step()
+        self._thread = None

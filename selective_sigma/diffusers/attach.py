@@ -1,236 +1,310 @@
-"""Listening to a pipeline for the length of one of its calls, from outside what it is made of.
+"""Listening to a pipeline's parts from outside, and leaving no trace in them.
 
-A component's call is heard above ``nn.Module.__call__``: whatever sits on its ``forward``
-(offload hooks, caches, LoRA layers) or in ``_compiled_call_impl`` lies beneath, and may come and
-go. Between two calls of a pipe its components are as they were, so that compiling, saving,
-copying and offloading them meets nothing of ours.
+During one call of a pipeline, and no longer, its modules and its scheduler are instances of a subclass of their class,
+whose methods ask a listener. Everything that sits on a module's ``forward`` (offload hooks, caches, LoRA layers), and
+compiled code, is called beneath that, and may change meanwhile. Between two calls the parts are as they were: to
+compile, save, copy or offload them works as ever.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import inspect
+import random
+import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
+import diffusers
+import numpy as np
+import torch
 from torch import nn
 
 Listener = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-"""``listener(object, call, args, kwargs)`` answers for ``call(*args, **kwargs)``."""
+"""``listener(target, call, args, kwargs)`` returns what ``target`` returns in place of ``call(*args, **kwargs)``."""
 
 _KEPT = "_selective_sigma_listener"
-"""Attribute of what is listened to until further notice: the listener lives as long as it does."""
+"""Attribute of an enabled pipeline, so that the listener lives as long as the pipeline does."""
 
 
-class _Here(threading.local):
-    """Listeners of this thread, by the ids of modules: another's may sample with the same model."""
+class _ThreadListeners(threading.local):
+    """Listeners of one thread by target and method, as another thread may sample with the same model."""
 
     def __init__(self) -> None:
-        self.listeners: dict[int, Listener] = {}
+        self.by_id: dict[int, dict[str, Listener]] = {}
+
+    def of(self, target: Any, method: str) -> Any:
+        return self.by_id.get(id(target), {}).get(method)
 
 
-_here = _Here()
+_here = _ThreadListeners()
 _lock = threading.Lock()
 _held: dict[int, int] = {}
-"""How many runs, of all threads, listen to a module."""
+"""How many runs, of all threads, listen to a target."""
 
 
 def components(pipe: Any) -> list[nn.Module]:
-    """The modules that a pipeline, or anything with modules for attributes, is made of."""
+    """The modules of a pipeline, or of anything that has modules for attributes."""
     parts = getattr(pipe, "components", None)
     values = (parts if isinstance(parts, dict) else vars(pipe)).values()
     return list({id(value): value for value in values if isinstance(value, nn.Module)}.values())
 
 
 @contextmanager
-def modules(found: list[nn.Module], listener: Listener) -> Iterator[None]:
-    """Within, ``listener`` answers every call of these modules that this thread makes."""
-    before = [(module, _here.listeners.get(id(module))) for module in found]
+def listening(target: Any, listeners: dict[str, Listener]) -> Iterator[None]:
+    """Within, this thread's calls of methods of ``target`` go to listeners, by the methods' names."""
+    outer = _here.by_id.get(id(target))
+    _here.by_id[id(target)] = listeners
     try:
-        for module in found:
-            _here.listeners[id(module)] = listener
-            _hold(module, 1)
+        _hold(target, 1)
         yield
     finally:
-        for module, other in before:
-            if other is None:
-                _here.listeners.pop(id(module), None)
-            else:
-                _here.listeners[id(module)] = other
-            _hold(module, -1)
+        del _here.by_id[id(target)]
+        if outer is not None:
+            _here.by_id[id(target)] = outer
+        _hold(target, -1)
 
 
-def listen(target: Any, listener: Listener) -> None:
-    """Have ``listener`` answer ``target(...)`` until ``leave``."""
-    vars(target)[_KEPT] = listener
-    _hold(target, 0)
+@contextmanager
+def listening_to_scheduler(scheduler: Any, listeners: dict[str, Listener]) -> Iterator[None]:
+    """The same for a scheduler and the deep copies of it that are made within, as pipelines with sound do.
+
+    Raises:
+        ValueError: another thread samples with this scheduler.
+    """
+    if _is_listening(type(scheduler)) and id(scheduler) not in _here.by_id:
+        raise ValueError(
+            "Selective Sigma is sampling with this scheduler in another thread: give each pipe a scheduler of its own"
+        )
+    with ExitStack() as stack:
+
+        def listen(target: Any) -> None:
+            stack.enter_context(listening(target, {**listeners, "__deepcopy__": listen_to_copy}))
+
+        def listen_to_copy(_: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+            copied = call(*args, **kwargs)
+            listen(copied)
+            return copied
+
+        listen(scheduler)
+        yield
 
 
-def leave(target: Any) -> None:
-    """Give ``target`` its own class back; nothing where nobody listens."""
-    if vars(target).pop(_KEPT, None) is not None:
-        _hold(target, 0)
+def set_listener(pipe: Any, listener: Listener) -> None:
+    """Have ``listener`` answer ``pipe(...)`` in every thread, until ``remove_listener``."""
+    vars(pipe)[_KEPT] = listener
+    _hold(pipe, 0)
 
 
-def listened(target: Any) -> bool:
-    """Whether ``listen`` is in force on ``target``."""
-    return _KEPT in vars(target)
+def remove_listener(pipe: Any) -> None:
+    """Give ``pipe`` its own class back; without effect where it has it."""
+    if vars(pipe).pop(_KEPT, None) is not None:
+        _hold(pipe, 0)
+
+
+def has_listener(pipe: Any) -> bool:
+    return _KEPT in vars(pipe)
+
+
+def class_of(module: Any) -> type:
+    """A module's own class, also while it is listened to or compiled."""
+    kind = type(getattr(module, "_orig_mod", module))
+    return kind.__mro__[1] if _is_listening(kind) else kind
 
 
 def _hold(target: Any, more: int) -> None:
-    """Count who listens to ``target``, and have its class be what that wants."""
+    """Count the runs that listen to ``target``, and change its class when the first comes or the last goes."""
     with _lock:
         count = _held.pop(id(target), 0) + more
         if count > 0:
             _held[id(target)] = count
         kind = type(target)
-        heard = "_selective_sigma" in vars(kind)
-        if heard != (count > 0 or listened(target)):
-            # Not setattr(): a compiled module hands that on to the one within.
-            object.__setattr__(target, "__class__", kind.__mro__[1] if heard else _heard(kind))
+        if _is_listening(kind) != (count > 0 or _KEPT in vars(target)):
+            # Not setattr(): a compiled module passes that on to the module within.
+            object.__setattr__(target, "__class__", kind.__mro__[1] if _is_listening(kind) else _listening_class(kind))
+
+
+def _is_listening(kind: type) -> bool:
+    return "_selective_sigma" in vars(kind)
 
 
 @functools.cache
-def _heard(kind: Any) -> Any:
-    """``kind`` with a call that can be answered for; one class each, so that torch.compile sees one."""
+def _listening_class(kind: Any) -> Any:
+    """A subclass of ``kind`` whose methods ask a listener. Always the same one, as torch.compile guards on classes."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        listener = _here.listeners.get(id(self)) or vars(self).get(_KEPT)
-        own = functools.partial(kind.__call__, self)
-        return own(*args, **kwargs) if listener is None else listener(self, own, args, kwargs)
+        listener = _here.of(self, "__call__") or vars(self).get(_KEPT)
+        plain_call = functools.partial(kind.__call__, self)
+        return plain_call(*args, **kwargs) if listener is None else listener(self, plain_call, args, kwargs)
+
+    def getattribute(self: Any, name: str) -> Any:
+        value = kind.__getattribute__(self, name)
+        listener = _here.of(self, name)
+        if listener is None:
+            return value
+        return functools.wraps(value)(lambda *args, **kwargs: listener(self, value, args, kwargs))
+
+    def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
+        copied = memo[id(self)] = kind.__new__(kind)
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
 
     def reduce(self: Any, protocol: Any) -> Any:
-        # A copy, and a file, is one of the original class, without a listener.
+        # Copies and files have the original class, and no listener.
         function, arguments, *rest = kind.__reduce_ex__(self, protocol)
         if getattr(function, "__name__", "") == "__newobj__":
-            # Of which pickle wants the class that is there now.
+            # pickle accepts this function for the present class alone.
             function = kind.__new__
         if rest and isinstance(rest[0], dict):
             rest[0] = {name: value for name, value in rest[0].items() if name != _KEPT}
         return (function, tuple(kind if a is type(self) else a for a in arguments), *rest)
 
-    return type(
-        kind.__name__,
-        (kind,),
-        {
-            "__call__": functools.wraps(kind.__call__)(call),
-            "__reduce_ex__": reduce,
-            "__module__": kind.__module__,
-            "__qualname__": kind.__qualname__,
-            "__doc__": kind.__doc__,
-            "_selective_sigma": True,
-        },
-    )
+    namespace = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    namespace |= {"__reduce_ex__": reduce, "_selective_sigma": True}
+    metaclass = type(kind)
+    if any("__call__" in vars(base) for base in kind.__mro__):
+        namespace["__call__"] = functools.wraps(kind.__call__)(call)
+    else:
+        namespace |= {"__getattribute__": getattribute, "__deepcopy__": deepcopy}
+        # Pipelines compare type(scheduler) with == and !=.
+        equal = {"__eq__": lambda cls, other: other is cls or other is kind, "__hash__": lambda _: hash(kind)}
+        metaclass = type(metaclass.__name__, (metaclass,), equal)
+    return metaclass(kind.__name__, (kind,), namespace)
 
 
-@contextmanager
-def methods(scheduler: Any, listeners: dict[str, Listener]) -> Iterator[None]:
-    """Within, listeners answer for a scheduler's methods of these names, and for those of deep copies made within.
+OLDEST, UNTESTED = (0, 42), (0, 43)
+"""Releases of diffusers. The attributes of its caches are private, and have changed before. pyproject.toml agrees."""
+WANTED = "diffusers>={}.{},<{}.{}".format(*OLDEST, *UNTESTED)
 
-    ``ValueError`` where another thread is at it.
+
+def check_version(version: str) -> None:
+    """Refuse a release of diffusers that is too old, and warn of one that is not tested yet.
+
+    Raises:
+        ImportError: in one line, with the releases that are wanted.
     """
-    # Of an earlier run's, that came back with attributes which somebody had kept.
-    stale = [name for name, value in vars(scheduler).items() if isinstance(value, _Method) and value.closed]
-    for name in stale:
-        del vars(scheduler)[name]
-    before = {name: vars(scheduler)[name] for name in (*listeners, _STATE) if name in vars(scheduler)}
-    if any(isinstance(method, _Method) and method.elsewhere for method in before.values()):
-        raise ValueError(
-            "Selective Sigma is sampling with this scheduler in another thread: give each pipe a scheduler of its own"
-        )
-    heard: list[_Method] = []
-    _listen(scheduler, listeners, heard)
-    try:
-        yield
-    finally:
-        for method in heard:
-            method.closed = True
-            if vars(method.owner).get(method.name) is method:
-                del vars(method.owner)[method.name]
-        vars(scheduler).update(before)
+    release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if release < OLDEST:
+        raise ImportError(f"Selective Sigma needs {WANTED}, and {version} is installed: pip install '{WANTED}'")
+    if release >= UNTESTED:
+        warnings.warn(f"Selective Sigma is tested with {WANTED}, and {version} is installed", stacklevel=3)
 
 
-def arguments_of(scheduler: Any, name: str, args: Any, kwargs: Any) -> dict[str, Any]:
-    """What a scheduler's method is called with, by its parameters' names; empty where it does not take that.
+SHAREABLE = ("FBCHeadBlockHook", "FBCBlockHook")
+"""Hooks of First Block Cache, whose whole state has the name of the cache context."""
+ACCELERATORS = {
+    "DeepCache": "DeepCache",
+    "tgate": "T-GATE",
+    "cache_dit.caching.cache_": "cache-dit",
+    "para_attn": "ParaAttention",
+}
+"""Packages that look up a call's time, or count calls, in what they add to a model: by how their names begin."""
 
-    Its class says so, as what somebody put in its place on the object may take anything.
+
+def caches(module: nn.Module) -> list[Any]:
+    """The state managers of the caches on a model.
+
+    Raises:
+        ValueError: for caches that count model calls (PAB, FasterCache, MagCache, TaylorSeer and others), and for
+            accelerators that do so or look up the time, as a step has a second call, at another time; for First
+            Block Cache of a release whose attributes are others.
     """
-    for method in (functools.partial(getattr(type(scheduler), name), scheduler), getattr(scheduler, name)):
-        with suppress(TypeError, ValueError):
-            return inspect.signature(method).bind(*args, **kwargs).arguments
-    return {}
+    managers: dict[int, Any] = {}
+    for part in module.modules():
+        names = (name for origin in _origins(part) for start, name in ACCELERATORS.items() if origin.startswith(start))
+        if name := next(names, None):
+            raise ValueError(
+                f"{name} on {type(module).__name__} counts model calls or looks up their time, "
+                "which the lied pass would upset: take it off first, or use FirstBlockCacheConfig"
+            )
+        for hook in getattr(getattr(part, "_diffusers_hook", None), "hooks", {}).values():
+            if type(hook).__name__ in SHAREABLE:
+                states = [value for value in vars(hook).values() if hasattr(value, "_context")]
+                if not states:
+                    raise ValueError(
+                        f"{type(hook).__name__} keeps its state elsewhere than in {WANTED}, "
+                        f"and {diffusers.__version__} is installed: call disable_cache() first"
+                    )
+                managers.update((id(state), state) for state in states)
+            elif getattr(hook, "_is_stateful", True):
+                raise ValueError(
+                    f"{type(hook).__name__} counts model calls, which the lied pass would upset: "
+                    "call disable_cache() first, or use FirstBlockCacheConfig"
+                )
+    return list(managers.values())
 
 
-_STATE = "__getstate__"
-"""Copies and files are made of what this returns, also where an attribute answers."""
+def _origins(part: nn.Module) -> Iterator[str]:
+    """Python modules that define a part's class, its attention processor, and a forward that replaces its own."""
+    yield type(part).__module__
+    for name in ("processor", "forward"):
+        value = vars(part).get(name)
+        if value is not None:
+            yield getattr(value, "__module__", None) or type(value).__module__
 
 
-def _listen(scheduler: Any, listeners: dict[str, Listener], heard: list[_Method]) -> None:
-    for name, listener in listeners.items():
-        if not callable(getattr(scheduler, name, None)):
-            continue
-        method = _Method(scheduler, name, getattr(scheduler, name), listener)
-        vars(scheduler)[name] = method
-        heard.append(method)
-    state = _Method(scheduler, _STATE, lambda: _State(scheduler, listeners, heard), _answer)
-    vars(scheduler)[_STATE] = state
-    heard.append(state)
+class Traces:
+    """What calls leave in a pipeline's models, and which of these take single copies of a batch, during one run."""
 
+    def __init__(self, managers: list[Any]):
+        self._managers = managers
+        self._watched: dict[int, nn.Module] = {}
+        self._owners: list[dict[str, Any]] = []
+        self._sliceable = True
+        self.needs_all_rows = False
+        """Whether the model has failed on a part of the rows."""
 
-def _answer(_: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    return call(*args, **kwargs)
+    def watch(self, module: nn.Module) -> None:
+        """Note a module whose traces are to be removed: a denoiser or a ControlNet.
 
+        Raises:
+            ValueError: an accelerator or a cache was added to it since the run began.
+        """
+        if id(module) in self._watched:
+            return
+        caches(module)
+        self._watched[id(module)] = module
+        for part in module.modules():
+            processor = vars(part).get("processor")
+            self._owners += [vars(part), getattr(processor, "__dict__", {})]
+            # A forward or a processor that replaces diffusers' own may count on the number of copies (PAG's do).
+            forward = getattr(vars(part).get("forward"), "__func__", vars(part).get("forward"))
+            hooked = forward in (None, type(part).forward) or {"_hf_hook", "_diffusers_hook"} & vars(part).keys()
+            kind = type(processor)
+            foreign = processor is not None and (not kind.__module__.startswith("diffusers.") or "PAG" in kind.__name__)
+            self._sliceable &= bool(hooked) and not foreign
 
-class _Method:
-    """Stands for a scheduler's method: an attribute, since pipelines compare schedulers' classes."""
+    def sliceable(self, copies: int) -> bool:
+        """Whether the model takes one of this many copies of the sample alone."""
+        return copies == 2 and self._sliceable and not self.needs_all_rows
 
-    def __init__(self, owner: Any, name: str, method: Callable[..., Any], listener: Listener):
-        self.owner = owner
-        self.name = name
-        self.closed = False
-        """Whether the run that listens is over."""
-        self._listener = listener
-        self._thread = threading.get_ident()
-        self.__wrapped__ = method
+    @contextmanager
+    def removed(self, followed: bool) -> Iterator[None]:
+        """Within, a call that another call of the step follows leaves no trace:
 
-    @property
-    def elsewhere(self) -> bool:
-        """Whether this thread is another than the one that listens."""
-        return not self.closed and threading.get_ident() != self._thread
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.closed or self.elsewhere:
-            return self.__wrapped__(*args, **kwargs)
-        return self._listener(self.owner, self.__wrapped__, args, kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        # Pipelines and callers read what arguments it takes.
-        return getattr(self.__wrapped__, name)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Method:
-        # In a copy of the scheduler's attributes, which somebody keeps to give them back (panorama pipelines).
-        return self
-
-
-class _State(dict[str, Any]):
-    """Attributes of a scheduler that is listened to, for a copy or a file of it, which are plain."""
-
-    def __init__(self, scheduler: Any, listeners: dict[str, Listener], heard: list[_Method]):
-        super().__init__({name: value for name, value in vars(scheduler).items() if not isinstance(value, _Method)})
-        self._scheduler, self._listeners, self._heard = scheduler, listeners, heard
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        own = copy.deepcopy(dict(self), memo)
-        if self._heard[0].closed or self._heard[0].elsewhere:
-            return own
-        # Sound's scheduler is a copy of the picture's; when the run is over, it is a plain one.
-        other = memo[id(self._scheduler)]
-        vars(other).update(own)
-        _listen(other, self._listeners, self._heard)
-        return vars(other)
-
-    def __reduce__(self) -> Any:
-        return dict, (dict(self),)
+        - the global random generators of torch, numpy and Python have their state back;
+        - plain numbers in modules and in attention processors have their value back;
+        - First Block Cache keeps the call apart, in a state of its own.
+        """
+        if not followed:
+            yield
+            return
+        parameters = (p for part in self._watched.values() for p in part.parameters() if p.device.type == "cuda")
+        with ExitStack() as stack:
+            for owner in self._owners:
+                numbers = {name: value for name, value in owner.items() if type(value) in (bool, int, float)}
+                stack.callback(owner.update, numbers)
+            stack.callback(random.setstate, random.getstate())
+            stack.callback(np.random.set_state, np.random.get_state())
+            stack.enter_context(torch.random.fork_rng([p.device for p in islice(parameters, 1)]))
+            for manager in self._managers:
+                context = manager._context
+                if context is not None:
+                    manager.set_context(replace(context, name=f"{context.name} lied"))
+                    stack.callback(manager.set_context, context)
+            yield

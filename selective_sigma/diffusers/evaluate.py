@@ -1,23 +1,115 @@
-"""One call of a pipeline's model as the core evaluates it: with the true noise level, or with the lie."""
+"""One call of a pipeline's model as the core evaluates it: at the true noise level, and with the lie."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..prediction import Call, Latent, Output, Prediction, streams
-from . import tree
-from .predictions import from_input, slope, to_input
-from .streams import kind_of
+from .attach import class_of
+from .noise import from_input, to_denoised, to_input, to_output, weights
+from .slots import UncertainRowsError, at, leaves, rebuilt, selected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from .state import Traces
-    from .streams import AuxCall, DenoiserCall, RecordedCall, Stream
-    from .tree import Path
+    from .attach import Traces
+    from .layout import Layout
+    from .noise import Noise
+    from .slots import Path, SampleSlot
+    from .times import TimeArgument
+
+Modes = tuple[tuple["Path", str], ...]
+
+
+class RecordedCall(NamedTuple):
+    """One call of a module: ``arguments`` is (args, kwargs)."""
+
+    module: Any
+    arguments: Any
+    answer: Any
+
+
+@dataclass
+class AuxCall:
+    """A kind of call of a ControlNet: it has the sample and the time, and answers to the model."""
+
+    kind: type
+    modes: Modes
+    """Strings among its arguments: a call that fills a cache and one that uses it are of two kinds."""
+    sample: SampleSlot
+    times: list[TimeArgument]
+
+    def fits(self, kind: type, arguments: Any) -> bool:
+        return self.kind is kind and self.sample.fits(arguments) and self.modes == modes_of(arguments)
+
+
+@dataclass
+class DenoiserCall(AuxCall):
+    """A kind of call of the model: where it has the sample and where it answers."""
+
+    answer: SampleSlot
+    weights: list[float]
+    """What guidance weighs the answers to the copies of the sample with."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.kind, self.modes, self.sample.path, self.sample.row
+
+    def guidance(self, copies: int) -> list[float] | None:
+        """Weights of the copies in the guided prediction; None where there is one copy, or they are not known."""
+        return self.weights if 1 < copies == len(self.weights) else None
+
+    def positive(self, copies: int) -> int:
+        """The copy with the condition: that of most weight, of equals the last, as pipelines stack them."""
+        weights = self.weights if copies == len(self.weights) else [0.0] * copies
+        return max(range(copies), key=lambda i: (round(weights[i], 6), i))
+
+
+@dataclass
+class Stream:
+    """All that is learned of one sample: most pipelines have one, those with sound two."""
+
+    scheduler: Any
+    noise: Noise
+    layout: Layout
+    sign: int
+    """-1 where the pipeline negates the model's answer."""
+    calls: list[DenoiserCall]
+    aux: list[AuxCall]
+    turn: int
+    """How many calls like the model's come before the sample's own in a step: those of a reference picture."""
+
+    @property
+    def answer_sign(self) -> int:
+        """-1 where the model answers with the negative of what the scheduler's kind of prediction is."""
+        return self.sign * self.noise.sign
+
+    def denoised(self, answer: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """The clean latent that an answer means; all are (batch, channels, *space)."""
+        return to_denoised(self.answer_sign * answer, x, sigma, self.noise.prediction)
+
+    def answer_for(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """The answer that means this clean latent; inverse of ``denoised``."""
+        return self.answer_sign * to_output(denoised, x, sigma, self.noise.prediction)
+
+    def model_call(self, kind: type, arguments: Any) -> DenoiserCall | None:
+        """How a call is read; None for one of another kind than those learned."""
+        return next((call for call in self.calls if call.fits(kind, arguments)), None)
+
+    def aux_call(self, kind: type, arguments: Any, time: float) -> AuxCall | None:
+        """How a ControlNet's call is read; None where it is not told this time."""
+        match = next((call for call in self.aux if call.fits(kind, arguments)), None)
+        if match is not None:
+            match.times = [a for a in match.times if a.confirm(at(arguments, a.path), time)]
+        return match if match is not None and match.times else None
+
+
+def modes_of(arguments: Any) -> Modes:
+    return tuple((path, leaf) for path, leaf in leaves(arguments) if isinstance(leaf, str))
 
 
 class OtherAnswerError(ValueError):
@@ -25,154 +117,149 @@ class OtherAnswerError(ValueError):
 
 
 class ModelCall:
-    """A call of the model, for ``Detailer.step``: its ``evaluate``, ``x`` and ``sigma`` are what that takes.
+    """A call of the model, for ``Detailer.step``, which takes its ``evaluate``, ``x`` and ``sigma``.
 
-    ``answer`` makes of the step's output what the model is to return to the pipeline.
+    The noisy latent ``x`` is that of the copy with the condition; a list where the model has several streams.
     """
 
     def __init__(
         self,
-        known: list[Stream],
-        calls: list[DenoiserCall],
+        known_streams: list[Stream],
+        reads: list[DenoiserCall],
         arguments: Any,
-        index: int,
+        step: int,
         ask: Callable[[Any], Any],
         traces: Traces,
-        aux: list[RecordedCall],
+        recorded: list[RecordedCall],
     ):
         """Args:
-        known, calls: each stream, and how this call is read for it.
+        known_streams, reads: what is learned of each stream, and how this call is read for it.
         arguments: the call's (args, kwargs).
-        index: of the scheduler's step.
+        step: index of the scheduler's step.
         ask: calls the model with such arguments.
         traces: takes back what a call leaves in the model, where another call of the step follows.
-        aux: calls of other parts in this step, whose answers may be among the arguments.
+        recorded: calls of other parts in this step, whose answers may be among the arguments.
         """
-        self._known, self._calls, self._arguments = known, calls, arguments
-        self._ask, self._traces, self._aux = ask, traces, aux
-        noise = known[0].noise
-        self._time = noise.times[index]
-        self.sigma = torch.tensor(noise.sigmas[index], dtype=torch.float64)
-        self._copies: list[int] = []
-        latents: list[Tensor] = []
-        for stream, call in zip(known, calls, strict=True):
-            copies = call.sample.read(arguments)
-            self._copies.append(len(copies))
-            shown = stream.layout.core(copies[call.positive(len(copies))])
-            latents.append(from_input(_wide(shown), self.sigma, stream.noise.family))
-        self.x: Latent = latents if len(known) > 1 else latents[0]
-        self._plain: Any = None
-        self._lied: Any = None
+        self._streams, self._reads, self._arguments = known_streams, reads, arguments
+        self._ask, self._traces, self._recorded = ask, traces, recorded
+        noise = known_streams[0].noise
+        self._time = noise.times[step]
+        self.sigma = torch.tensor(noise.sigmas[step], dtype=torch.float64)
+        copies = [read.sample.read(arguments) for read in reads]
+        self._copies = [len(each) for each in copies]
+        inputs = zip(known_streams, reads, copies, strict=True)
+        latents = [stream.layout.core(each[read.positive(len(each))]) for stream, read, each in inputs]
+        latents = [from_input(_at_least_float32(latent), self.sigma, noise.family) for latent in latents]
+        self.x: Latent = _latent(latents)
+        self._latest: Any = None
+        """The answer of the latest call."""
         self._shares_effect = False
 
     def evaluate(self, call: Call) -> Prediction:
         """The model's prediction in a plain or a lied call."""
         with self._traces.removed(call.followed):
             if call.kind == "plain":
-                self._plain = self._ask(tree.rebuilt(self._arguments, {}))
-                return self._predicted(self._plain, call)
-            self._shares_effect = call.conds == "positive"
-            lies = [_Told(stream, x, call, self._time) for stream, x in zip(self._known, streams(call.x), strict=True)]
-            changes: dict[Path, Any] = {}
-            for lie, read in zip(lies, self._calls, strict=True):
-                changes |= lie.written(read, self._arguments)
-            changes |= _asked_again(lies, self._arguments, self._aux)
-            self._lied = self._lied_answer(tree.rebuilt(self._arguments, changes))
-            return self._predicted(self._lied, call)
+                self._latest = self._ask(rebuilt(self._arguments, {}))
+            else:
+                self._shares_effect = call.conds == "positive"
+                self._latest = self._ask_lied(rebuilt(self._arguments, self._lied_arguments(call)))
+            return self._prediction(self._latest, call)
 
     def answer(self, output: Output) -> Any:
-        """The model's answer with what the step came to in it."""
+        """What the model returns to the pipeline: the latest call's answer, with what the step came to in it."""
         if output.kind == "plain":
-            return self._plain
-        answer = self._lied if output.kind == "lied" else self._plain
+            return self._latest
         changes: dict[Path, Any] = {}
-        for k, (stream, call) in enumerate(zip(self._known, self._calls, strict=True)):
-            copies = [stream.layout.core(part) for part in call.answer.read(answer)]
+        for k, (stream, read) in enumerate(zip(self._streams, self._reads, strict=True)):
+            copies = [stream.layout.core(copy) for copy in read.answer.read(self._latest)]
             if output.effect is None:
-                copies = [_replaced(copy, i, k, output) for i, copy in enumerate(copies)]
+                copies = [streams(output.others[str(i)])[k] for i in range(len(copies))]
             else:
-                # Every copy by the same, so that guidance, whose weights sum to 1, moves by it as well.
-                effect = streams(output.effect)[k] / (stream.answer_sign * slope(stream.noise.prediction, self.sigma))
-                copies = [_added(copy, effect) for copy in copies]
-            changes[call.answer.path] = call.answer.write(answer, [stream.layout.back(copy) for copy in copies])
-        return tree.rebuilt(answer, changes)
+                # All copies are moved by the same, so that guidance, whose weights sum to 1, moves by it as well.
+                _, of_output = weights(stream.noise.prediction, self.sigma)
+                effect = streams(output.effect)[k] / (stream.answer_sign * of_output)
+                copies = [(copy + effect).to(copy.dtype) for copy in copies]
+            changes[read.answer.path] = read.answer.write(self._latest, [stream.layout.back(copy) for copy in copies])
+        return rebuilt(self._latest, changes)
 
-    def moved(self, effect: Latent) -> Any:
-        """The answer to a plain call alone, with the effect of another call of the step added to it."""
-        self._plain = self._ask(tree.rebuilt(self._arguments, {}))
-        return self.answer(Output(self.x, kind="blended", effect=effect))
+    def _lied_arguments(self, call: Call) -> dict[Path, Any]:
+        """What the lied call gets in place of the plain one's arguments, by their paths."""
+        pairs = zip(self._streams, streams(call.x), strict=True)
+        inputs = [_LiedInput(stream, x, call, self._time) for stream, x in pairs]
+        changes: dict[Path, Any] = {}
+        for lied, read in zip(inputs, self._reads, strict=True):
+            changes |= lied.written(read, self._arguments)
+        return changes | _aux_answers(inputs, self._arguments, self._recorded)
 
-    def _lied_answer(self, arguments: Any) -> Any:
-        """The answer to all rows, or to those of the conditional copy where it is plain which they are."""
-        call, copies = self._calls[0], self._copies[0]
-        part = None
-        if self._shares_effect and copies > 1 and set(self._copies) == {copies} and self._traces.sliceable(copies):
-            rows = [call.sample.index(call.positive(copies), b, copies) for b in range(call.sample.batch)]
-            part = tree.selected(arguments, rows, copies * call.sample.batch)
-        if part is not None:
-            try:
-                return self._ask(part)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
-                # Something in the model counts on all the rows that the pipeline gives it.
-                self._traces.whole = True
-        return self._ask(arguments)
+    def _ask_lied(self, arguments: Any) -> Any:
+        """The model's answer to all rows, or to those of the conditional copy where it is certain which they are."""
+        read, copies = self._reads[0], self._copies[0]
+        if not self._shares_effect or set(self._copies) != {copies} or not self._traces.sliceable(copies):
+            return self._ask(arguments)
+        batch = read.sample.batch
+        rows = [read.sample.index(read.positive(copies), b, copies) for b in range(batch)]
+        try:
+            part = selected(arguments, rows, copies * batch)
+        except UncertainRowsError:
+            return self._ask(arguments)
+        try:
+            return self._ask(part)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+            # Something in the model counts on all the rows that the pipeline gives it.
+            self._traces.needs_all_rows = True
+            return self._ask(arguments)
 
-    def _predicted(self, answer: Any, call: Call) -> Prediction:
+    def _prediction(self, answer: Any, call: Call) -> Prediction:
+        """What an answer to ``call`` means, with each copy's prediction at the true noise level among the others.
+
+        With a shared effect the plain call has the guided prediction in place of the others.
+        """
+        is_lied = call.kind == "lied"
         denoised: list[Tensor] = []
         guided: list[Tensor] = []
         others: dict[str, list[Tensor]] = {}
-        lied = call.kind == "lied"
-        blends = not self._shares_effect
-        for k, (stream, read, x) in enumerate(zip(self._known, self._calls, streams(call.x), strict=True)):
+        for k, (stream, read, x) in enumerate(zip(self._streams, self._reads, streams(call.x), strict=True)):
             if not read.answer.fits(answer):
                 raise OtherAnswerError("the model's answers change their shape on the way")
-            copies = [stream.layout.core(part) for part in read.answer.read(answer)]
+            copies = [stream.layout.core(copy) for copy in read.answer.read(answer)]
             positive = read.positive(self._copies[k]) if len(copies) == self._copies[k] else 0
-            weights = read.guidance(len(copies)) if self._shares_effect and not lied else None
-            needed = range(len(copies)) if weights or (lied and blends) else [positive]
-            clean = {i: stream.denoised(_wide(copies[i]), x, call.sigma) for i in needed}
+            guidance = read.guidance(len(copies)) if self._shares_effect and not is_lied else None
+            needed = range(len(copies)) if guidance or (is_lied and not self._shares_effect) else [positive]
+            clean = {i: stream.denoised(_at_least_float32(copies[i]), x, call.sigma) for i in needed}
             denoised.append(clean[positive])
-            guided.append(_weighted([clean[i] for i in needed], weights) if weights else clean[positive])
-            for i, copy in enumerate(copies if blends else []):
-                parts = list(copy.split(x.shape[1], 1))
-                if lied:
-                    # What the answer to the lie means at the true noise level.
-                    back = stream.predicted(clean[i], streams(self.x)[k], self.sigma)
-                    parts[0] = back.to(copy.dtype)
-                # A learned variance, say, has the size of a prediction; what has not stays as it is.
-                for j, part in enumerate(parts):
-                    if part.shape == x.shape:
-                        others.setdefault(f"{i} {j}", []).append(part)
-        single = len(self._known) == 1
-        # The core blends by name, all streams of a name together; streams may have fewer copies.
-        named: dict[str, Latent] = {name: values[0] if single else values for name, values in others.items()}
-        return Prediction(denoised[0] if single else denoised, named, None if lied else guided[0] if single else guided)
+            terms = [clean[i] * weight for i, weight in enumerate(guidance or [])]
+            guided.append(torch.stack(terms).sum(0) if terms else clean[positive])
+            for i, copy in enumerate([] if self._shares_effect else copies):
+                true = stream.answer_for(clean[i], streams(self.x)[k], self.sigma).to(copy.dtype) if is_lied else copy
+                others.setdefault(str(i), []).append(true)
+        named = {name: _latent(values) for name, values in others.items()}
+        return Prediction(_latent(denoised), named, None if is_lied else _latent(guided))
 
 
-class _Told:
+class _LiedInput:
     """What one stream's calls are given in the lied pass."""
 
     def __init__(self, stream: Stream, x: Tensor, call: Call, time: float):
         self.stream, self.time = stream, time
         noise = stream.noise
-        self.sample = stream.layout.back(to_input(x, call.sigma, noise.family))
-        # From the time at the true level along the same curve, as schedulers round their times.
-        self.moved = time + noise.time(float(call.sigma)) - noise.time(float(call.true_sigma))
+        self._sample = stream.layout.back(to_input(x, call.sigma, noise.family))
+        # From the scheduler's time along the curve, since schedulers round their times.
+        self._lied_time = time + noise.curve.time(float(call.sigma)) - noise.curve.time(float(call.true_sigma))
 
     def written(self, read: AuxCall, arguments: Any) -> dict[Path, Any]:
         """The sample and the times of a call, by their paths."""
         copies = read.sample.read(arguments)
-        samples = [self.sample] * len(copies)
+        samples = [self._sample] * len(copies)
         changes: dict[Path, Any] = {}
         for argument in read.times:
-            value = tree.at(arguments, argument.path)
-            changes[argument.path] = argument.moved(value, self.time, self.moved)
-            noisy = argument.noisy(value, self.time, tuple(self.sample.shape[1:]))
+            value = at(arguments, argument.path)
+            changes[argument.path] = argument.moved(value, self.time, self._lied_time)
+            noisy = argument.noisy(value, self.time, tuple(self._sample.shape[1:]))
             if noisy is None:
                 continue
-            # Tokens of a frame that the user gave are clean already.
+            # Tokens of a frame that is the user's own are clean already.
             rows = [[read.sample.index(k, b, len(copies)) for b in range(len(x))] for k, x in enumerate(samples)]
             samples = [
                 torch.where(noisy[row].to(copy.device), sample.to(copy.dtype), copy)
@@ -181,48 +268,30 @@ class _Told:
         return {**changes, read.sample.path: read.sample.write(arguments, samples)}
 
 
-def _asked_again(lies: list[_Told], arguments: Any, aux: list[RecordedCall]) -> dict[Path, Any]:
-    """What the model gets from ControlNets, at the lied noise level: they are called once more.
+def _aux_answers(inputs: list[_LiedInput], arguments: Any, recorded: list[RecordedCall]) -> dict[Path, Any]:
+    """What the model gets from ControlNets at the lied noise level: they are called once more.
 
-    Only what arrives as the very tensors they returned; what a pipeline made of them stays as it is.
+    Only where their answers arrive as the very tensors; what a pipeline has made of them stays as it is.
     """
-    paths = {id(leaf): path for path, leaf in tree.leaves(arguments) if isinstance(leaf, Tensor)}
+    paths = {id(leaf): path for path, leaf in leaves(arguments) if isinstance(leaf, Tensor)}
     changes: dict[Path, Any] = {}
-    for call in aux:
-        handed_on = [(path, paths[id(leaf)]) for path, leaf in tree.leaves(call.answer) if id(leaf) in paths]
-        if not handed_on:
-            continue
-        its_changes: dict[Path, Any] = {}
-        for lie in lies:
-            read = lie.stream.aux_call(kind_of(call.module), call.arguments, lie.time)
-            its_changes |= lie.written(read, call.arguments) if read is not None else {}
-        if its_changes:
-            args, kwargs = tree.rebuilt(call.arguments, its_changes)
+    for call in recorded:
+        passed_on = [(path, paths[id(leaf)]) for path, leaf in leaves(call.answer) if id(leaf) in paths]
+        aux_changes: dict[Path, Any] = {}
+        for lied in inputs if passed_on else []:
+            read = lied.stream.aux_call(class_of(call.module), call.arguments, lied.time)
+            aux_changes |= lied.written(read, call.arguments) if read is not None else {}
+        if aux_changes:
+            args, kwargs = rebuilt(call.arguments, aux_changes)
             answer = call.module(*args, **kwargs)
-            changes |= {to: tree.at(answer, path) for path, to in handed_on}
+            changes |= {to: at(answer, path) for path, to in passed_on}
     return changes
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def _latent(tensors: list[Tensor]) -> Latent:
+    """One tensor for each stream, as the core takes them."""
+    return tensors if len(tensors) > 1 else tensors[0]
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _weighted(copies: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    return torch.stack([copy * weight for copy, weight in zip(copies, weights, strict=True)]).sum(0)
-
-
-def _replaced(answer: Tensor, copy: int, stream: int, output: Output) -> Tensor:
-    """The answer with what the step came to in place of its parts, each as wide as the prediction."""
-    width = streams(output.denoised)[stream].shape[1]
-    parts = answer.split(width, 1)
-    names = [f"{copy} {j}" for j in range(len(parts))]
-    return torch.cat(
-        [streams(output.others[n])[stream] if n in output.others else p for n, p in zip(names, parts, strict=True)], 1
-    )
-
-
-def _added(answer: Tensor, effect: Tensor) -> Tensor:
-    """The answer's prediction moved by ``effect``, rounded once; what else is on its channels stays."""
-    channels = effect.shape[1]
-    moved = (answer[:, :channels] + effect).to(answer.dtype)
-    return moved if channels == answer.shape[1] else torch.cat([moved, answer[:, channels:]], 1)

@@ -1,106 +1,99 @@
-"""The picture's own axes: a scheduler's sample as (batch, channels, *space), and back."""
+"""The picture's own axes: a scheduler's sample as (batch, channels, *space), and back.
+
+Which axis holds the channels, which grid tokens fill and which pixels a token holds is learned from the sample's shape,
+from the position ids and sizes among the model's arguments, and from the pipeline's own unpacking.
+"""
 
 from __future__ import annotations
 
 import inspect
 import math
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from . import tokens
+from .slots import leaves
 
 if TYPE_CHECKING:
-    from .regions import Shape
+    from collections.abc import Iterator
 
+    from .slots import Shape
 
 LATENT = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
-PREDICTED = ("out_channels", "out_visual_dim", "latent_dim")
+ANSWERED = ("out_channels", "out_visual_dim", "latent_dim")
 TAKEN = ("in_channels",)
-"""What configs of autoencoders and models call the size of the axis that is neither space nor time."""
+"""What configs of autoencoders, and of models, call the number of channels."""
+AXES = torch.tensor([1.0, 1e3, 1e6, 1e9], dtype=torch.float64)
+"""By these a position on up to four axes becomes one number."""
 
 
 class Layout:
-    """Rearranges a sample (batch, *shape) for the core, whose masks are (batch, 1, *space)."""
+    """Rearranges samples (batch, *shape) for the core, whose masks are (batch, 1, *space)."""
 
-    def __init__(self, shape: Shape, axis: int, grid: Shape | None, order: Tensor | None = None):
+    def __init__(self, shape: Shape, axis: int, grid: Shape | None = None, order: Tensor | None = None):
         """Args:
         shape: of one sample as the scheduler has it.
         axis: which of its axes holds the channels.
         grid: rows and columns (and frames before them) of tokens, where shape is (tokens, channels).
-        order: for tokens that hold several pixels each: (1, channels, *space) of indices into them.
+        order: for tokens that hold several pixels each, (1, channels, *space) of indices into a sample.
         """
         self.shape = shape
         self._lead = _lead(shape)
-        self._grid = grid
-        self._order = order
         self._axis = axis - self._lead
-        self.axis = axis if grid is None else None
-        """Where a sample that is no tokens has its channels."""
+        self._grid, self._order = grid, order
 
     def core(self, sample: Tensor) -> Tensor:
         """(batch, *shape) to (batch, channels, *space)."""
         if self._order is not None:
-            return sample.flatten(1)[:, self._order.flatten().to(sample.device)].reshape(
-                len(sample), *self._order.shape
-            )
+            order = self._order.to(sample.device)
+            return sample.flatten(1)[:, order.flatten()].reshape(-1, *order.shape)
         moved = sample.flatten(0, self._lead).movedim(1 + self._axis, 1)
-        return moved if self._grid is None else moved.reshape(*moved.shape[:2], *self._grid)
+        return moved if self._grid is None else moved.unflatten(2, self._grid)
 
     def back(self, latent: Tensor) -> Tensor:
         """(batch, channels, *space) to (batch, *shape)."""
         if self._order is not None:
-            flat = torch.empty_like(latent.reshape(len(latent), -1))
-            flat[:, self._order.flatten().to(latent.device)] = latent.reshape(len(latent), -1)
-            return flat.reshape(len(latent), *self.shape)
+            sample = torch.empty_like(latent.flatten(1))
+            sample[:, self._order.flatten().to(latent.device)] = latent.flatten(1)
+            return sample.reshape(-1, *self.shape)
         latent = latent if self._grid is None else latent.flatten(2)
         return latent.movedim(1, 1 + self._axis)[(slice(None), *(None,) * self._lead)]
 
 
-def learn(
-    pipe: Any,
-    module: Any,
-    shape: Shape,
-    arguments: Any,
-    start: int,
-    shown: Shape | None = None,
-    said: Shape | None = None,
+def learn_layout(
+    pipe: Any, module: Any, shape: Shape, arguments: Any, start: int, wide: tuple[Shape, Shape] | None = None
 ) -> Layout:
-    """The layout of a sample, from its shape and what the model is told of its tokens.
+    """The layout of a sample.
 
     Args:
-        pipe: knows how many channels its autoencoder has, and how it packs them.
-        module: the model; knows channels where there is no autoencoder.
-        arguments: of the model's call, whose position ids or sizes lay out the tokens.
+        pipe: has an autoencoder, whose channels are the latent's, and may unpack latents.
+        module: the model; its config has channels as well.
+        shape: of one sample as the scheduler has it.
+        arguments: of the model's call.
         start: where the sample begins among the model's tokens.
-        shown, said: of what holds it in the model's arguments and in its answer, along the sample's axes.
+        wide: shapes, along the sample's axes, of what holds it in the model's arguments and in its answer.
 
-    ``ValueError`` where its axes cannot be told apart.
+    Raises:
+        ValueError: the sample's axes cannot be told apart.
     """
-    latent = _latent(pipe)
+    channels = _latent_channels(pipe)
     if len(shape) == 2:
-        count, width = shape
-        placed, counted = tokens.grids(arguments, count, start)
-        found = (tuple(size for size in grid if size > 1) for grid in (*placed, *counted))
-        grid = next((grid for grid in found if len(grid) > 1 and math.prod(grid) == count), None)
+        tokens, width = shape
+        placed, sized = _grids(arguments, tokens, start)
+        possible = (tuple(size for size in grid if size > 1) for grid in (*placed, *sized))
+        grid = next((grid for grid in possible if len(grid) > 1 and math.prod(grid) == tokens), None)
         if grid is not None:
-            # Several pixels of the latent to a token, unless it has the channels of one.
-            packed = width not in latent
-            return Layout(shape, 1, grid, tokens.unpacked(pipe, grid, shape, latent) if packed else None)
-        if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < count for sizes in placed):
+            # A token holds several pixels, unless it has the channels of one.
+            return Layout(shape, 1, grid, None if width in channels else _order(pipe, grid, shape, channels))
+        if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < tokens for sizes in placed):
             raise ValueError("its tokens fill no grid: some of them are not the picture's own")
     if not len(shape) >= 2 or sum(size > 1 for size in shape[:-4]):
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
-    packed = len(shape) == 3 and bool(latent) and latent.isdisjoint(shape)
-    axis = _channels(pipe, module, shape, latent, shown or shape, said or shape)
-    return Layout(shape, axis, None, tokens.unpacked(pipe, shape[1:], shape, latent) if packed else None)
-
-
-def _latent(pipe: Any) -> set[int]:
-    """How many channels a latent has, by the autoencoder; empty where there is none."""
-    parts = getattr(pipe, "components", None)
-    return _sizes([part for part in (parts or {}).values() if hasattr(part, "decode")], LATENT)
+    packed = len(shape) == 3 and bool(channels) and channels.isdisjoint(shape)
+    axis = _channel_axis(pipe, module, shape, channels, *(wide or (shape, shape)))
+    return Layout(shape, axis, None, _order(pipe, shape[1:], shape, channels) if packed else None)
 
 
 def _lead(shape: Shape) -> int:
@@ -108,65 +101,146 @@ def _lead(shape: Shape) -> int:
     return next((i for i, size in enumerate(shape) if size > 1 or len(shape) - i <= 4), 0)
 
 
-def _channels(pipe: Any, module: Any, shape: Shape, latent: set[int], shown: Shape, said: Shape) -> int:
-    """The axis of channels: the one of their number; the first where none has it."""
-    own = range(_lead(shape), len(shape))
-    known = [(latent, shape), (_sizes([module], PREDICTED), said), (_sizes([module], TAKEN), shown)]
-    if not any(sizes for sizes, _ in known):
-        # By its weights: a layer that mixes channels has as many of them, and space of any size.
-        known = [({n for weight in module.parameters() if weight.ndim > 1 for n in weight.shape[:2]}, shape)]
-    rows = [[axis for axis in own if row[axis] in sizes] for sizes, row in known]
-    axes: list[int] = next((found for found in rows if found), [])
-    if len(axes) == 1:
-        return axes[0]
-    # Several of that size: as the pipe makes a latent, or where a condition or a variance lies beside it.
-    made = _made(pipe, len(shape))
-    wider = [axis for axis in axes if shown[axis] > shape[axis] or said[axis] > shape[axis]]
-    if made is not None and made in (axes or own):
-        return made
+def _latent_channels(pipe: Any) -> set[int]:
+    """The number of a latent's channels by the pipeline's autoencoders."""
+    parts = getattr(pipe, "components", None) or {}
+    return {size for part in parts.values() if hasattr(part, "decode") for size in _sizes(part, LATENT)}
+
+
+def _sizes(part: Any, names: tuple[str, ...]) -> set[int]:
+    config = getattr(part, "config", None) or {}
+    return {size for name in names if isinstance(size := config.get(name), int)}
+
+
+def _channel_axis(pipe: Any, module: Any, shape: Shape, channels: set[int], taken: Shape, answered: Shape) -> int:
+    """The axis of channels: the one that has their number; the first where none has it."""
+    axes = range(_lead(shape), len(shape))
+    sources = [(channels, shape), (_sizes(module, ANSWERED), answered), (_sizes(module, TAKEN), taken)]
+    if not any(sizes for sizes, _ in sources):
+        # By the model's weights: a layer that mixes channels has as many of them, for space of any size.
+        sources = [({n for weight in module.parameters() if weight.ndim > 1 for n in weight.shape[:2]}, shape)]
+    matches = [[axis for axis in axes if row[axis] in sizes] for sizes, row in sources]
+    possible: list[int] = next((match for match in matches if match), [])
+    if len(possible) == 1:
+        return possible[0]
+    # Several have it: a clip may have as many frames. The pipeline knows, or something lies beside the channels: a
+    # condition in the arguments, a variance in the answer.
+    by_pipe = _axis_by_pipe(pipe, len(shape))
+    if by_pipe is not None and by_pipe in (possible or axes):
+        return by_pipe
+    wider = [axis for axis in possible if taken[axis] > shape[axis] or answered[axis] > shape[axis]]
     if len(wider) == 1:
         return wider[0]
-    # Or by what else tells of channels: sound's autoencoder may have as many as the clip has frames.
-    for found in rows:
-        axes = [axis for axis in axes if axis in found] or axes
-    if len(axes) == 1:
-        return axes[0]
-    # Pictures have them first; clips have any order, but first where they go through a convolution as they are.
-    whole = any(weight.ndim == 5 and weight.shape[1] == shown[own[0]] for weight in module.parameters())
-    if not axes or (own[0] in axes and (len(own) == 3 or whole)):
-        return own[0]
-    sizes = dict.fromkeys(shape[axis] for axis in axes)
+    # Or several sources together: sound's autoencoder may have as many channels as the clip has frames.
+    for match in matches:
+        possible = [axis for axis in possible if axis in match] or possible
+    if len(possible) == 1:
+        return possible[0]
+    # Pictures have them first, and so have clips that go through a convolution as they are.
+    first = axes[0]
+    convolved = any(weight.ndim == 5 and weight.shape[1] == taken[first] for weight in module.parameters())
+    if not possible or (first in possible and (len(axes) == 3 or convolved)):
+        return first
+    sizes = " or ".join(str(size) for size in dict.fromkeys(shape[axis] for axis in possible))
     raise ValueError(
-        f"its latent {shape} has several axes of {' or '.join(str(n) for n in sizes)}, the number of channels: "
+        f"its latent {shape} has several axes of {sizes}, the number of channels: "
         "change the size or the number of frames"
     )
 
 
-def _made(pipe: Any, axes: int) -> int | None:
-    """The axis along which the pipe makes latents of more channels wider, if it can be asked."""
-    make = getattr(pipe, "prepare_latents", None)
-    if not callable(make):
+def _axis_by_pipe(pipe: Any, axes: int) -> int | None:
+    """The axis along which the pipeline prepares wider latents for more channels; None where it cannot be asked."""
+    prepare = getattr(pipe, "prepare_latents", None)
+    if not callable(prepare):
         return None
-    taken = inspect.signature(make).parameters
-    given = {"batch_size": 1, "num_frames": 9, "video_length": 9, "height": 64, "width": 64}
-    given |= {"dtype": torch.float32, "device": torch.device("cpu")}
-    shapes = []
+    possible = {"batch_size": 1, "num_frames": 9, "video_length": 9, "height": 64, "width": 64}
+    possible |= {"dtype": torch.float32, "device": torch.device("cpu")}
+    shapes: list[Shape] = []
     for channels in (4, 8):
-        # A generator of its own, so that nothing else draws other numbers.
-        more = {"num_channels_latents": channels, "generator": torch.Generator().manual_seed(0)}
+        # A generator of its own, so that no other one moves on.
+        possible |= {"num_channels_latents": channels, "generator": torch.Generator().manual_seed(0)}
+        names = inspect.signature(prepare).parameters
         try:
-            latent = make(**{name: value for name, value in {**given, **more}.items() if name in taken})
+            latent: Any = prepare(**{name: value for name, value in possible.items() if name in names})
+            latent = latent[0] if isinstance(latent, tuple) else latent
+            shapes.append(tuple(latent.shape[1:]))
         except Exception:
             return None
-        latent = latent[0] if isinstance(latent, tuple) else latent
-        if not isinstance(latent, Tensor):
-            return None
-        shapes.append(tuple(latent.shape[1:]))
-    one, two = shapes
-    differ = [i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b]
-    return differ[0] if len(one) == len(two) == axes and len(differ) == 1 else None
+    differ = [i for i, (a, b) in enumerate(zip(*shapes, strict=False)) if a != b]
+    return differ[0] if all(len(shape) == axes for shape in shapes) and len(differ) == 1 else None
 
 
-def _sizes(parts: list[Any], names: tuple[str, ...]) -> set[int]:
-    configs = [getattr(part, "config", None) or {} for part in parts]
-    return {size for config in configs for name in names if isinstance(size := config.get(name), int)}
+def _grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:
+    """Grids that the model may have been told of: by position ids, and by sizes or shapes."""
+    numbers: dict[Any, list[int]] = {}
+    placed: list[Shape] = []
+    for path, leaf in leaves(arguments):
+        if isinstance(leaf, int) and not isinstance(leaf, bool):
+            # A tuple (frames, height, width), or arguments side by side.
+            numbers.setdefault(path[:-1], []).append(leaf)
+        elif isinstance(leaf, Tensor) and leaf.ndim >= 2 and leaf.numel() < 16 * (tokens + start + 4096):
+            placed += _by_ids(leaf, tokens, start)
+    lists: dict[Any, list[list[int]]] = {}
+    at_start: list[Shape] = []
+    others: list[Shape] = []
+    for path, sizes in numbers.items():
+        # In a list of pictures' sizes a condition may have as many tokens as the sample, in another shape.
+        siblings = lists.setdefault(path[:-1], [])
+        before = sum(math.prod(sibling) for sibling in siblings)
+        siblings.append(sizes)
+        possible = [grid for count in (3, 2) for grid in combinations(sizes, count)]
+        # Or the sample is of several pictures of one size: layers.
+        layers = tokens // max(1, math.prod(sizes))
+        if layers > 1 and siblings[-layers:] == [sizes] * layers and before + math.prod(sizes) == start + tokens:
+            possible.append((layers, *(size for size in sizes if size > 1)))
+        (at_start if before == start else others).extend(possible)
+    return placed, at_start + others
+
+
+def _by_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
+    """Rows and columns by position ids, (..., tokens, axes) or (..., axes, tokens), or with an end beside each."""
+    if ids.ndim == 4 and ids.shape[-1] == 2:
+        yield from _by_ids(ids[..., 0], tokens, start)
+    while ids.ndim > 2:
+        ids = ids[0] if ids.shape[0] == 1 or ids.ndim > 3 or ids.shape[-1] <= 4 or ids.shape[-2] <= 4 else ids[..., 0]
+    ids = ids if ids.shape[1] <= 4 else ids.T
+    if ids.shape[1] > 4 or len(ids) < tokens:
+        return
+    for first in dict.fromkeys((start, 0, len(ids) - tokens)):
+        positions = ids[first : first + tokens]
+        # Otherwise they are no positions: a time for each token, or text, which has none.
+        if 2 * len((positions.double() @ AXES[: positions.shape[1]]).unique()) > tokens:
+            yield tuple(len(column.unique()) for column in positions.T)
+
+
+def _order(pipe: Any, grid: Shape, shape: Shape, channels: set[int]) -> Tensor | None:
+    """Where the pipeline's own unpacking puts each value of a sample: (1, channels, *space) of indices into it."""
+    # Float64 is exact up to any size. From 1, so that no value that is made up passes for an index.
+    index = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64).reshape(1, *shape)
+    for unpack in _unpackings(pipe, grid, len(shape) == 2):
+        try:
+            order = unpack(index)[0]
+        except (RuntimeError, ValueError):
+            continue
+        order = order.squeeze(1) if order.ndim > 1 + len(grid) else order
+        whole = torch.equal(order.flatten().sort().values, index.flatten())
+        if whole and order.ndim == 1 + len(grid) and (not channels or len(order) in channels):
+            return order.long() - 1
+    return None
+
+
+def _unpackings(pipe: Any, grid: Shape, tokens: bool) -> Iterator[Any]:
+    """What a pipeline has to unpack (1, tokens, channels), or (1, channels, height, width), before it decodes."""
+    unpack, scale = getattr(pipe, "_unpack_latents", None), getattr(pipe, "vae_scale_factor", None)
+    if tokens and callable(unpack) and isinstance(scale, int):
+        names = list(inspect.signature(unpack).parameters)
+        # Of pictures in layers the first, which is the whole, is not counted.
+        more = {"vae_scale_factor": scale, "patch_size": 2, "layers": grid[0] - 1}
+        if names[:3] == ["latents", "height", "width"] and more.keys() >= {*names[3:]}:
+            # Sizes in pixels: a token is two pixels of the latent wide, or one of the pipeline's.
+            for per in (2, 1):
+                size = [per * scale * side for side in grid[-2:]]
+                yield lambda index, size=size: unpack(index, *size, *(more[name] for name in names[3:]))
+    unpatchify = getattr(pipe, "_unpatchify_latents", None)
+    if callable(unpatchify):
+        yield lambda index: unpatchify(index.movedim(2, 1).unflatten(2, grid) if tokens else index)

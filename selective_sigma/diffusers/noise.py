@@ -1,214 +1,321 @@
-"""How noisy a pipeline's latent is, asked of the scheduler itself."""
+"""How noisy a pipeline's latent is, and what its model's answers mean, asked of the scheduler itself.
+
+In VE terms (``ve``) x = x0 + sigma n: every scheduler of diffusers shows a UNet x / sqrt(sigma^2 + 1), whether it
+keeps its sample so (DDIM, DPM++, UniPC, LCM) or scales it for the call (Euler, Heun). In flow terms (``flow``)
+x = (1 - sigma) x0 + sigma n is shown as it is.
+"""
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise, product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import curves, predictions, tree
-from .curves import interpolate, logit, sigmoid
-from .streams import SchedulerStep
+from .times import LEAST_ALPHA, TimeCurve, flow_shift, interpolate
 
 if TYPE_CHECKING:
     from ..settings import Family
-    from .streams import DenoiserCall
-    from .times import TimeArgument
-
 
 HIGHEST = 1e9
 """A noise level above any."""
+READINGS: dict[Family, tuple[str, ...]] = {
+    "ve": ("epsilon", "v_prediction", "sample"),
+    "flow": ("flow_prediction", "sample"),
+}
+"""What a model may predict. ``v_prediction``: Salimans and Ho 2022; ``flow_prediction``: noise minus clean latent."""
+
+
+def from_input(model_input: Tensor, sigma: Tensor, family: Family) -> Tensor:
+    """The noisy latent x behind what a model is shown. Tensors are (batch, channels, *space), ``sigma`` one value."""
+    return model_input * _unit(sigma) if family == "ve" else model_input
+
+
+def to_input(x: Tensor, sigma: Tensor, family: Family) -> Tensor:
+    """What a model is shown of the noisy latent x."""
+    return x / _unit(sigma) if family == "ve" else x
+
+
+def to_denoised(output: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Tensor:
+    """The clean latent that a model's output at (x, sigma) means."""
+    of_x, of_output = weights(prediction, sigma)
+    return of_x * x + of_output * output
+
+
+def to_output(denoised: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Tensor:
+    """The model's output that means this clean latent at (x, sigma); inverse of ``to_denoised``."""
+    of_x, of_output = weights(prediction, sigma)
+    return (denoised - of_x * x) / of_output
+
+
+def weights(prediction: str, sigma: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """The clean latent as a weighted sum: (weight of x, weight of the model's output)."""
+    if prediction == "sample":
+        return 0.0, 1.0
+    return (1 / _unit(sigma) ** 2, -sigma / _unit(sigma)) if prediction == "v_prediction" else (1.0, -sigma)
+
+
+def _unit(sigma: Tensor) -> Tensor:
+    return (sigma**2 + 1).sqrt()
 
 
 class Noise:
-    """The noise levels of one run of a scheduler, and its measure of time.
+    """The noise levels of one run of a scheduler, its measure of time, and its reading of the model's answers.
 
-    ``family`` is "ve" (sigma is noise to signal) or "flow" (sigma is the share of noise).
-    ``prediction`` and ``sign`` say what the scheduler makes of the model's output, as a copy of it
-    does when it steps (``predictions.learned``); ``sign`` is -1 where that is negated first.
-    ``times`` and ``sigmas`` hold one value for each of the run's timesteps.
+    ``times`` and ``sigmas``: one value for each of the run's timesteps. ``prediction`` and ``sign``: the scheduler
+    takes ``sign`` times the model's answer for this prediction. ``count``: time at full noise. ``rounded``: whether
+    times are whole numbers, less than one beside the noise levels.
     """
 
     def __init__(self, scheduler: Any, mu: float | None = None):
         """Args:
             scheduler: with its timesteps set, and not stepped yet.
-            mu: what its dynamic shift was set with; None takes the shift from the run's own levels.
+            mu: what its dynamic shift was set with; None takes the shift from the run's levels.
 
         Raises:
-            ValueError: its noise is of another kind; names the scheduler.
+            ValueError: its noise, or its reading of an answer, is of another kind. Names the scheduler.
         """
-        self.family: Family
-        self.name = type(scheduler).__name__
         check(scheduler)
         config = scheduler.config
+        self.name = type(scheduler).__name__
         self.times: list[float] = scheduler.timesteps.cpu().double().tolist()
-        self.signal, noise = _probe(scheduler)
         self.count = float(config.get("num_train_timesteps") or 1000) if max(self.times) > 1 else 1.0
-        """Time at full noise."""
-        self._data = 1.0
-        self.rounded = False
-        """Whether times are whole numbers, and the noise levels lie less than one beside them."""
-        if _near(self.signal + noise):
-            self.family = "flow"
+        self.rounded, self._data = False, 1.0
+        signal, noise = _shares(scheduler)
+        if _near_one(signal + noise):
+            self.family: Family = "flow"
             if noise[0] < noise[-1]:
                 # Mochi's scheduler counts signal where others count noise.
-                self.signal, noise = noise, self.signal
+                signal, noise = noise, signal
             self.sigmas: list[float] = noise.tolist()
             shares = [t / self.count for t in self.times]
             near = all(abs(s - t) * self.count <= 1 for s, t in zip(self.sigmas, shares, strict=True))
             self.rounded = near and not scheduler.timesteps.is_floating_point()
-            shares = self.sigmas if self.rounded else shares
-            self._curve = curves.log_odds(self.sigmas, shares)
-            self._shift = curves.shift(scheduler, self.sigmas, mu)
+            self.curve = TimeCurve.of_flow(self.sigmas, self.sigmas if self.rounded else shares, self.count)
+            self.curve.shift = flow_shift(scheduler, self.sigmas, mu)
         else:
-            if not (_near(self.signal) or _near(self.signal**2 + noise**2)):
-                raise ValueError(
-                    f"{self.name} is not supported: its signal and noise add up to neither a flow nor diffusion"
-                )
+            if not (_near_one(signal) or _near_one(signal**2 + noise**2)):
+                raise self._unsupported("its signal and noise add up to neither a flow nor diffusion")
             if config.get("use_flow_sigmas"):
-                raise ValueError(
-                    f"{self.name} is not supported: it steps on flow levels and adds noise by another table"
-                )
+                raise self._unsupported("it steps on flow levels and adds noise by another table")
             self.family = "ve"
-            self.sigmas = (noise / self.signal.clamp(min=curves.LEAST_ALPHA**0.5)).tolist()
-            if hasattr(scheduler, "precondition_noise"):
-                self._data = config.sigma_data
+            signal = signal.clamp(min=LEAST_ALPHA**0.5)
+            self.sigmas = (noise / signal).tolist()
+            formula = config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
+            if formula or hasattr(scheduler, "precondition_noise"):
+                # Karras et al. 2022, table 1: sigma in units of the data's standard deviation.
+                self._data = float(config.get("sigma_data") or 1.0)
+                self.curve = TimeCurve.of_formula(scheduler, self.sigmas)
                 self.sigmas = [sigma / self._data for sigma in self.sigmas]
-                self._curve = curves.preconditioned(scheduler)
             else:
-                self._curve = curves.straight(config, self.sigmas, self.times) or curves.table(scheduler)
-                self._agree()
-        # As the core reads a list of them, so that a step's own level is found in it.
+                self.curve = TimeCurve.of_table(scheduler)
+                self._take_levels_between()
+            noise = torch.tensor(self.sigmas, dtype=torch.float64) * signal * self._data
+        # In float32, as the core reads a list of them, so that it finds a step by its level.
         self.sigmas = torch.tensor(self.sigmas).tolist()
         if any(after > before * 1.001 for before, after in pairwise(self.sigmas)):
-            raise ValueError(f"{self.name} is not supported: its noise does not fall from step to step")
-        if self.family == "ve":
-            self.signal = self.signal.clamp(min=curves.LEAST_ALPHA**0.5)
-            noise = torch.tensor(self.sigmas, dtype=torch.float64) * self.signal * self._data
-        self.prediction, self.sign = predictions.learned(scheduler, self.family, self.signal, noise, self._data)
+            raise self._unsupported("its noise does not fall from step to step")
+        self.prediction, self.sign = _reading(scheduler, self.family, signal, noise, self._data)
 
-    def time(self, sigma: float) -> float:
-        """The scheduler's time at a noise level, between its own."""
-        if self.family == "ve":
-            return interpolate(math.log(sigma), *self._curve)
-        return self.count * sigmoid(interpolate(logit(sigma), *self._curve))
-
-    last = 0.0
-    """Noise level that a whole run ends at."""
-
-    def unit(self, index: int) -> float:
-        """Standard deviation of a step's sample, by which a model off the flow path is shown it."""
-        return 1.0 if self.family == "flow" else self._data * math.hypot(self.sigmas[index], 1.0)
-
-    def nearest(self, time: float) -> int:
-        """The step whose time is nearest."""
-        return min(range(len(self.times)), key=lambda i: abs(self.times[i] - time))
-
-    def locate(self, arguments: list[TimeArgument], call: Any, expected: int) -> int | None:
-        """The step that a call belongs to, by the times among its arguments; None where they are of none."""
-        pairs = [(argument, tree.at(call, argument.path)) for argument in arguments]
-        pairs = [(argument, value) for argument, value in pairs if value is not None]
-        near = [self.nearest(time) for argument, value in pairs for time in argument.times(value)]
-        for index in [expected, expected - 1, *near]:
-            if 0 <= index < len(self.times) and any(a.tells(value, self.times[index]) for a, value in pairs):
-                return index
-        return None
-
-    def step_of(self, calls: list[DenoiserCall], arguments: Any, expected: int) -> int | None:
-        """The step that a call of the model belongs to; None where its time is none of the run's, or not certain."""
-        index = self.locate([argument for call in calls for argument in call.times], arguments, expected)
-        if index is None:
-            return None
-        for call in calls:
-            call.times = [a for a in call.times if a.agrees(tree.at(arguments, a.path), self.times[index])]
-        certain = all(call.times and all(len(a.agreed) > 1 for a in call.times) for call in calls)
-        return index if certain else None
-
-    def step(self, scheduler: Any, given: dict[str, Any]) -> SchedulerStep | None:
-        """What a scheduler's step is called with; None where it is of several noise levels."""
-        if any(name not in given for name in ("model_output", "timestep", "sample")):
-            raise ValueError("its scheduler's step does not take model_output, timestep and sample")
-        time = torch.as_tensor(given["timestep"]).detach().cpu().double()
-        if time.numel() != 1:
-            return None
-        return SchedulerStep(scheduler, given["model_output"], float(time), given["sample"])
-
-    def index_of(self, given: dict[str, Any]) -> int:
-        """The step that a scheduler is called for."""
-        return self.nearest(float(torch.as_tensor(given["timestep"]).detach().flatten()[0]))
+    def unit(self, step: int) -> float:
+        """By what a step's sample is divided for a model off the flow path: its standard deviation."""
+        return 1.0 if self.family == "flow" else self._data * math.hypot(self.sigmas[step], 1.0)
 
     def window(self, start: float, end: float) -> tuple[float, float]:
-        """Noise levels at two shares of the model's own range, 0 pure noise and 1 none."""
-        if self.family == "flow":
-            # Evenly spaced levels, shifted as the run's are.
-            high, low = (self._shift * (1 - share) / (1 + (self._shift - 1) * (1 - share)) for share in (start, end))
-        else:
-            # The model's levels, one for each share of its range, as it was trained on them.
-            logs, _ = self._curve
-            ranks = [float(rank) for rank in range(len(logs))]
-            high, low = (math.exp(interpolate((1 - share) * ranks[-1], ranks, logs)) for share in (start, end))
-        return (HIGHEST if start == 0 else high), (0.0 if end == 1 else low)
+        """Noise levels at two shares of the model's noise range, of which 0 is pure noise and 1 none."""
+        return HIGHEST if start == 0 else self.curve.level(start), 0.0 if end == 1 else self.curve.level(end)
 
-    def _agree(self) -> None:
-        """Hold the run's noise levels against the model's table, which knows time as the model does.
+    def _take_levels_between(self) -> None:
+        """Take the level from the table where a time lies between two of the scheduler's (DPM-Solver SDE).
 
-        ``ValueError`` where they have little to do with each other.
+        Raises:
+            ValueError: most of the run's times have another level than the table says.
         """
-        logs, times = self._curve
-        known = []
+        agree = 0
         for i, time in enumerate(self.times):
-            low, here, high = (interpolate(t, times, logs) for t in (time - 1, time, time + 1))
-            known.append(low - 1e-3 <= math.log(max(self.sigmas[i], 1e-12)) <= high + 1e-3)
-            if not known[-1]:
-                # A time between two levels (DPM-Solver SDE) is not in the scheduler's list.
-                self.sigmas[i] = math.exp(here)
-        if sum(known) < 0.4 * len(known):
-            raise ValueError(f"{self.name} is not supported: its timesteps are not those of its training noise levels")
+            low, level, high = (interpolate(t, self.curve.times, self.curve.levels) for t in (time - 1, time, time + 1))
+            if low - 1e-3 <= math.log(max(self.sigmas[i], 1e-12)) <= high + 1e-3:
+                agree += 1
+            else:
+                self.sigmas[i] = math.exp(level)
+        if agree < 0.4 * len(self.times):
+            raise self._unsupported("its timesteps are not those of its training noise levels")
+
+    def _unsupported(self, reason: str) -> ValueError:
+        return ValueError(f"{self.name} is not supported: {reason}")
 
 
 def check(scheduler: Any) -> None:
-    """Refuse what can be known before a run: ``ValueError`` in one line."""
+    """Raise ``ValueError``, in one line, for a scheduler that is refused before a run."""
+    reason = None
     if not callable(getattr(scheduler, "step", None)) or not hasattr(scheduler, "set_timesteps"):
-        raise ValueError(f"{type(scheduler).__name__} is not supported: the pipe needs a scheduler with step()")
-    if _adder(scheduler) is None:
-        raise ValueError(f"{type(scheduler).__name__} is not supported: it does not say how noise is added (add_noise)")
-    if not any(hasattr(scheduler, name) for name in ("scale_noise", "alphas_cumprod", "precondition_noise")):
-        raise ValueError(
-            f"{type(scheduler).__name__} is not supported: it has no training noise levels (alphas_cumprod)"
-        )
+        reason = "the pipe needs a scheduler with step()"
+    elif not any(getattr(scheduler, name, None) for name in ("scale_noise", "add_noise")):
+        reason = "it does not say how noise is added (add_noise)"
+    elif not any(hasattr(scheduler, name) for name in ("scale_noise", "alphas_cumprod", "precondition_noise")):
+        reason = "it has no training noise levels (alphas_cumprod)"
+    if reason:
+        raise ValueError(f"{type(scheduler).__name__} is not supported: {reason}")
 
 
-def _adder(scheduler: Any) -> Any:
-    return getattr(scheduler, "scale_noise", None) or getattr(scheduler, "add_noise", None)
-
-
-def _probe(scheduler: Any) -> tuple[Tensor, Tensor]:
-    """Shares of signal and noise, (timesteps,) float64 on the CPU, at each of the run's timesteps."""
-    asked = predictions.plain_copy(scheduler)
+def _shares(scheduler: Any) -> tuple[Tensor, Tensor]:
+    """Shares of signal and noise at each of the run's timesteps, (timesteps,) float64 on the CPU."""
+    trial = _trial_copy(scheduler)
     # Signal alone, and noise alone.
-    signal = torch.eye(2, device=asked.timesteps.device)[:, :1]
-    noise = 1 - signal
+    signal, noise = torch.eye(2)[:, :1], torch.eye(2)[:, 1:]
     levels: list[Tensor] = []
     try:
-        for time in asked.timesteps.split(1):
-            # As at training time, when any timestep may be asked for.
-            for name in ("_begin_index", "_step_index"):
-                if hasattr(asked, name):
-                    setattr(asked, name, None)
-            if hasattr(asked, "scale_noise"):
-                levels.append(asked.scale_noise(signal, time, noise))
-            else:
-                levels.append(asked.add_noise(signal, noise, time))
-        shares = torch.stack(levels).squeeze(2).cpu().double()
+        for time in trial.timesteps.split(1):
+            _look_up_time(trial)
+            scale = getattr(trial, "scale_noise", None)
+            levels.append(scale(signal, time, noise) if scale else trial.add_noise(signal, noise, time))
+        shares = torch.stack(levels).squeeze(2).double()
     except Exception as error:
         raise ValueError(
-            f"{type(scheduler).__name__} is not supported: asked how it adds noise, {predictions.one_line(error)}"
+            f"{type(scheduler).__name__} is not supported: asked how it adds noise, {_one_line(error)}"
         ) from error
     return shares[:, 0], shares[:, 1]
 
 
-def _near(values: Tensor) -> bool:
+PROBE = 0.1
+"""Size of a trial step's picture and noise: small, since some schedulers clip the clean picture."""
+NEAR = 0.15
+"""How far from the next levels a trial step may end, as a share of what it takes of the clean picture.
+
+Schedulers that round their times (DDIM over 300 steps) miss by .1; velocity read as v-prediction misses by .25.
+"""
+
+
+class _TrialStep(NamedTuple):
+    """How a step weighs its sample and the model's answer."""
+
+    at: int
+    """Its index."""
+    of_sample: float
+    of_answer: float
+
+
+def _reading(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data: float) -> tuple[str, int]:
+    """What a scheduler makes of a model's answer: (prediction, sign).
+
+    A perfect answer takes the sample ``signal x0 + noise n`` to the next step's signal and noise, whatever ``x0`` and
+    ``n`` are, or to less of ``n`` where the step draws noise of its own. A copy of the scheduler steps known samples
+    and answers; the reading of the answers under which it ends there is the scheduler's.
+
+    Args:
+        scheduler: with its timesteps set, and not stepped yet.
+        signal, noise: (timesteps,), shares of both in its sample.
+        data: standard deviation of the data that a preconditioned model is scaled by.
+
+    Raises:
+        ValueError: no reading fits; in one line.
+    """
+    name = type(scheduler).__name__
+    # Readings differ most where signal and noise are alike. Off the flow path the first step tells as well, and every
+    # solver can take it from a standing start.
+    alike = min(range(len(signal)), key=lambda i: abs(float(noise[i]) - float(signal[i])))
+    try:
+        steps = [_trial_step(scheduler, index) for index in ((alike, 0) if family == "ve" else (alike,))]
+    except Exception as error:
+        raise ValueError(f"{name} is not supported: asked what it makes of an answer, {_one_line(error)}") from error
+    # The configured one comes first: it is right where a run has too few steps to tell two readings apart.
+    configured = scheduler.config.get("prediction_type")
+    kinds = sorted(READINGS[family], key=lambda kind: kind != configured)
+    if preconditioned := hasattr(scheduler, "precondition_noise"):
+        # In units of sigma_data the scalings of Karras et al. 2022, table 1, are those of v_prediction.
+        kinds = ["v_prediction"]
+    strides = _stride_signals(scheduler)
+    for step, prediction, sign in product(steps, kinds, (1, -1)):
+        # What diffusers calls epsilon is there the negative, and velocity may point either way; no other is negated.
+        if sign < 0 and not preconditioned and prediction != "flow_prediction":
+            continue
+        here, level = max(float(signal[step.at]), LEAST_ALPHA**0.5), float(noise[step.at])
+        after = step.at + 1
+        next_signal, most_noise = (float(signal[after]), float(noise[after])) if after < len(signal) else (1.0, level)
+        # Clean picture and noise, one of them 1 and the other 0, in the units that the conversions work in.
+        picture = torch.tensor([1.0, 0.0], dtype=torch.float64) / data
+        sample = torch.tensor([here, level], dtype=torch.float64)
+        x = sample if family == "flow" else sample / here / data
+        sigma = torch.tensor(level if family == "flow" else level / here / data, dtype=torch.float64)
+        answer = sign * to_output(picture, x, sigma, prediction)
+        held, left = (step.of_sample * sample + step.of_answer * answer).tolist()
+        near = NEAR * abs(next_signal - most_noise * here / level) + 1e-4
+        stride = strides[step.at] if strides else math.inf
+        if abs(held - stride) <= near and abs(left - (1 - stride**2) ** 0.5) <= near:
+            return prediction, sign
+        if abs(held - next_signal) <= near and -near <= left <= most_noise + near:
+            return prediction, sign
+    kind = f"prediction_type {configured!r} and " if configured else ""
+    raise ValueError(
+        f"{name} is not supported: with {kind}these noise levels it makes something else of a model's answer "
+        f"than {', '.join(READINGS[family])}"
+    )
+
+
+def _stride_signals(scheduler: Any) -> list[float] | None:
+    """Shares of signal that DDIM and its kin step to: a fixed stride down the noise table, not to their next timestep.
+
+    The two differ where timesteps are spaced by ``linspace``.
+    """
+    table, steps = getattr(scheduler, "alphas_cumprod", None), getattr(scheduler, "num_inference_steps", None)
+    if table is None or not steps:
+        return None
+    final = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
+    times = [int(time) - len(table) // steps for time in scheduler.timesteps.tolist()]
+    return [(float(table[time]) if time >= 0 else final) ** 0.5 for time in times]
+
+
+def _trial_step(scheduler: Any, index: int) -> _TrialStep:
+    """Steps copies of the scheduler: from zeros, from a sample alone and with an answer alone."""
+    times = scheduler.timesteps.tolist()
+    parameters = inspect.signature(type(scheduler).step).parameters
+    needed = [name for name, p in parameters.items() if p.default is p.empty and name != "self"]
+    variance = 2 if "learned" in str(scheduler.config.get("variance_type")) else 1
+    ends: list[float] = []
+    for sample, answer in ((0.0, 0.0), (PROBE, 0.0), (0.0, PROBE)):
+        trial = _trial_copy(scheduler)
+        trial.is_scale_input_called = True
+        _look_up_time(trial)
+        output = torch.zeros(1, variance, 2, 2)
+        output[:, 0] = answer
+        arguments = {"timestep": trial.timesteps[index], "sample": torch.full((1, 1, 2, 2), sample)}
+        arguments = {**dict.fromkeys(needed), **arguments, "model_output": output}
+        # The same draws each time, and nobody's generator moves on.
+        with torch.random.fork_rng([]):
+            torch.default_generator.manual_seed(0)
+            if "generator" in parameters:
+                arguments["generator"] = torch.Generator().manual_seed(0)
+            result = type(scheduler).step(trial, **arguments)
+        ends.append(float((result[0] if isinstance(result, tuple) else result.prev_sample).flatten()[0]))
+    still, of_sample, of_answer = ends
+    # Where one time stands twice (Heun) a scheduler that looks it up takes the second.
+    index = len(times) - 1 - times[::-1].index(times[index])
+    return _TrialStep(index, (of_sample - still) / PROBE, (of_answer - still) / PROBE)
+
+
+def _trial_copy(scheduler: Any) -> Any:
+    """A copy to try things with, on the CPU: what a step changes is the copy's own, the config is shared."""
+    trial = copy.copy(scheduler)
+    for name, value in vars(trial).items():
+        if isinstance(value, (list, Tensor)):
+            vars(trial)[name] = value.cpu().clone() if isinstance(value, Tensor) else list(value)
+    return trial
+
+
+def _look_up_time(trial: Any) -> None:
+    """Have a copy look up the timestep of its next call, as in training, when any may be asked for."""
+    for name in ("_begin_index", "_step_index"):
+        if hasattr(trial, name):
+            setattr(trial, name, None)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _near_one(values: Tensor) -> bool:
     return bool(((values - 1).abs() < 1e-3).all())

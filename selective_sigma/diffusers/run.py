@@ -1,85 +1,309 @@
-"""A run of a pipeline, as ``enable`` and ``detail`` return it."""
+"""From a pipeline's model calls and scheduler steps to steps of the core's detailer: a state machine.
+
+``StepTracker`` gets every call of the pipeline's modules (``called``), every step of its scheduler (``stepped``) and
+every setting of the scheduler's timesteps (``timed``). ``State`` says what it does with them, ``Event`` what changes
+the state, ``StepTracker._move`` how. ``CallKind`` is what one call of the model is to the run; a foreign one stays
+plain.
+"""
 
 from __future__ import annotations
 
-import threading
-import warnings
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import attach, state
-from .steps import Steps
+import torch
+from torch import Tensor
+
+from ..detailer import Detailer, MaskRecord
+from ..report import Reason, Report
+from .attach import Traces, class_of
+from .evaluate import ModelCall, OtherAnswerError, RecordedCall
+from .learn import Learner, SchedulerStep
+from .slots import rebuilt
+from .times import nearest, step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-    from torch import Tensor
+    from torch import nn
 
-    from ..detailer import MaskRecord
-    from ..report import Report
+    from ..prediction import Output
     from ..settings import Settings
+    from .evaluate import DenoiserCall, Stream
 
 
-class Run:
-    """What ``enable`` and ``detail`` return: the mask and the report of the pipeline's latest run.
+class State(Enum):
+    """What a run does with the next call of its pipeline's model."""
 
-    The lie is told to the conditional prediction where the pipeline stacks [uncond, cond] in one batch, to the
-    step's first call where it makes several; its effect is added to all of them.
-    """
+    LEARNING = "it stays plain and is recorded, to be learned from when the scheduler steps"
+    READY = "it begins a step if it shows the scheduler's sample; else it is foreign"
+    IN_STEP = "it follows in the step if it shows the same latent; else it is foreign"
+    UNREADABLE = "it stays plain and is counted: at strength 0 a pipeline is not refused"
 
-    def __init__(self, pipe: Any, settings: Settings, limit: Tensor | None, within: Tensor | None, record: bool):
-        self.settings = settings
-        self._pipe = pipe
-        self._options: dict[str, Any] = {"limit": limit, "within": within, "record": record}
-        self._steps = Steps(pipe, None, settings, self._options, [])
-        self._thread: int | None = None
-        """The thread that the run is attached in."""
 
-    @property
-    def report(self) -> Report:
-        """Model calls of the latest run; the plain pipeline makes ``report.steps`` of them."""
-        return self._steps.report
+class Event(Enum):
+    """What changes a run's state."""
 
-    @property
-    def masks(self) -> list[MaskRecord]:
-        """With ``record``: one for each step of the latest run that had a mask."""
-        return self._steps.masks
+    RESTARTED = "the timesteps are set, or start over"
+    BEGAN = "a call began a step with detail"
+    UNEXPLAINED = "the scheduler stepped, and no call before was the sample's"
+    REFUSED = "at strength 0, the pipeline cannot be read"
+    NEXT_STEP = "a module is called for the first time after the scheduler's step"
 
-    @property
-    def mask(self) -> Any:
-        """Latest mask, (batch, 1, *space) in [0, 1], a list for several streams; None before the first."""
-        detailer = self._steps.detailer
-        return None if detailer is None else detailer.mask
 
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        """Within, detail is added to what calls the pipe's model and scheduler.
+class CallKind(Enum):
+    """What a call that has the form of the run's own is to it. All but the first two are foreign."""
 
-        A call of an enabled pipe does this by itself; loops of one's own are written within it.
+    BEGINS = "it shows the scheduler's sample, at the time of a step to come"
+    FOLLOWS = "it shows what the step began with"
+    OTHER_LATENT = "it shows another latent, such as a reference picture"
+    OTHER_TIME = "its time is not certain yet, is none of the run's, or that of a step before"
+    REPEATED = "its time is that of the step before, as in a preview"
+    RESTARTS = "its time is of the first steps, after the last: the timesteps start over, to be learned anew"
+
+
+class Likeness(Enum):
+    """What one latent is to another."""
+
+    SAME = "equal but for scale and rounding, in a part at least: inpainting replaces the rest"
+    LIKE = "correlated: one may be computed from the other"
+    OTHER = "neither"
+
+
+class _FirstCall(NamedTuple):
+    """The call that began the step at hand: the sample that it showed, and what the step came to."""
+
+    sample: Tensor
+    output: Output
+
+
+class StepTracker:
+    """Follows a pipeline while a run is attached to it, through one run of its scheduler after the other."""
+
+    def __init__(self, pipe: Any, scheduler: Any, settings: Settings, options: dict[str, Any], managers: list[Any]):
+        """Args:
+        options: ``limit``, ``within`` and ``record`` of the detailer.
+        managers: of the caches on the pipe's modules.
         """
-        if self._thread == threading.get_ident():
-            # A call of the pipe within a loop that is attached.
-            yield
-            return
-        scheduler, idle = self._pipe.scheduler, self.settings.idle
-        modules = attach.components(self._pipe)
-        managers = [] if idle else [manager for module in modules for manager in state.caches(module)]
-        steps = Steps(self._pipe, scheduler, self.settings, self._options, managers)
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(attach.methods(scheduler, {"step": steps.stepped, "set_timesteps": steps.timed}))
-            except (TypeError, ValueError):
-                if not idle:
-                    raise
-            # Not before: a run of another thread may be in the midst of this scheduler.
-            self._steps, self._thread = steps, threading.get_ident()
-            stack.callback(self._detach)
-            stack.enter_context(attach.modules(modules, steps.called))
-            yield
-        if not steps.report.lied and not steps.streams and not idle:
-            warnings.warn(f"Selective Sigma added nothing: {steps.learner.outcome}", stacklevel=3)
+        self._pipe, self._scheduler = pipe, scheduler
+        self._settings, self._options, self._managers = settings, options, managers
+        self._busy = False
+        self._move(Event.RESTARTED)
+        self._begin_run()
 
-    def _detach(self) -> None:
-        # What was recorded is large, and not wanted after an error either.
-        self._steps.forget()
-        self._thread = None
+    def _move(self, event: Event) -> None:
+        """All transitions between states."""
+        match event:
+            case Event.RESTARTED:
+                self._state = State.LEARNING
+                self._run_begins = True
+                self.streams: list[Stream] = []
+                self.learner = Learner(self._pipe, self._scheduler, self._options)
+                self.forget_step()
+            case Event.BEGAN:
+                self._state = State.IN_STEP
+            case Event.UNEXPLAINED:
+                self._state = State.LEARNING
+            case Event.REFUSED:
+                self._state = State.UNREADABLE
+            case Event.NEXT_STEP:
+                self.forget_step()
+                if self.learner.streams:
+                    self.streams, self.learner.streams = self.learner.streams, []
+                if self._state is not State.UNREADABLE:
+                    self._state = State.READY if self.streams else State.LEARNING
+
+    def _begin_run(self) -> None:
+        """Results of the run before stay until the first step of this one, as timesteps may be set for nothing."""
+        self._run_begins = False
+        self.report = Report()
+        self.masks: list[MaskRecord] = []
+        self.detailer: Detailer | None = None
+        self._traces = Traces(self._managers)
+        self._step = -1
+        """Index of the latest step."""
+        self._latest: Any = None
+        """The sample that the scheduler's step returned."""
+        self._alters = False
+        """Whether the pipeline shows the model something else than that sample."""
+
+    def forget_step(self) -> None:
+        """Let go of what belongs to one step."""
+        self._recorded: list[RecordedCall] = []
+        self._foreign: list[Tensor] = []
+        """The latents that foreign calls showed, of those that have the form of the run's own."""
+        self._first: _FirstCall | None = None
+        self._step_finished = False
+
+    def called(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Answers a call of one of the pipe's modules. A call within another is part of it, and stays as it is."""
+        if self._busy:
+            return call(*args, **kwargs)
+        self._busy = True
+        try:
+            if self._step_finished:
+                self._move(Event.NEXT_STEP)
+            return self._answer(module, lambda arguments: call(*arguments[0], **arguments[1]), (args, kwargs))
+        finally:
+            self._busy = False
+
+    def _answer(self, module: nn.Module, ask: Callable[[Any], Any], arguments: Any) -> Any:
+        streams = self.streams if self._state in (State.READY, State.IN_STEP) else []
+        calls = [read for stream in streams if (read := stream.model_call(class_of(module), arguments)) is not None]
+        if streams and len(calls) == len(streams):
+            copies = calls[0].sample.read(arguments)
+            sample = copies[calls[0].positive(len(copies))]
+            kind, step = self._kind_of(calls, arguments, sample)
+            if kind in (CallKind.BEGINS, CallKind.FOLLOWS):
+                if not self._settings.idle:
+                    for each in (module, *(recorded.module for recorded in self._recorded)):
+                        self._traces.watch(each)
+                call = ModelCall(self.streams, calls, arguments, step, ask, self._traces, self._recorded)
+                try:
+                    output = self._follow(call) if kind is CallKind.FOLLOWS else self._begin(call, sample, step)
+                    return call.answer(output)
+                except OtherAnswerError:
+                    pass
+            if kind is CallKind.RESTARTS:
+                self._move(Event.RESTARTED)
+            self._foreign.append(sample)
+        answer = ask(rebuilt(arguments, {}))
+        self._recorded.append(RecordedCall(module, arguments, answer))
+        return answer
+
+    def _kind_of(self, calls: list[DenoiserCall], arguments: Any, sample: Tensor) -> tuple[CallKind, int]:
+        """What a call is, and the index of the step that it belongs to."""
+        if self._state is State.IN_STEP:
+            assert self._first is not None
+            follows = likeness(sample, self._first.sample) is Likeness.SAME
+            return (CallKind.FOLLOWS if follows else CallKind.OTHER_LATENT), self._step
+        lead = self.streams[0]
+        times = lead.noise.times
+        like = likeness(sample, self._latest)
+        in_turn = len(self._foreign) == lead.turn
+        if like is not Likeness.SAME and not (in_turn and (like is Likeness.LIKE or self._alters)):
+            return CallKind.OTHER_LATENT, -1
+        step = step_of(times, [call.times for call in calls], arguments, self._step + 1)
+        # A latent that is merely like the sample, at an earlier time, is that of a preview from the same noise.
+        if step is None or (step < self._step and like is not Likeness.SAME and not self._alters):
+            return CallKind.OTHER_TIME, -1
+        if step < self._step == len(times) - 1:
+            return CallKind.RESTARTS, step
+        if step == self._step and times.count(times[step]) == 1:
+            return CallKind.REPEATED, step
+        return CallKind.BEGINS, step
+
+    def _begin(self, call: ModelCall, sample: Tensor, step: int) -> Output:
+        if self.detailer is None:
+            noise = self.streams[0].noise
+            levels = list(dict.fromkeys([*noise.sigmas[step:], 0.0]))
+            window = noise.window(self._settings.start, self._settings.end)
+            self.detailer = Detailer(self._settings, levels, noise.family, window=window, **self._options)
+            self.detailer.report, self.detailer.masks = self.report, self.masks
+        output = self.detailer.step(call.evaluate, call.x, call.sigma)
+        self._step, self._first = step, _FirstCall(sample, output)
+        self._move(Event.BEGAN)
+        return output
+
+    def _follow(self, call: ModelCall) -> Output:
+        assert self.detailer is not None
+        assert self._first is not None
+        return self.detailer.again(call.evaluate, call.x, call.sigma, self._first.output)
+
+    def timed(self, scheduler: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The scheduler's timesteps are set: the next step begins a run."""
+        if scheduler is self._scheduler and not self._busy:
+            self._move(Event.RESTARTED)
+        # No scheduler keeps this parameter of a dynamic shift.
+        self.learner.shifts[id(scheduler)] = kwargs.get("mu")
+        return call(*args, **kwargs)
+
+    def stepped(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """The scheduler steps: a step that stayed plain is learned from."""
+        if self._state is not State.IN_STEP and self._recorded:
+            try:
+                self._learn_from(scheduler, args, kwargs)
+            except ValueError as error:
+                if not self._settings.idle:
+                    raise ValueError(f"Selective Sigma cannot work with {type(self._pipe).__name__}: {error}") from None
+                self._move(Event.REFUSED)
+                self._count_largest()
+        result = step(*args, **kwargs)
+        if scheduler is self._scheduler:
+            self._latest = result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None)
+        self._step_finished = True
+        return result
+
+    def _learn_from(self, scheduler: Any, args: Any, kwargs: Any) -> None:
+        if self._run_begins:
+            self._begin_run()
+        if self._state is State.UNREADABLE:
+            self._count_largest()
+            return
+        if self._state is State.READY and scheduler is not self._scheduler:
+            return
+        step = SchedulerStep.of(scheduler, args, kwargs)
+        if self._state is State.READY:
+            times = self.streams[0].noise.times
+            turns = [i for i, latent in enumerate(self._foreign) if likeness(latent, step.sample) is Likeness.SAME]
+            if nearest(times, step.time) < self._step == len(times) - 1:
+                recorded = self._recorded
+                self._move(Event.RESTARTED)
+                self._recorded = recorded
+                self._begin_run()
+            elif turns:
+                # These calls were the sample's: the pipeline has changed it since the scheduler's latest step.
+                self._alters = True
+                for stream in self.streams:
+                    stream.turn = turns[0]
+                self._count_plain(len(turns))
+                return
+            self._move(Event.UNEXPLAINED)
+        stream = self.learner.learn(step, self._recorded)
+        if stream is None:
+            self._count_largest()
+            return
+        if len(self.learner.streams) == 1:
+            self._step = nearest(stream.noise.times, step.time)
+            self._count_plain(len(stream.calls))
+        # Calls of the forms that were learned before are still read.
+        for before in self.streams:
+            if before.scheduler is scheduler:
+                stream.calls += [call for call in before.calls if all(call.key != new.key for new in stream.calls)]
+
+    def _count_largest(self) -> None:
+        """Counts the calls of a step that cannot be read: those of its largest model."""
+        kinds = [class_of(call.module) for call in self._recorded]
+        largest = max(self._recorded, key=lambda call: sum(p.numel() for p in call.module.parameters()))
+        self._count_plain(kinds.count(class_of(largest.module)))
+
+    def _count_plain(self, calls: int) -> None:
+        """Counts the calls of a step that the detailer had no part in."""
+        self.report.steps += calls
+        self.report.plain += calls
+        self.report.skip(Reason.IDLE if self._settings.idle else Reason.LEARNING)
+
+
+EQUAL_SHARE = 0.25
+"""Least share of equal values in latents that are the same."""
+CORRELATION = 0.5
+"""Least correlation of latents that are alike; that of two which share no noise is far below."""
+
+
+def likeness(latent: Tensor, other: Any) -> Likeness:
+    """What ``latent`` is to ``other``, which may hold several copies of it."""
+    if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
+        return Likeness.OTHER
+    # A scheduler may step the copies of guidance too (DiT), which are one.
+    other = other.flatten()[: latent.numel()]
+    # Some of the values are enough, and are one transfer from the device.
+    few = slice(None, None, max(1, latent.numel() // 4096))
+    a, b = (values.detach().flatten()[few].cpu().double() for values in (latent, other))
+    step = max(torch.finfo(values.dtype).eps for values in (latent, other))
+    scales = (a / b)[(b != 0) & b.isfinite() & a.isfinite()]
+    if not len(scales):
+        return Likeness.OTHER
+    equal = ((a - scales.median() * b).abs() <= 4 * step * a.abs()) & (a != 0)
+    if equal.double().mean() > EQUAL_SHARE:
+        return Likeness.SAME
+    return Likeness.LIKE if torch.corrcoef(torch.stack([a, b]))[0, 1] > CORRELATION else Likeness.OTHER

@@ -1,165 +1,300 @@
-"""Where in a call's arguments, or in its answer, a scheduler's sample sits, row by row."""
+"""Where a scheduler's sample sits in a call of the model, found by value: no argument is known by name.
+
+A call's arguments, and its answer, are a tree of tuples, lists and dicts. A path leads to a tensor of rows in it, or
+to a list of rows. A row holds one sample of the batch: beside other channels, behind other tokens, with its axes in
+another order or merged. ``Region`` is a sample's place in its row, ``SampleSlot`` the places of a batch in the tree.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from . import regions, tree
-from .regions import Region
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
 
-    from .tree import Path
+Path = tuple[Any, ...]
+Shape = tuple[int, ...]
+
+
+def nodes(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """(path, part) for every part of a tree, a container after what it holds."""
+    if isinstance(tree, (dict, list, tuple)):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from nodes(value, (*path, key))
+    yield path, tree
+
+
+def leaves(tree: Any) -> Iterator[tuple[Path, Any]]:
+    """(path, leaf) for all that is no container."""
+    return ((path, part) for path, part in nodes(tree) if not isinstance(part, (dict, list, tuple)))
+
+
+def at(tree: Any, path: Path) -> Any:
+    """The part of a tree at a path; None where the tree has none."""
+    for key in path:
+        branches = dict(enumerate(tree)) if isinstance(tree, (list, tuple)) else tree
+        if not isinstance(branches, dict) or key not in branches:
+            return None
+        tree = branches[key]
+    return tree
+
+
+def rebuilt(tree: Any, new: dict[Path, Any], path: Path = ()) -> Any:
+    """A copy of a tree with other values at some paths.
+
+    Lists and dicts are copied at every depth: some models take things out of their arguments (T2I adapters' features)
+    that a further call still needs.
+    """
+    if path in new:
+        return new[path]
+    if type(tree) is dict:
+        return {key: rebuilt(value, new, (*path, key)) for key, value in tree.items()}
+    if isinstance(tree, dict) and any(changed[: len(path)] == path for changed in new):
+        # A model's output class is a dict with fields, built from them.
+        return type(tree)(**{key: rebuilt(value, new, (*path, key)) for key, value in tree.items()})
+    if type(tree) in (list, tuple):
+        return type(tree)(rebuilt(value, new, (*path, key)) for key, value in enumerate(tree))
+    return tree
+
+
+class UncertainRowsError(ValueError):
+    """It is uncertain which part of a call's arguments belongs to which row."""
+
+
+def selected(tree: Any, rows: Sequence[int], count: int) -> Any:
+    """A copy of a call's arguments with only ``rows`` of everything that is batched.
+
+    Args:
+        count: rows of the call.
+
+    Raises:
+        UncertainRowsError: a list is as long as ``count``, perhaps by chance; or a first axis holds several entries
+            for each row.
+    """
+    if isinstance(tree, Tensor):
+        size = tree.shape[0] if tree.ndim else 1
+        if size != count and size % count == 0:
+            raise UncertainRowsError
+        return tree[list(rows)] if size == count and tree.ndim else tree
+    if type(tree) is dict:
+        return {key: selected(value, rows, count) for key, value in tree.items()}
+    if type(tree) in (list, tuple):
+        tensors = [value for value in tree if isinstance(value, Tensor)]
+        if len(tree) == count and not any(tensor.shape[:1] == (count,) for tensor in tensors):
+            if type(tree) is list and len(tensors) == count:
+                # A list of rows, each a tensor.
+                return [tree[row] for row in rows]
+            if type(tree) is list or len(tensors) == count:
+                raise UncertainRowsError
+        return type(tree)(selected(value, rows, count) for value in tree)
+    return tree
+
+
+@dataclass(frozen=True)
+class Region:
+    """The place of one sample, without its batch axis, in one row. Axes of size 1 count for nothing.
+
+    ``shape``: of the sample. ``order``: its axes as the row has them. ``split``: how many of them each axis of the row
+    holds, merged. ``start``: where the sample begins on each axis of the row.
+    """
+
+    shape: Shape
+    order: tuple[int, ...]
+    split: tuple[int, ...]
+    start: Shape
+
+    @property
+    def sizes(self) -> Shape:
+        """Shape of the sample as the row has it."""
+        order = iter(self.order)
+        return tuple(math.prod(self.shape[axis] for axis in itertools.islice(order, count)) for count in self.split)
+
+    def along(self, row: Shape) -> Shape:
+        """Size of a row along each of the sample's axes; the sample's own where the row merges the axis with others."""
+        sizes, order = list(self.shape), iter(self.order)
+        for count, size in zip(self.split, row, strict=True):
+            axes = list(itertools.islice(order, count))
+            if count == 1:
+                sizes[axes[0]] = size
+        return tuple(sizes)
+
+    def read(self, row: Tensor) -> Tensor:
+        """A view of the sample, of ``shape``."""
+        block = row[tuple(slice(s, s + n) for s, n in zip(self.start, self.sizes, strict=True))]
+        block = block.view([self.shape[axis] for axis in self.order])
+        return block.permute(sorted(range(len(self.order)), key=self.order.__getitem__)).view(self.shape)
+
+    def write(self, row: Tensor, sample: Tensor) -> Tensor:
+        """A copy of ``row`` with ``sample`` in it."""
+        row = row.clone()
+        self.read(row).copy_(sample)
+        return row
+
+    def moved(self, before: Shape, after: Shape) -> Iterator[Region]:
+        """This region in a row of shape ``after`` in place of ``before``: at either end of each axis that differs."""
+        if len(before) != len(after) or any(n > size for n, size in zip(self.sizes, after, strict=True)):
+            return
+        choices = [
+            (start,) if old == new else dict.fromkeys((0, new - n))
+            for start, n, old, new in zip(self.start, self.sizes, before, after, strict=True)
+        ]
+        for start in itertools.product(*choices):
+            yield replace(self, start=start)
+
+
+def find_region(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | None:
+    """Where ``row`` holds the values of ``sample`` (any shape, without batch axis).
+
+    Returns:
+        The region; and, where the row has only some of the values (a first frame is the user's own), a mask of those,
+        of the sample's shape. None where it has less than half of them.
+    """
+    axes = [axis for axis, size in enumerate(sample.shape) if size > 1]
+    if not axes or row.ndim == 0 or row.numel() < sample.numel():
+        return None
+    few = slice(None, None, max(1, sample.numel() // 64))
+    for order, split in itertools.product(itertools.permutations(axes), _splits(len(axes), row.ndim)):
+        region = Region(tuple(sample.shape), order, split, ())
+        if any(n > size for n, size in zip(region.sizes, row.shape, strict=True)):
+            continue
+        block = sample.permute(*order, *(a for a in range(sample.ndim) if a not in axes)).reshape(region.sizes)
+        for start in _starts(block, row):
+            region = replace(region, start=start)
+            values = region.read(row)
+            # A few values first: rows are large, and most places wrong.
+            if float(equal(values.flatten()[few], sample.flatten()[few]).float().mean()) <= 0.25:
+                continue
+            same = equal(values, sample)
+            if bool(same.all()):
+                return region, None
+            if float(same.float().mean()) > 0.5:
+                return region, same
+    return None
+
+
+def _splits(count: int, groups: int) -> list[tuple[int, ...]]:
+    """Ways to share ``count`` ordered axes among ``groups``; those that merge the fewest come first."""
+    bars = itertools.combinations_with_replacement(range(count + 1), groups - 1)
+    return sorted((tuple(b - a for a, b in itertools.pairwise((0, *bar, count))) for bar in bars), key=max)
+
+
+def _starts(block: Tensor, row: Tensor) -> Iterator[Shape]:
+    """Where the block may begin: at either end of each axis, or anywhere along one of them."""
+    gaps = [size - n for size, n in zip(row.shape, block.shape, strict=True)]
+    yield from itertools.product(*(dict.fromkeys((0, gap)) for gap in gaps))
+    for axis, gap in enumerate(gaps):
+        if gap < 2:
+            continue
+        # Where the first slice of the block is, with the other axes at their start.
+        inner = [slice(0, n) for n in block.shape]
+        inner[axis] = slice(0, gap + 1)
+        same = equal(row[tuple(inner)], block.narrow(axis, 0, 1)).movedim(axis, 0).reshape(gap + 1, -1).all(1)
+        for start in same.nonzero().flatten().tolist():
+            yield tuple(start if a == axis else 0 for a in range(row.ndim))
+
+
+def equal(a: Tensor, b: Tensor) -> Tensor:
+    """Whether values are the same but for rounding to the coarser of the two types."""
+    step = max(torch.finfo(t.dtype).eps for t in (a, b))
+    a, b = a.double(), b.double()
+    return (a - b).abs() <= 2 * step * b.abs() + 1e-12
 
 
 @dataclass(frozen=True)
 class SampleSlot:
-    """Rows that hold the samples of a batch, once or (for guidance) several times.
+    """Rows that hold the samples of a batch, once or, for guidance, in several copies.
 
-    ``path`` leads to a tensor whose first axis counts rows, or to a list of rows. ``woven``: the
-    copies of a sample lie side by side, not batch after batch. ``own``: which of a sample's values
-    are in its row at all, where some are given by something else (a first frame); None for all.
+    ``path``: leads to a tensor whose first axis counts rows, or to a list of rows. ``row``: shape of a row.
+    ``interleaved``: the copies of a sample lie side by side, not batch after batch. ``noisy``: which of a sample's
+    values are in its row, where others are replaced (a first frame is the user's own); None for all.
     """
 
     path: Path
     region: Region
-    row: tuple[int, ...]
+    row: Shape
     batch: int
-    woven: bool = False
-    own: Tensor | None = None
+    interleaved: bool = False
+    noisy: Tensor | None = None
 
-    def fits(self, arguments: Any) -> bool:
-        """Whether a call has rows of the same shape at the same place."""
-        rows = _rows(tree.at(arguments, self.path))
+    def fits(self, tree: Any) -> bool:
+        """Whether a tree has rows of the same shape at the same path."""
+        rows = _rows(at(tree, self.path))
         return bool(rows) and len(rows) % self.batch == 0 and all(tuple(row.shape) == self.row for row in rows)
 
-    def read(self, arguments: Any) -> list[Tensor]:
+    def index(self, copy: int, b: int, copies: int) -> int:
+        """The row of a copy of sample ``b``."""
+        return b * copies + copy if self.interleaved else copy * self.batch + b
+
+    def read(self, tree: Any) -> list[Tensor]:
         """The copies, each (batch, ...)."""
-        rows = [self.region.read(row) for row in _rows(tree.at(arguments, self.path))]
-        parts = len(rows) // self.batch
-        chosen = [[self.index(part, b, parts) for b in range(self.batch)] for part in range(parts)]
-        return [torch.stack([rows[i] for i in part]) for part in chosen]
+        rows = [self.region.read(row) for row in _rows(at(tree, self.path))]
+        copies = len(rows) // self.batch
+        indices = [[self.index(copy, b, copies) for b in range(self.batch)] for copy in range(copies)]
+        return [torch.stack([rows[i] for i in each]) for each in indices]
 
-    def latent(self, arguments: Any, positive: Callable[[int], int]) -> Tensor:
-        """The copy that has the condition, (batch, ...)."""
-        copies = self.read(arguments)
-        return copies[positive(len(copies))]
-
-    def write(self, arguments: Any, samples: list[Tensor]) -> Any:
-        """What is at ``path``, with other samples in it: as many copies as ``read`` found."""
-        there = tree.at(arguments, self.path)
-        rows = _rows(there)
-        new = list(rows)
-        for part, sample in enumerate(samples):
-            for b in range(self.batch):
-                i = self.index(part, b, len(samples))
-                value = sample[b].to(rows[i].dtype)
-                if self.own is not None:
-                    value = torch.where(self.own.to(value.device), value, self.region.read(rows[i]))
-                new[i] = self.region.write(rows[i], value)
-        return torch.stack(new) if isinstance(there, Tensor) else type(there)(new)
-
-    def widened(self, axis: int | None) -> SampleSlot:
-        """With all that a model says beside its prediction on the axis of channels (a learned variance)."""
-        size = self.row[axis] if axis is not None and len(self.row) == len(self.region.shape) else 0
-        plain = self.region.order == tuple(a for a, n in enumerate(self.region.shape) if n > 1)
-        if not size or not plain or any(self.region.start) or size == self.region.shape[axis or 0]:
-            return self
-        shape = tuple(size if a == axis else n for a, n in enumerate(self.region.shape))
-        if shape != self.row:
-            return self
-        axes = tuple(a for a, n in enumerate(shape) if n > 1)
-        whole = Region(shape, axes, tuple(int(n > 1) for n in shape), (0,) * len(shape))
-        return replace(self, region=whole)
-
-    def index(self, part: int, b: int, parts: int) -> int:
-        """The row of a sample's copy."""
-        return b * parts + part if self.woven else part * self.batch + b
+    def write(self, tree: Any, samples: list[Tensor]) -> Any:
+        """What is at ``path``, with other samples in it: as many copies as ``read`` returns."""
+        table = at(tree, self.path)
+        rows = _rows(table)
+        for copy, sample in enumerate(samples):
+            for b, value in enumerate(sample):
+                i = self.index(copy, b, len(samples))
+                if self.noisy is not None:
+                    value = torch.where(self.noisy.to(value.device), value.to(rows[i].dtype), self.region.read(rows[i]))  # noqa: PLW2901
+                rows[i] = self.region.write(rows[i], value)
+        return torch.stack(rows) if isinstance(table, Tensor) else type(table)(rows)
 
 
-def find(samples: Tensor, arguments: Any) -> SampleSlot | None:
+def find_slot(samples: Tensor, arguments: Any) -> SampleSlot | None:
     """Where a call's arguments hold the values of ``samples`` (batch, ...)."""
     batch = len(samples)
-    for path, there in _tables(arguments):
-        rows = _rows(there)
+    for path, rows in _tables(arguments):
         if len(rows) % batch or not rows[0].is_floating_point() or rows[0].numel() < samples[0].numel():
             continue
-        found = regions.find(samples[0].cpu(), rows[0].detach().cpu())
-        if found is None:
+        match = find_region(samples[0].cpu(), rows[0].detach().cpu())
+        if match is None:
             continue
-        where, own = found
-        slot = SampleSlot(path, where, tuple(rows[0].shape), batch, False, own)
-        for woven in (False, True):
-            candidate = replace(slot, woven=woven)
-            if candidate.fits(arguments) and all(_same(part, samples, own) for part in candidate.read(arguments)):
-                return candidate
+        region, noisy = match
+        for interleaved in (False, True):
+            slot = SampleSlot(path, region, tuple(rows[0].shape), batch, interleaved, noisy)
+            if slot.fits(arguments) and all(_holds(copy, samples, noisy) for copy in slot.read(arguments)):
+                return slot
     return None
 
 
-def outputs(answer: Any, slot: SampleSlot, rows: int) -> Iterator[SampleSlot]:
-    """Where in a model's answer the prediction for the samples in ``slot`` may be."""
-    for path, there in _tables(answer):
-        found = _rows(there)
-        if len(found) != rows or not found[0].is_floating_point():
-            continue
-        shape = tuple(found[0].shape)
-        for where in slot.region.moved(slot.row, shape):
-            yield replace(slot, path=path, region=where, row=shape, own=None)
+def answer_slots(answer: Any, slot: SampleSlot, rows: int) -> Iterator[SampleSlot]:
+    """Where in a model's answer the prediction for the samples in ``slot`` may be.
+
+    Args:
+        rows: of the call.
+    """
+    for path, table in _tables(answer):
+        if len(table) == rows and table[0].is_floating_point():
+            shape = tuple(table[0].shape)
+            for region in slot.region.moved(slot.row, shape):
+                yield replace(slot, path=path, region=region, row=shape, noisy=None)
 
 
-def _tables(found: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Tensors with rows, and lists of tensors, in a tree."""
-    if isinstance(found, Tensor):
-        if found.ndim > 1:
-            yield path, found
-        return
-    if isinstance(found, (list, tuple, dict)):
-        for key, value in found.items() if isinstance(found, dict) else enumerate(found):
-            yield from _tables(value, (*path, key))
-        if isinstance(found, (list, tuple)) and found and all(isinstance(row, Tensor) for row in found):
-            yield path, found
+def _tables(tree: Any) -> Iterator[tuple[Path, list[Tensor]]]:
+    """(path, rows) for the tensors with rows, and the lists of tensors, in a tree."""
+    return ((path, rows) for path, part in nodes(tree) if (rows := _rows(part)))
 
 
-def _rows(there: Any) -> list[Tensor]:
-    if isinstance(there, Tensor):
-        return list(there.unbind(0))
-    if isinstance(there, (list, tuple)) and all(isinstance(row, Tensor) for row in there):
-        return list(there)
-    return []
+def _rows(part: Any) -> list[Tensor]:
+    if isinstance(part, Tensor):
+        return list(part.unbind(0)) if part.ndim > 1 else []
+    return list(part) if isinstance(part, (list, tuple)) and all(isinstance(row, Tensor) for row in part) else []
 
 
-def _same(part: Tensor, samples: Tensor, own: Tensor | None) -> bool:
-    if own is not None:
-        return bool(regions.equal(part.cpu(), samples.cpu())[:, own].all())
-    # The first row was looked at in full: of the others some values will do.
+def _holds(copy: Tensor, samples: Tensor, noisy: Tensor | None) -> bool:
+    if noisy is not None:
+        return bool(equal(copy.cpu(), samples.cpu())[:, noisy].all())
+    # find_region() has compared all of the first row: of the others some values will do.
     few = slice(None, None, max(1, samples.numel() // 16384))
-    return bool(regions.equal(part.flatten()[few].cpu(), samples.flatten()[few].cpu()).all())
-
-
-SAME = 0.25
-"""Share of equal values from which on two latents are one, of which a part was replaced: while inpainting, say."""
-LIKE = 0.5
-"""Correlation from which on one latent may be made of the other; two that share no noise are far below it."""
-
-
-def alike(latent: Tensor, other: Any) -> tuple[bool, bool]:
-    """Whether two latents are the same but for their scale and rounding, and whether they are at least like."""
-    if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
-        return False, False
-    # A scheduler may step the copies of guidance too (DiT), which are one.
-    other = other.flatten()[: latent.numel()]
-    # Some of them will do, and are one transfer from the device.
-    few = slice(None, None, max(1, latent.numel() // 4096))
-    a, b = (values.detach().flatten()[few].cpu().double() for values in (latent, other))
-    step = max(torch.finfo(values.dtype).eps for values in (latent, other))
-    scales = (a / b)[(b != 0) & b.isfinite() & a.isfinite()]
-    if not len(scales):
-        return False, False
-    same = ((a - scales.median() * b).abs() <= 4 * step * a.abs()) & (a != 0)
-    correlation = torch.corrcoef(torch.stack([a, b]))[0, 1]
-    return bool(same.double().mean() > SAME), bool(correlation > LIKE)
+    return bool(equal(copy.flatten()[few].cpu(), samples.flatten()[few].cpu()).all())

@@ -1,109 +1,249 @@
-"""Which arguments of a model's call tell it the time, and in what unit."""
+"""How the time (timestep) that a model is told is found, and how it is moved for the lied pass.
+
+1. ``find_times``: at a run's first step the scheduler's time is known, as its ``step`` is called with it. Each argument
+   of the model's call that has this value in one of ``units`` is a ``TimeArgument``; no argument is known by name.
+2. ``step_of``: at later steps, the scheduler's timestep that all these arguments agree on is the call's. Units that
+   disagree are dropped; an argument is believed once it has been right at two different times.
+3. ``TimeCurve``: the time that belongs to a noise level between the scheduler's own, from the scheduler's table or
+   formula. In the lied pass each argument is moved by the difference of two times on this curve.
+"""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .tree import leaves
+from .slots import Path, Shape, at, leaves
 
 if TYPE_CHECKING:
-    from .regions import Shape
-    from .tree import Path
+    from collections.abc import Iterable, Sequence
+
+Unit = tuple[float, float]
+"""(slope, offset): the argument is slope * time + offset."""
+
+LEAST_ALPHA = 2.0**-24
+"""diffusers' stand-in for a signal of exactly zero (rescale_betas_zero_snr)."""
+
+
+def units(count: float) -> list[Unit]:
+    """What a model may count time in, where ``count`` is the scheduler's time at full noise.
+
+    Time as it is, as a share of ``count``, in thousandths of it, what is left of each, and time less one.
+    """
+    possible = [(1.0, 0.0), (1 / count, 0.0), (1000 / count, 0.0), (-1 / count, 1.0), (-1.0, count), (1.0, -1.0)]
+    return list(dict.fromkeys(possible))
 
 
 class TimeArgument:
-    """One argument, a straight line over the scheduler's time: slope * time + offset.
+    """One argument that tells the time.
 
-    A first call leaves several units possible; every later one must agree with one of them.
+    After a first call several units may be possible. Each later call drops those by which the argument would be wrong.
     """
 
-    def __init__(self, path: Path, units: list[tuple[float, float]], slack: float = 0.0):
-        self.path = path
-        self.slack = slack
-        self.units = units
-        self.agreed: set[float] = set()
+    def __init__(self, path: Path, units: list[Unit], slack: float = 0.0):
+        """Args:
+        slack: how far the scheduler's times are rounded, as a model may be told exact ones (Cosmos 2.5).
+        """
+        self.path, self.units, self.slack = path, units, slack
+        self.confirmed: set[float] = set()
         """The times at which the argument was right."""
 
-    def times(self, value: Any) -> list[float]:
-        """What time the argument may tell, most likely first."""
+    def possible_times(self, value: Any) -> list[float]:
+        """The times that the argument may tell, the most likely first."""
         tensor = torch.as_tensor(value).detach().cpu().double().flatten()
-        # Tokens that are given stand at no noise, 0 or the unit's end; the others tell the time.
+        # Of one time for each token, some may be those of clean tokens, 0 or the unit's end.
         values = dict.fromkeys([float(tensor[0]), float(tensor[-1]), float(tensor.max()), float(tensor.min())])
         return [(v - offset) / slope for slope, offset in self.units for v in values]
 
     def tells(self, value: Any, time: float) -> bool:
         """Whether the argument tells ``time`` in one of its units."""
-        return any(_tells(value, time, unit, self.slack) for unit in self.units)
+        return any(self._tells(value, time, unit) for unit in self.units)
 
-    def agrees(self, value: Any, time: float) -> bool:
-        """Whether the argument tells ``time``; forgets the units by which it does not."""
-        self.units = [unit for unit in self.units if _tells(value, time, unit, self.slack)]
-        self.agreed.add(time)
+    def confirm(self, value: Any, time: float) -> bool:
+        """Whether the argument tells ``time``; drops the units in which it does not."""
+        self.units = [unit for unit in self.units if self._tells(value, time, unit)]
+        self.confirmed.add(time)
         return bool(self.units)
 
     def moved(self, value: Any, time: float, other: float) -> Tensor:
-        """The argument for another time: moved by as much, as schedulers round what they give."""
-        there = torch.as_tensor(value)
-        # In float64, which some devices do not have.
-        tensor = there.cpu()
-        later = tensor.double() + self.units[0][0] * (other - time)
-        # Not whole numbers: at low noise a tenth of sigma is less than one timestep.
-        kind = tensor.dtype if tensor.is_floating_point() else torch.float32
-        return (
-            torch.where(_own(tensor, time, self.units[0], self.slack), later, tensor.double()).to(kind).to(there.device)
-        )
+        """The argument for another time. It is moved by the difference, since schedulers round their times."""
+        tensor = torch.as_tensor(value)
+        # On the CPU, as some devices have no float64.
+        true = tensor.cpu()
+        moved = true.double() + self.units[0][0] * (other - time)
+        # A whole number will not do: at low noise a tenth of sigma is less than one timestep.
+        dtype = true.dtype if true.is_floating_point() else torch.float32
+        return torch.where(self._at(true, time, self.units[0]), moved, true.double()).to(dtype).to(tensor.device)
 
     def noisy(self, value: Any, time: float, shape: Shape) -> Tensor | None:
-        """Which places of rows of this shape are at ``time``, where each token is told its own; None where all are.
+        """Where rows of ``shape`` are at ``time``, if each token is told its own; None where all are.
 
-        On the CPU.
+        Returns:
+            (batch, ...) bool on the CPU, which broadcasts to the rows.
         """
         tensor = torch.as_tensor(value).cpu()
         if tensor.ndim < 2:
             return None
-        own = _own(tensor, time, self.units[0], self.slack).flatten(1)
-        axis = next((i for i, size in enumerate(shape) if size == own.shape[1] > 1), None)
-        if axis is None or bool(own.all()):
+        at_time = self._at(tensor, time, self.units[0]).flatten(1)
+        tokens = at_time.shape[1]
+        axis = next((i for i, size in enumerate(shape) if size == tokens > 1), None)
+        if axis is None or bool(at_time.all()):
             return None
-        return own.reshape(len(own), *(own.shape[1] if i == axis else 1 for i in range(len(shape))))
+        return at_time.reshape(-1, *(tokens if i == axis else 1 for i in range(len(shape))))
+
+    def _tells(self, value: Any, time: float, unit: Unit) -> bool:
+        """Whether some elements are ``time``, and all others have one other value, that of clean tokens."""
+        tensor = torch.as_tensor(value).cpu()
+        at_time = self._at(tensor, time, unit)
+        rest = tensor[~at_time]
+        return bool(at_time.any()) and bool((rest == rest[:1]).all())
+
+    def _at(self, value: Tensor, time: float, unit: Unit) -> Tensor:
+        """Which elements are ``time``, but for rounding."""
+        slope, offset = unit
+        wanted = slope * time + offset
+        step = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
+        # Half precision keeps two or three digits of a share, and of the number that it is subtracted from.
+        near = 2 * step * max(abs(wanted), abs(offset)) + abs(slope) * max(1e-5 * max(abs(time), 1.0), self.slack)
+        return (value.double() - wanted).abs() <= near
 
 
-def find(arguments: Any, time: float, count: float, slack: float = 0.0) -> list[TimeArgument]:
-    """Arguments that may tell the time: as it is or as a share of ``count`` or 1000, or what is left of it.
-
-    ``slack``: how far the scheduler's timesteps are rounded, where a model may be told its sigmas (Cosmos 2.5).
-    """
-    units = [(1.0, 0.0), (1 / count, 0.0), (1000 / count, 0.0), (-1 / count, 1.0), (-1.0, count), (1.0, -1.0)]
+def find_times(arguments: Any, time: float, count: float, slack: float = 0.0) -> list[TimeArgument]:
+    """The arguments of a call that may tell ``time``."""
     matches: list[TimeArgument] = []
     for path, leaf in leaves(arguments):
         if isinstance(leaf, bool) or not isinstance(leaf, (int, float, Tensor)):
             continue
-        if isinstance(leaf, Tensor) and (leaf.dtype == torch.bool or leaf.is_complex() or leaf.numel() == 0):
-            continue
-        # One time, or that of the tokens that are noisy beside that of those that are not: two values at most.
-        if isinstance(leaf, Tensor) and len(leaf.detach().flatten()[:: max(1, leaf.numel() // 64)].cpu().unique()) > 2:
-            continue
-        argument = TimeArgument(path, list(dict.fromkeys(units)), slack)
-        if argument.agrees(leaf, time):
+        if isinstance(leaf, Tensor):
+            if leaf.dtype == torch.bool or leaf.is_complex() or leaf.numel() == 0:
+                continue
+            # One time, or two: that of noisy tokens beside that of clean ones.
+            if len(leaf.detach().flatten()[:: max(1, leaf.numel() // 64)].cpu().unique()) > 2:
+                continue
+        argument = TimeArgument(path, units(count), slack)
+        if argument.confirm(leaf, time):
             matches.append(argument)
     return matches
 
 
-def _tells(value: Any, time: float, unit: tuple[float, float], slack: float) -> bool:
-    tensor = torch.as_tensor(value).cpu()
-    own = _own(tensor, time, unit, slack)
-    rest = tensor[~own]
-    return bool(own.any()) and bool((rest == rest[:1]).all())
+def nearest(times: Sequence[float], time: float) -> int:
+    """The step whose time is nearest."""
+    return min(range(len(times)), key=lambda i: abs(times[i] - time))
 
 
-def _own(value: Tensor, time: float, unit: tuple[float, float], slack: float) -> Tensor:
-    """The elements that tell this time; those of tokens that are given do not."""
-    slope, offset = unit
-    wanted = slope * time + offset
-    step = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
-    # Half precision keeps two or three digits of a share, and of what it is taken from.
-    near = 2 * step * max(abs(wanted), abs(offset)) + abs(slope) * max(1e-5 * max(abs(time), 1.0), slack)
-    return (value.double() - wanted).abs() <= near
+def step_of(times: Sequence[float], told: Iterable[list[TimeArgument]], arguments: Any, expected: int) -> int | None:
+    """The step that a call of the model belongs to.
+
+    Args:
+        times: the scheduler's, one for each step.
+        told: for each stream, the arguments that tell its time; those that turn out not to are removed.
+        arguments: of the call.
+        expected: the step after the latest.
+
+    Returns:
+        None where the arguments tell none of ``times``, or where an argument has been right at one time alone.
+    """
+    told = list(told)
+    values = [(a, value) for each in told for a in each if (value := at(arguments, a.path)) is not None]
+    near = [nearest(times, time) for argument, value in values for time in argument.possible_times(value)]
+    steps = [i for i in (expected, expected - 1, *near) if 0 <= i < len(times)]
+    step = next((i for i in steps if any(argument.tells(value, times[i]) for argument, value in values)), None)
+    if step is None:
+        return None
+    for each in told:
+        each[:] = [a for a in each if a.confirm(at(arguments, a.path), times[step])]
+    return step if all(each and all(len(a.confirmed) > 1 for a in each) for each in told) else None
+
+
+class TimeCurve:
+    """The scheduler's time over a level of noise, by interpolation.
+
+    ``levels`` ascend: log sigma where sigma is noise to signal, the log odds of sigma where it is the share of noise.
+    ``times`` are the scheduler's own; on the flow path the log odds of their shares of ``count``.
+    """
+
+    def __init__(self, levels: list[float], times: list[float], count: float | None = None):
+        self.levels, self.times, self._count = levels, times, count
+        self.shift = 1.0
+        """By what a flow schedule multiplies the odds of evenly spaced levels."""
+
+    @classmethod
+    def of_table(cls, scheduler: Any) -> TimeCurve:
+        """By the noise levels that the model was trained on."""
+        alphas = scheduler.alphas_cumprod.cpu().double().clamp(min=LEAST_ALPHA, max=1 - 1e-12)
+        return cls((((1 - alphas) / alphas).log() / 2).tolist(), [float(t) for t in range(len(alphas))])
+
+    @classmethod
+    def of_formula(cls, scheduler: Any, sigmas: list[float]) -> TimeCurve:
+        """By the scheduler's formula for a preconditioned model, over sigma in units of ``sigma_data``.
+
+        Args:
+            sigmas: the run's, which say where the curve ends if the scheduler's config does not.
+        """
+        config = scheduler.config
+        ends = [config.get("sigma_min") or min(sigmas), config.get("sigma_max") or max(sigmas)]
+        logs = torch.linspace(math.log(ends[0]), math.log(ends[1]), 1000, dtype=torch.float64)
+        # The Euler scheduler of Stable Video Diffusion has the formula in its set_timesteps().
+        formula = getattr(scheduler, "precondition_noise", lambda sigma: 0.25 * sigma.log())
+        return cls((logs - math.log(config.get("sigma_data") or 1.0)).tolist(), formula(logs.exp()).tolist())
+
+    @classmethod
+    def of_flow(cls, sigmas: list[float], shares: list[float], count: float) -> TimeCurve:
+        """Through the run's own levels. Over log odds every shift of a flow schedule is a straight line."""
+        within = [(s, t) for s, t in zip(sigmas, shares, strict=True) if 0 < s < 1 and 0 < t < 1]
+        pairs = sorted({logit(s): logit(t) for s, t in within}.items())
+        if len(pairs) < 2:
+            x, y = pairs[0] if pairs else (0.0, 0.0)
+            pairs = [(x - 1, y - 1), (x + 1, y + 1)]
+        return cls([x for x, _ in pairs], [y for _, y in pairs], count)
+
+    def time(self, sigma: float) -> float:
+        """The time at a noise level."""
+        if self._count is None:
+            return interpolate(math.log(sigma), self.levels, self.times)
+        return self._count / (1 + math.exp(-interpolate(logit(sigma), self.levels, self.times)))
+
+    def level(self, share: float) -> float:
+        """The noise level at a share of the model's noise range, of which 0 is pure noise and 1 none."""
+        left = 1 - share
+        if self._count is not None:
+            # Of evenly spaced levels, shifted as the run's are.
+            return self.shift * left / (1 + (self.shift - 1) * left)
+        # The levels that the model was trained on have equal parts in the range.
+        ranks = [float(rank) for rank in range(len(self.levels))]
+        return math.exp(interpolate(left * ranks[-1], ranks, self.levels))
+
+
+def flow_shift(scheduler: Any, sigmas: list[float], mu: float | None) -> float:
+    """By what a flow schedule multiplies the odds of its evenly spaced levels.
+
+    Args:
+        sigmas: the run's.
+        mu: what a dynamic shift was set with, if that is known.
+    """
+    if not scheduler.config.get("use_dynamic_shifting"):
+        static = (getattr(scheduler, "shift", None), *map(scheduler.config.get, ("flow_shift", "shift")))
+        return float(next((value for value in static if value), 1.0))
+    if mu is not None:
+        half = torch.tensor(0.5, dtype=torch.float64)
+        return math.exp(logit(float(scheduler.time_shift(mu, 1.0, half))) if hasattr(scheduler, "time_shift") else mu)
+    # From levels that were evenly spaced from 1 to one over their number, as pipelines space them.
+    ratios = sorted(logit(sigmas[i]) - logit(1 - i / len(sigmas)) for i in range(1, len(sigmas)))
+    return math.exp(ratios[len(ratios) // 2]) if ratios else 1.0
+
+
+def logit(share: float) -> float:
+    """Log odds of a share, which is held a little off 0 and 1."""
+    share = min(max(share, 1e-9), 1 - 1e-9)
+    return math.log(share / (1 - share))
+
+
+def interpolate(x: float, xs: list[float], ys: list[float]) -> float:
+    """Linear between ascending ``xs``, and beyond their ends."""
+    right = min(max(bisect_left(xs, x), 1), len(xs) - 1)
+    share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])
+    return ys[right - 1] + share * (ys[right] - ys[right - 1])

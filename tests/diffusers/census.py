@@ -1,13 +1,13 @@
-"""diffusers' own test pipelines, each run with detail and looked at; the compatibility page has the table.
+"""Runs the pipelines of diffusers' own tests with detail, and checks each; the compatibility page has the table.
 
     git clone https://github.com/huggingface/diffusers
     python -m tests.diffusers.census diffusers --out out/pipelines.jsonl      # goes on where it was stopped
     python -m tests.diffusers.census diffusers --out out/pipelines.jsonl --page
 
-Of each pipeline it is asked, without the adapter's own reading of it, whether
+For each pipeline these are checked, without what the adapter has learned of it:
 
 - mask zeros is the bare pipeline, bit for bit, and coverage 1 costs no call;
-- the lied pass is shown and told nine tenths of the noise: by the sample's scale and by the argument that differs;
+- the lied pass has nine tenths of the noise to signal, by the sample's scale and by the argument that differs;
 - the answer to the lie comes back to the pipeline as the true level would have it;
 - the mask has one value for each place of the latent.
 """
@@ -41,14 +41,18 @@ SECONDS = 240
 
 def result_of(output: Any) -> torch.Tensor:
     tensors = list(leaves(output if isinstance(output, (dict, list, tuple)) else vars(output)).values())
-    found = [torch.as_tensor(v).double() for v in tensors if not isinstance(v, str) and hasattr(v, "shape")]
-    if not found:
+    values = [torch.as_tensor(v).double() for v in tensors if not isinstance(v, str) and hasattr(v, "shape")]
+    if not values:
         raise hub.AbsentError("a result that is no tensor")
-    return torch.cat([f.flatten() for f in found])
+    return torch.cat([f.flatten() for f in values])
 
 
 def build(test: Any, plainly: int) -> tuple[Any, dict[str, Any]]:
-    """A fresh pipeline and its inputs: the test's own, but for the result and the steps as far as it takes that."""
+    """A fresh pipeline and its inputs: the test's own, with latents for a result and few steps.
+
+    Args:
+        plainly: 1 leaves the result as it is, 2 the number of steps as well.
+    """
     torch.manual_seed(0)
     taken = inspect.signature(test.pipeline_class.__call__).parameters
     adapter = {"adapter_type": "full_adapter"}
@@ -60,8 +64,8 @@ def build(test: Any, plainly: int) -> tuple[Any, dict[str, Any]]:
     for module in pipe.components.values():
         if isinstance(module, torch.nn.Module):
             module.eval()
-    given = {"device": "cpu"} if "device" in inspect.signature(test.get_dummy_inputs).parameters else {}
-    inputs = test.get_dummy_inputs(**given)
+    device = {"device": "cpu"} if "device" in inspect.signature(test.get_dummy_inputs).parameters else {}
+    inputs = test.get_dummy_inputs(**device)
     if "num_inference_steps" in taken and plainly < 2:
         share = inputs.get("strength") or 1.0
         inputs["num_inference_steps"] = math.ceil(STEPS / share) if 0 < share <= 1 else STEPS
@@ -71,7 +75,7 @@ def build(test: Any, plainly: int) -> tuple[Any, dict[str, Any]]:
 
 
 def look(test: Any) -> tuple[str, str]:
-    """One test class's pipeline: (right, refused, wrong or nothing; what was seen)."""
+    """Checks the pipeline of one test class: (right, refused or nothing; the reason or the counts)."""
     plainly = 0
     pipe, _ = build(test, plainly)
     state = {
@@ -131,24 +135,24 @@ def look(test: Any) -> tuple[str, str]:
     check_effect(chosen)
     check_noise(pipe, plain.pairs)
     check_answer(pipe, plain, everywhere)
-    # Wan Animate sets its timesteps once more at the end, and is then no longer known.
-    known = run._steps.streams[:1]
-    by_tokens = check_grid(pipe, run, torch.zeros(1, *known[0].layout.shape)) if known else ", grid not looked at"
+    # Wan Animate sets its timesteps once more at the end, and what was learned of it is gone.
+    streams = run._tracker.streams[:1]
+    by_tokens = check_grid(pipe, run, torch.zeros(1, *streams[0].layout.shape)) if streams else ", grid not looked at"
     return "right", f"{run.report.steps} model calls, {run.report.lied} lied{by_tokens}"
 
 
 def tests_of(module: Any) -> dict[str, Any]:
     """The classes of a test file that build a pipeline, one for each pipeline."""
-    found: dict[str, Any] = {}
+    kinds: dict[str, Any] = {}
     for name, kind in vars(module).items():
         if not inspect.isclass(kind) or kind.__module__ != module.__name__:
             continue
         needed = ("get_dummy_components", "get_dummy_inputs", "pipeline_class")
         if all(hasattr(kind, each) for each in needed) and not isinstance(kind.pipeline_class, property):
             components = kind.get_dummy_components
-            if all(components is not other.get_dummy_components for other in found.values()):
-                found[name] = kind
-    return found
+            if all(components is not other.get_dummy_components for other in kinds.values()):
+                kinds[name] = kind
+    return kinds
 
 
 def main() -> None:
@@ -193,7 +197,7 @@ def package_of(tests: Path) -> None:
     package = importlib.util.module_from_spec(spec)
     sys.modules["diffusers_tests"] = package
     spec.loader.exec_module(package)
-    # Some of them import one another by the name that the package has in its own checkout.
+    # Some of the tests import others by the package's name in its own checkout.
     for name in ("pipelines", "pipelines.test_pipelines_common"):
         sys.modules[f"tests.{name}"] = importlib.import_module(f"diffusers_tests.{name}")
 

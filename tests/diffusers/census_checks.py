@@ -1,7 +1,7 @@
 """What a pipeline's model is called with in a run with detail, and whether that is right.
 
-Nothing here is read by the adapter's own means: samples and times are what differs between a plain and a lied call,
-noise levels are what the scheduler adds.
+Nothing here uses what the adapter has learned: samples and times are the arguments that differ between a plain and a
+lied call, noise levels are what the scheduler adds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def rows_of(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor | None:
 
 def levels(scheduler: Any) -> list[tuple[float, float, float]]:
     """(time, share of signal, share of noise) of each step, as the scheduler adds noise."""
-    found = []
+    steps = []
     for time in scheduler.timesteps.split(1):
         for name in ("_begin_index", "_step_index"):
             if hasattr(scheduler, name):
@@ -39,8 +39,8 @@ def levels(scheduler: Any) -> list[tuple[float, float, float]]:
         one, zero = torch.ones(1, 1), torch.zeros(1, 1)
         pairs = ((one, zero), (zero, one))
         mixed = [add(s, time, n) if add else scheduler.add_noise(s, n, time) for s, n in pairs]
-        found.append((float(time), *map(float, mixed)))
-    return found
+        steps.append((float(time), *map(float, mixed)))
+    return steps
 
 
 def differences(lied: Any, plain: Any) -> tuple[list[float], list[tuple[float, float]]]:
@@ -64,16 +64,16 @@ def differences(lied: Any, plain: Any) -> tuple[list[float], list[tuple[float, f
 
 
 def check_noise(pipe: Any, pairs: list[Any]) -> None:
-    """The lied pass is shown and told nine tenths of the noise to signal."""
+    """Raises ``WrongError`` unless the lied pass has nine tenths of the noise to signal, in its sample and its time."""
     table = levels(copy.deepcopy(pipe.scheduler))
     flow = all(abs(s + n - 1) < 1e-3 for _, s, n in table)
-    # The last step, of each chunk of a clip, is told by half.
+    # The last step, of each chunk of a clip, has half the dose.
     keeps = (KEEP, (1 + KEEP) / 2)
     for lied, plain, _ in pairs:
         scales, moved = differences(lied, plain)
         if not moved:
-            raise WrongError("no time is told")
-        ratios = [noise_ratio(pipe, told, flow, k) for told in moved for k in keeps]
+            raise WrongError("no time differs")
+        ratios = [noise_ratio(pipe, times, flow, k) for times in moved for k in keeps]
         if all(abs(ratio - k) > 0.01 for ratio in ratios for k in keeps):
             raise WrongError(f"told {min(ratios, key=lambda r: abs(r - KEEP)):.4f} of the noise")
         # By the sample's scale: flow samples shrink less than their noise does, others are at unit variance.
@@ -96,21 +96,21 @@ def check_noise(pipe: Any, pairs: list[Any]) -> None:
         raise WrongError("no step was asked twice")
 
 
-def noise_ratio(pipe: Any, told: tuple[float, float], flow: bool, keep: float) -> float:
-    """Noise to signal told over the true, by two times in any unit that is likely."""
-    true, lied = told
+def noise_ratio(pipe: Any, times: tuple[float, float], flow: bool, keep: float) -> float:
+    """Ratio of the lied to the true noise to signal, by (true, lied) times in any likely unit."""
+    true, lied = times
     if flow:
-        found = []
+        ratios = []
         for unit in (1.0, 1000.0, float(pipe.scheduler.config.get("num_train_timesteps") or 1000)):
             a, b = true / unit, lied / unit
             if 0 < a < 1 and 0 < b < 1:
                 ratio = (b / (1 - b)) / (a / (1 - a))
-                found += [ratio, 1 / ratio]
-        return min(found, key=lambda r: abs(r - keep), default=math.nan)
+                ratios += [ratio, 1 / ratio]
+        return min(ratios, key=lambda r: abs(r - keep), default=math.nan)
     if hasattr(pipe.scheduler, "precondition_noise") or pipe.scheduler.config.get("timestep_type") == "continuous":
-        sigma = [math.exp(4 * t) for t in told]
+        sigma = [math.exp(4 * t) for t in times]
         if type(pipe.scheduler).__name__.startswith("Cosine"):
-            sigma = [math.tan(t * math.pi / 2) for t in told]
+            sigma = [math.tan(t * math.pi / 2) for t in times]
         return sigma[1] / sigma[0]
     table = pipe.scheduler.alphas_cumprod.double()
     logs = ((1 - table) / table).log() / 2
@@ -132,14 +132,14 @@ def check_answer(pipe: Any, plain: Watch, everywhere: Watch) -> None:
     mine, answer = everywhere.outside[begun]
     outer = next(v for v in leaves(answer).values() if isinstance(v, torch.Tensor)).double()
     inner = next(iter(everywhere.inside[mine[-1]][2].values())).double()
-    told = everywhere.inside[mine[-1]][1]
+    arguments = everywhere.inside[mine[-1]][1]
     # Linear in the answer and in the sample: outer = a inner + b x, with b = 0 but for velocity and v.
-    shown = [
+    inputs = [
         (v.double(), true[1][k].double())
-        for k, v in told.items()
+        for k, v in arguments.items()
         if isinstance(v, torch.Tensor) and v.shape == inner.shape and isinstance(true[1].get(k), torch.Tensor)
     ]
-    basis = [inner.flatten()] + [x.flatten() for pair in shown[:1] for x in pair[1:]]
+    basis = [inner.flatten()] + [x.flatten() for pair in inputs[:1] for x in pair[1:]]
     # Tokens of a reference picture stay as they are.
     changed = (outer != inner).flatten()
     matrix, goal = torch.stack(basis, 1)[changed], outer.flatten()[changed]
@@ -147,9 +147,9 @@ def check_answer(pipe: Any, plain: Watch, everywhere: Watch) -> None:
         return
     fit = torch.linalg.lstsq(matrix, goal[:, None]).solution.flatten()
     rest = float((matrix @ fit - goal).norm() / goal.norm())
-    if rest > 0.02 and shown:
+    if rest > 0.02 and inputs:
         raise WrongError(f"the answer comes back as something else ({rest:.3f})")
-    if not shown:
+    if not inputs:
         return
     table = levels(copy.deepcopy(pipe.scheduler))
     flow = all(abs(s + n - 1) < 1e-3 for _, s, n in table)
@@ -190,7 +190,7 @@ def check_effect(watch: Watch) -> None:
 
 
 def check_grid(pipe: Any, run: Any, sample: torch.Tensor) -> str:
-    """The mask has one value for each place of the latent, or for each token of it, which is said."""
+    """Raises ``WrongError`` unless the mask has a value for each place of the latent, or, noted, for each token."""
     mask = run.mask[0] if isinstance(run.mask, list) else run.mask
     config = getattr(getattr(pipe, "vae", None), "config", {})
     names = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
@@ -199,7 +199,7 @@ def check_grid(pipe: Any, run: Any, sample: torch.Tensor) -> str:
     per = sample[0].numel() / places
     if channels and sample.ndim == 3 and places == sample.shape[1] and per % channels == 0 and per > channels:
         return ", a mask of tokens"
-    # Several pictures' channels may share a place (Marigold's intrinsics).
+    # Channels of several pictures may share a place (Marigold's intrinsics).
     if channels and (per % channels if sample.ndim > 3 else per != channels):
         raise WrongError(f"the mask has {places} values for a latent of {tuple(sample.shape)} with {channels} channels")
     return ""

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from selective_sigma.diffusers.steps import Steps
+from selective_sigma.diffusers.run import StepTracker
 
 
 class WrongError(AssertionError):
-    """Accepted, and not as it should be."""
+    """A pipeline was accepted, and its result is not right."""
 
 
 def leaves(tree: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
@@ -25,7 +25,7 @@ def leaves(tree: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]:
 
 
 class Watch:
-    """What the denoiser is called with and answers, inside, and what the pipeline gets of it, outside."""
+    """Keeps the calls of the denoiser (``inside``), and the answers that the pipeline gets (``outside``)."""
 
     def __init__(self, pipe: Any):
         self.inside: list[tuple[Any, Any, Any]] = []
@@ -33,7 +33,7 @@ class Watch:
         self._pipe = pipe
 
     def __enter__(self) -> Watch:
-        self._called = Steps.called
+        self._called = StepTracker.called
         modules = [m for m in self._pipe.components.values() if isinstance(m, torch.nn.Module)]
         hooks = [m.register_forward_hook(self._inside, with_kwargs=True) for m in modules]
         self._remove = [hook.remove for hook in hooks]
@@ -46,11 +46,11 @@ class Watch:
             watch.outside.append((mine, answer))
             return answer
 
-        Steps.called = called
+        StepTracker.called = called
         return self
 
     def __exit__(self, *_: object) -> None:
-        Steps.called = self._called
+        StepTracker.called = self._called
         for remove in self._remove:
             remove()
 

@@ -6,5 +6,5 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    """Tiny networks lose time to threads."""
+    """Tiny networks are faster on one thread."""
     torch.set_num_threads(1)

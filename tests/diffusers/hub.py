@@ -31,26 +31,26 @@ CONFIGS: dict[str, Any] = {
         vocab_size=1000, hidden_size=16, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4
     ),
 }
-"""By a part of the name on the hub."""
+"""Configs of text models, by a part of their name on the hub."""
 
 
 TOKENIZERS = ("t5", "clip", "gemma", "bert", "llama", "stable-diffusion", "qwen", "hunyaun", "glm")
-"""Parts of names on the hub for whose tokenizer letters will do."""
+"""Parts of names on the hub: the tokenizers that ``tokenizer`` stands in for."""
 
 
 class AbsentError(RuntimeError):
-    """Something on the hub that nothing stands in for."""
+    """A model on the hub for which there is no stand-in."""
 
 
 def tokenizer(length: int = 77) -> Any:
-    """Letters for tokens; whatever kind of tokenizer was asked for."""
+    """A tokenizer with one token for each letter, in place of any kind."""
     special = ["<pad>", "</s>", "<s>", "<unk>"]
     vocabulary = {token: i for i, token in enumerate([*special, *map(chr, range(32, 127))])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    letters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    letters.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     names = dict(zip(("pad_token", "eos_token", "bos_token", "unk_token"), special, strict=True))
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=length, **names)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=letters, model_max_length=length, **names)
     fast.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     return fast
 
@@ -64,7 +64,7 @@ def config(name: str) -> Any:
 
 
 def stand_in() -> None:
-    """Have ``from_pretrained`` of tokenizers and of text models give stand-ins, for the rest of the process."""
+    """Patch ``from_pretrained`` of tokenizers and text models to return stand-ins, for the rest of the process."""
 
     def tokenized(_: Any, name: Any, *_args: Any, **__: Any) -> Any:
         if not any(part in str(name).lower() for part in TOKENIZERS):
@@ -72,11 +72,11 @@ def stand_in() -> None:
         return tokenizer(77 if "clip" in str(name).lower() else 512)
 
     def built(cls: Any, name: Any, *_args: Any, **kwargs: Any) -> Any:
-        found = kwargs.get("config") or config(str(name))
+        settings = kwargs.get("config") or config(str(name))
         wanted = getattr(cls, "config_class", None)
-        if wanted is not None and not isinstance(found, wanted):
+        if wanted is not None and not isinstance(settings, wanted):
             raise AbsentError(str(name))
-        return cls(found)
+        return cls(settings)
 
     def missing(_: Any, name: Any, *_args: Any, **__: Any) -> Any:
         raise AbsentError(str(name))

@@ -1,4 +1,4 @@
-"""What the zoo's pipelines are made of: configs of tiny models, and what their calls are given."""
+"""What the zoo's pipelines are built from: configs of tiny models, and arguments of their calls."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def random(*shape: int, seed: int = 7) -> torch.Tensor:
 
 
 def both(width: int, tokens: int = 5, name: str = "prompt_embeds") -> dict[str, torch.Tensor]:
-    """A prompt and a negative one, (1, tokens, width)."""
+    """Embeddings of a prompt and of a negative one, (1, tokens, width)."""
     return {name: random(1, tokens, width), f"negative_{name}": random(1, tokens, width, seed=8)}
 
 
 def ones(*names: str, tokens: int = 5, dtype: torch.dtype = torch.long) -> dict[str, torch.Tensor]:
-    """Attention masks that hide nothing."""
+    """Attention masks of ones."""
     return {name: torch.ones(1, tokens, dtype=dtype) for name in names}
 
 

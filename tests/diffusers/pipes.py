@@ -35,7 +35,7 @@ class Tiny:
 
     def __call__(self, seed: int = 0, **changes: Any) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        # Some samplers draw from the global generator.
+        # Some schedulers draw from the global generator.
         torch.manual_seed(seed)
         return self.pipe(generator=generator, **{**self.arguments, **changes})[0]
 
@@ -126,7 +126,7 @@ def wan(scheduler: Any = None) -> Tiny:
 
 
 def wan_experts(scheduler: Any = None) -> Tiny:
-    """Wan 2.2: another transformer for the lower noise levels."""
+    """Wan 2.2, which has a second transformer for the lower noise levels."""
     tiny = wan(scheduler)
     pipe = WanPipeline(None, None, None, tiny.pipe.scheduler, tiny.module, wan().module, boundary_ratio=0.8)
     return Tiny(pipe, tiny.arguments, ("transformer",))

@@ -1,4 +1,4 @@
-"""Every scheduler that is supported, as tests name them."""
+"""The supported schedulers, by the names that tests use."""
 
 from __future__ import annotations
 

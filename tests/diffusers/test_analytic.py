@@ -1,4 +1,4 @@
-"""A denoiser known in closed form: the adapter's run must equal the core's own on it."""
+"""A denoiser in closed form: the adapter's result must equal that of the core alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from selective_sigma import Detailer, Prediction, Settings
 from selective_sigma.diffusers import detail
-from selective_sigma.diffusers.predictions import from_input, to_denoised, to_input, to_output
+from selective_sigma.diffusers.noise import from_input, to_denoised, to_input, to_output
 
 from .schedulers import SD
 
@@ -41,7 +41,7 @@ def exact(x: torch.Tensor, sigma: torch.Tensor, family: str) -> torch.Tensor:
 
 
 class Exact(nn.Module):
-    """``exact`` as a network: its input scaled, its noise level told by timestep."""
+    """``exact`` as a network that takes a scaled input and a timestep."""
 
     def __init__(self, scheduler, prediction: str):
         super().__init__()
@@ -63,7 +63,7 @@ class Exact(nn.Module):
 
 
 class Preconditioned(nn.Module):
-    """``exact`` with the scalings of EDM (Karras et al. 2022, table 1), told a quarter of ln sigma."""
+    """``exact`` with the scalings of EDM (Karras et al. 2022, table 1), whose time is a quarter of ln sigma."""
 
     def __init__(self, data: float, sign: int):
         super().__init__()
@@ -78,7 +78,7 @@ class Preconditioned(nn.Module):
 
 
 class Loop:
-    """The least a pipeline can be."""
+    """A minimal pipeline: a model, a scheduler and a loop."""
 
     def __init__(self, scheduler, prediction: str):
         self.scheduler = scheduler
@@ -90,13 +90,13 @@ class Loop:
     def __call__(self, x):
         self.scheduler.set_timesteps(STEPS)
         for t in self.scheduler.timesteps:
-            shown = self.scheduler.scale_model_input(x, t) if hasattr(self.scheduler, "scale_model_input") else x
-            x = self.scheduler.step(self.unet(shown, t)[0], t, x, return_dict=False)[0]
+            model_input = self.scheduler.scale_model_input(x, t) if hasattr(self.scheduler, "scale_model_input") else x
+            x = self.scheduler.step(self.unet(model_input, t)[0], t, x, return_dict=False)[0]
         return x.double()
 
 
 def core(settings: Settings, sigmas: list[float], noise: torch.Tensor, family: str):
-    """Euler's method with the core alone, from the second step on: at the first the adapter learns."""
+    """Euler's method with the core alone, with detail from the second step on, as the adapter has it."""
     detailer = Detailer(settings, sigmas[1:], family)
     x = noise * sigmas[0]
     for now, after in pairwise(sigmas):
@@ -143,15 +143,15 @@ def test_equals_the_core(name, prediction, coverage):
     start = noise * sigmas[0]
     with detail(pipe, strength=0.2, coverage=coverage, start=0.0) as run:
         # DDIM keeps its latent as the model is shown it.
-        found = pipe(to_input(start, torch.tensor(sigmas[:1]), "ve") if name == "ddim" else start)
+        result = pipe(to_input(start, torch.tensor(sigmas[:1]), "ve") if name == "ddim" else start)
     wanted, detailer = core(settings, sigmas, noise, family)
     plain, _ = core(Settings(strength=0.0), sigmas, noise, family)
     effect = (wanted - plain).norm()
     assert effect > 1e-3
-    assert (found - wanted).norm() < 1e-3 * effect
-    assert (found - wanted).abs().max() < 1e-4
+    assert (result - wanted).norm() < 1e-3 * effect
+    assert (result - wanted).abs().max() < 1e-4
     assert run.report.lied == detailer.report.lied
-    # A last step at .002 leaves single precision little to compare.
+    # EDM's last step is at sigma .002, where single precision leaves few digits of the mask.
     near = 2e-2 if (name, prediction) in EDM else 2e-3
     torch.testing.assert_close(run.mask, detailer.mask, atol=near, rtol=0)
 

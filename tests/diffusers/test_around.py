@@ -1,4 +1,4 @@
-"""What people do around a pipe goes on working: offloading, compiling, copying, sharing parts."""
+"""Copying, saving, sharing and exchanging parts of a pipe work while detail is enabled on it."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def test_copies_made_in_a_call_are_plain():
 def test_files_made_of_an_enabled_pipe_are_plain():
     tiny = sdxl()
     with detail(tiny.pipe):
-        made = pickle.loads(pickle.dumps(tiny.pipe))
-    assert type(made) is type(tiny.pipe)
-    assert set(vars(made)) == set(vars(tiny.pipe))
+        loaded = pickle.loads(pickle.dumps(tiny.pipe))
+    assert type(loaded) is type(tiny.pipe)
+    assert set(vars(loaded)) == set(vars(tiny.pipe))
     plain = tiny()
-    tiny.pipe = made
+    tiny.pipe = loaded
     assert torch.equal(tiny(), plain)
 
 
@@ -102,7 +102,7 @@ def test_files_made_in_a_call_are_plain():
     loaded = torch.load(file, weights_only=False)
     assert type(loaded) is type(tiny.pipe.unet)
     assert set(vars(loaded)) == set(vars(tiny.pipe.unet))
-    # The pipe, with all its weights, is not in it.
+    # The file of a scheduler does not hold the pipe with its weights.
     assert size < 100_000
     for scheduler in (*schedulers, pipe.scheduler):
         assert vars(scheduler).keys() == vars(tiny.pipe.scheduler).keys()
@@ -115,7 +115,7 @@ def test_files_made_in_a_call_are_plain():
 
 
 def test_pipes_that_share_parts():
-    """Only what is enabled gets detail; each reads its own scheduler."""
+    """Only the enabled pipe gets detail, by its own scheduler's noise levels."""
     tiny = sdxl()
     other = StableDiffusionXLPipeline.from_pipe(
         tiny.pipe, scheduler=EulerDiscreteScheduler(**SD, use_karras_sigmas=True)
@@ -139,8 +139,8 @@ def test_pipes_that_share_parts():
     assert not torch.equal(mine, plain)
     assert not torch.equal(theirs, other_plain)
     with detail(tiny.pipe):
-        made = StableDiffusionXLImg2ImgPipeline.from_pipe(tiny.pipe, vae=sdxl_img2img().pipe.vae)
-    assert type(made) is StableDiffusionXLImg2ImgPipeline
+        other_kind = StableDiffusionXLImg2ImgPipeline.from_pipe(tiny.pipe, vae=sdxl_img2img().pipe.vae)
+    assert type(other_kind) is StableDiffusionXLImg2ImgPipeline
 
 
 def test_parts_replaced_while_enabled():
@@ -157,7 +157,7 @@ def test_parts_replaced_while_enabled():
 
 
 def test_three_pictures_of_one_latent():
-    """Equal rows are pictures here, not parts of guidance."""
+    """Equal rows are three pictures here, not copies of one for guidance."""
     tiny = build("flux")
     latents = torch.randn(1, 48, 16, generator=torch.Generator().manual_seed(1)).repeat(3, 1, 1)
     with detail(tiny.pipe) as run:

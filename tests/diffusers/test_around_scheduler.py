@@ -1,4 +1,4 @@
-"""What people and pipelines do with a scheduler while it is listened to."""
+"""What users and pipelines do with a scheduler during a run with detail."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from .pipes import flux, sdxl
 def test_a_scheduler_whose_attributes_are_copied_and_given_back():
     tiny = sdxl()
     plain = tiny()
-    heard = []
     kept: list[dict[str, object]] = []
 
     def keep(pipe, *_):
-        # The copy is what the scheduler is then given back.
+        # As panorama pipelines do: they deep-copy the attributes and update the scheduler with the copy.
         kept.append(copy.deepcopy(pipe.scheduler.__dict__))
         pipe.scheduler.__dict__.update(kept[-1])
-        heard.append(pipe.scheduler.step)
         return {}
 
     with detail(tiny.pipe) as run:
@@ -29,21 +27,38 @@ def test_a_scheduler_whose_attributes_are_copied_and_given_back():
         report = run.report.as_dict()
         assert torch.equal(tiny(callback_on_step_end=keep), wanted)
         assert run.report.as_dict() == report
-    # One listener, the same in all the steps.
+    # The copies hold nothing of ours, and the scheduler may be updated with them after the run as well.
     assert len(kept) == 8
-    assert len({id(step) for step in heard}) == 1
-    assert "step" not in vars(tiny.pipe.scheduler)
-    # Given back after the run, attributes of it do no harm, neither to a plain run nor to the next.
+    assert all("step" not in attributes for attributes in kept)
     tiny.pipe.scheduler.__dict__.update(kept[3])
     assert torch.equal(tiny(), plain)
     with detail(tiny.pipe):
         assert torch.equal(tiny(), wanted)
-    assert "step" not in vars(tiny.pipe.scheduler)
     assert torch.equal(tiny(), plain)
 
 
+def test_a_scheduler_whose_class_is_compared():
+    """Bria's pipeline compares it at each step, with !=."""
+    tiny = sdxl()
+    kind = type(tiny.pipe.scheduler)
+    same, different = [], []
+
+    def compare(pipe, *_):
+        now = type(pipe.scheduler)
+        same.append(now == kind and kind == now and now in {kind} and isinstance(pipe.scheduler, kind))
+        different.append(now != kind or now == type(pipe.unet))  # noqa: E721
+        return {}
+
+    with detail(tiny.pipe) as run:
+        tiny(callback_on_step_end=compare)
+        assert run.report.lied > 0
+    assert same == [True] * 8
+    assert different == [False] * 8
+    assert type(tiny.pipe.scheduler) is kind
+
+
 def test_timesteps_that_are_set_once_more_at_the_end():
-    """Wan Animate does so for a clip that does not come: the run's mask and report stay."""
+    """Wan Animate sets them for a further clip, which does not follow: the run's mask and report stay."""
     tiny = sdxl()
 
     def end(pipe, step, _, kwargs):
@@ -60,7 +75,7 @@ def test_timesteps_that_are_set_once_more_at_the_end():
 
 
 def test_initial_latents_of_zero():
-    """They tell nothing of where the sample is; the second step does."""
+    """Zeros do not show where the model gets the sample: it is learned at the second step instead."""
     tiny = flux()
     zero = torch.zeros(1, 48, 16)
     plain = tiny(latents=zero)
@@ -77,12 +92,12 @@ def test_a_step_that_is_wrapped_in_anything():
     tiny = sdxl()
     with detail(tiny.pipe):
         wanted = tiny()
-    own = tiny.pipe.scheduler.step
+    step = tiny.pipe.scheduler.step
     calls = []
 
     def anything(*args, **kwargs):
         calls.append(1)
-        return own(*args, **kwargs)
+        return step(*args, **kwargs)
 
     tiny.pipe.scheduler.step = anything
     with detail(tiny.pipe):

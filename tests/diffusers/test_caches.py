@@ -1,4 +1,4 @@
-"""Caches and accelerators: what keeps the two passes apart works, what counts calls is refused by its name."""
+"""First Block Cache works; caches and accelerators that count calls are refused by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from selective_sigma.diffusers import detail, enable
 from .pipes import build, flux, sdxl
 
 
-# At these thresholds some calls are answered from the cache and some are not.
+# Thresholds at which some calls are answered from the cache and some are not.
 @pytest.mark.parametrize(("pipe", "threshold"), [("flux", 0.5), ("flux_true_cfg", 0.3), ("wan", 0.1)])
 def test_first_block_cache_keeps_the_passes_apart(pipe, threshold):
     tiny = build(pipe)
@@ -58,15 +58,15 @@ def test_a_counting_cache_is_refused():
 )
 @pytest.mark.parametrize("where", ["forward", "processor", "class"])
 def test_an_accelerator_is_refused_by_its_name(package, name, where):
-    """They look a call's time up among the scheduler's, or count calls."""
+    """They count calls, or look up a call's time among the scheduler's timesteps."""
     tiny = sdxl()
     part = tiny.pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1
     if where == "forward":
-        own = tiny.pipe.unet.forward
+        plain_forward = tiny.pipe.unet.forward
 
         def forward(*args, **kwargs):
             list(tiny.pipe.scheduler.timesteps).index(args[1])
-            return own(*args, **kwargs)
+            return plain_forward(*args, **kwargs)
 
         forward.__module__ = package
         tiny.pipe.unet.forward = forward
@@ -85,15 +85,15 @@ def test_an_accelerator_is_refused_by_its_name(package, name, where):
 
 
 def test_an_accelerator_that_comes_with_the_call_is_refused_before_the_first_detailed_step():
-    """T-GATE puts its forwards on the layers when its own call has begun."""
+    """T-GATE exchanges the forwards of layers after the call of its pipeline has begun."""
     tiny = sdxl()
     part = tiny.pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1
     steps = []
 
     def come(_, step, __, kwargs):
         steps.append(step)
-        own = type(part).forward.__get__(part)
-        part.forward = functools.partial(own)
+        plain_forward = type(part).forward.__get__(part)
+        part.forward = functools.partial(plain_forward)
         part.forward.__module__ = "tgate.tgate_utils"
         return kwargs
 

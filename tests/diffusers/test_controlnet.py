@@ -1,4 +1,4 @@
-"""A ControlNet hears the lie too: its answers in the lied pass are those for what the model is shown there."""
+"""A ControlNet is told the lie too: in the lied pass it gets the sample and the time that the model gets there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from selective_sigma.diffusers import detail
 
 from .zoo import build
 
-HEARD = {"SDXL ControlNet": "unet", "SDXL two ControlNets": "unet", "Flux ControlNet": "transformer"}
+DENOISERS = {"SDXL ControlNet": "unet", "SDXL two ControlNets": "unet", "Flux ControlNet": "transformer"}
 
 
 def listen(tiny, name):
@@ -24,43 +24,43 @@ def listen(tiny, name):
     return calls
 
 
-def tensors(found):
-    if isinstance(found, torch.Tensor):
-        return [found]
-    values = found.values() if isinstance(found, dict) else found if isinstance(found, (list, tuple)) else ()
+def tensors(tree):
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    values = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (list, tuple)) else ()
     return [t for value in values for t in tensors(value)]
 
 
-@pytest.mark.parametrize("name", HEARD)
-def test_hears_what_the_model_hears(name):
+@pytest.mark.parametrize("name", DENOISERS)
+def test_gets_what_the_model_gets(name):
     tiny = build(name)
-    calls = listen(tiny, HEARD[name])
+    calls = listen(tiny, DENOISERS[name])
     with detail(tiny.pipe, every=1, start=0.0) as run:
         tiny()
-    # One call of it for one of the denoiser, plain or lied.
-    heard = [call for call in calls if call[0] == "controlnet"]
-    told = [call for call in calls if call[0] != "controlnet"]
-    assert len(heard) == len(told) == run.report.calls
+    # The ControlNet is called once for each call of the denoiser, plain or lied.
+    control_calls = [call for call in calls if call[0] == "controlnet"]
+    denoiser_calls = [call for call in calls if call[0] != "controlnet"]
+    assert len(control_calls) == len(denoiser_calls) == run.report.calls
     assert run.report.lied > 4
-    for _, given, _ in told:
-        # Its answers arrive untouched, and sample and time are the denoiser's own.
+    for _, arguments, _ in denoiser_calls:
+        # Its answers arrive unchanged, and it has got the denoiser's sample and time.
         assert any(
-            all(holds(given, answer) for answer in tensors(said))
-            and sum(holds(given, argument) for argument in tensors(arguments)) >= 2
-            for _, arguments, said in heard
+            all(holds(arguments, part) for part in tensors(answer))
+            and sum(holds(arguments, argument) for argument in tensors(control_arguments)) >= 2
+            for _, control_arguments, answer in control_calls
         )
 
 
-def holds(given, tensor):
-    """Whether a tensor is among these, or the part of it that belongs to the condition, which comes last."""
+def holds(arguments, tensor):
+    """Whether arguments hold a tensor, or its last rows alone, which belong to the condition."""
     return any(
         tensor.shape[1:] == other.shape[1:] and torch.equal(tensor[-len(other) :] if tensor.ndim else tensor, other)
-        for other in tensors(given)
+        for other in tensors(arguments)
     )
 
 
 def test_answers_that_the_pipeline_changes_stay_plain():
-    """guess_mode pads them for the unconditional half: what they are then is the pipeline's affair."""
+    """guess_mode pads them with zeros for the unconditional half: the plain ones are used in the lied pass too."""
     tiny = build("SDXL ControlNet")
     plain = tiny(guess_mode=True)
     with detail(tiny.pipe, mask_override="zeros") as run:

@@ -17,13 +17,13 @@ from .parts import FLOW, random
 from .pipes import Tiny
 
 TEXT, SLOTS = 4, 15
-"""Tokens of text before each picture, and of one picture: four of the latent's each."""
-GIVEN, OWN = (6, 10), (10, 6)
-"""Equal numbers of tokens in other shapes."""
+"""Tokens of text before each picture, and of one picture, each of which stands for four of the latent."""
+REFERENCE, SAMPLE = (6, 10), (10, 6)
+"""Grids of a picture to edit and of the sample: equal numbers of tokens."""
 
 
 class Processor:
-    """What the pipeline is asked for when it is made."""
+    """Stands in for the text encoder's processor, of which the pipeline needs this much at its construction."""
 
     tokenizer = SimpleNamespace(encode=lambda _: [1])
 
@@ -53,16 +53,16 @@ def edit(pictures: int) -> Tiny:
     )
     pipe = diffusers.QwenImage21Pipeline(FLOW(), vae.eval(), None, Processor(), transformer.eval())
     slots = torch.tensor(([False] * TEXT + [True] * SLOTS) * pictures + [False])[None]
-    # The words of a prompt and the places of its pictures, which a call cannot be given.
+    # The embeddings of a prompt and the places of its pictures: a call does not take them as arguments.
     pipe.encode_prompt = lambda prompt, **_: (random(1, slots.shape[1], 16, seed=len(prompt)), None, slots)
-    pixels = (random(16 * GIVEN[0], 16 * GIVEN[1], 3) * 60 + 128).clamp(0, 255).byte()
+    pixels = (random(16 * REFERENCE[0], 16 * REFERENCE[1], 3) * 60 + 128).clamp(0, 255).byte()
     arguments = {
         "prompt": "a sailor",
         "negative_prompt": "a tailor's",
         "true_cfg_scale": 3.0,
         "image": [Image.fromarray(pixels.numpy())] * pictures,
-        "height": 16 * OWN[0],
-        "width": 16 * OWN[1],
+        "height": 16 * SAMPLE[0],
+        "width": 16 * SAMPLE[1],
         "output_resolution": 128,
         "num_inference_steps": 8,
         "output_type": "latent",
@@ -79,24 +79,24 @@ def test_what_the_model_is_told(pictures, cached):
     names = list(inspect.signature(tiny.module.forward).parameters)
 
     def see(_, args, kwargs):
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        seen.append((given["hidden_states"].clone(), float(given["timestep"][0])))
+        arguments = {**dict(zip(names, args, strict=False)), **kwargs}
+        seen.append((arguments["hidden_states"].clone(), float(arguments["timestep"][0])))
 
     hook = tiny.module.register_forward_pre_hook(see, with_kwargs=True)
     with detail(tiny.pipe, strength=0.1, start=0.0, every=1, mask_override="zeros") as run:
         assert torch.equal(tiny(use_kv_cache=cached), plain)
     hook.remove()
-    # Where a first call fills a cache, the kind that uses it is learned at the second.
+    # With a cache, the first call fills it. The second call uses it, and is learned as another kind.
     learned = 2 if cached else 1
     assert run.report.lied == 2 * (8 - learned)
-    assert run.mask.shape == (1, 1, *OWN)
+    assert run.mask.shape == (1, 1, *SAMPLE)
     pairs = seen[2 * learned :]
-    given = pictures * GIVEN[0] * GIVEN[1]
-    # The last step is told by half.
-    for (lied, told), (true, time) in list(zip(pairs[::2], pairs[1::2], strict=True))[:-2]:
-        assert told / (1 - told) == pytest.approx(0.9 * time / (1 - time), rel=1e-4)
-        assert torch.equal(lied[:, :given], true[:, :given])
-        torch.testing.assert_close(lied[:, given:], true[:, given:] * (1 - told) / (1 - time))
+    reference = pictures * REFERENCE[0] * REFERENCE[1]
+    # The last two calls are the last step, whose dose is half.
+    for (lied, lied_time), (true, time) in list(zip(pairs[::2], pairs[1::2], strict=True))[:-2]:
+        assert lied_time / (1 - lied_time) == pytest.approx(0.9 * time / (1 - time), rel=1e-4)
+        assert torch.equal(lied[:, :reference], true[:, :reference])
+        torch.testing.assert_close(lied[:, reference:], true[:, reference:] * (1 - lied_time) / (1 - time))
 
 
 def test_identities():

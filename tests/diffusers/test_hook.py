@@ -1,4 +1,4 @@
-"""Detail comes and goes, and refuses what it cannot do in one line."""
+"""Enabling and disabling, other hooks on the model, and the errors for bad input, each one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .schedulers import SD
 
 
 class Scale(ModelHook):
-    """Another hook, with or without a forward of its own."""
+    """A hook that scales the model's output: after its forward, or (``ScaleForward``) in place of it."""
 
     def __init__(self, factor):
         super().__init__()
@@ -199,9 +199,9 @@ def test_no_denoiser():
 
 @pytest.mark.parametrize("answer", [0.0, float("nan")])
 def test_a_model_that_says_nothing_stays_plain(answer):
-    """All zeros, or not finite: as broken as it is without detail."""
+    """Answers that are all zero or not finite: the result is that of the bare pipe, with a warning."""
     tiny = sdxl()
-    hook = tiny.module.register_forward_hook(lambda _, __, said: (said[0] * answer, *said[1:]))
+    hook = tiny.module.register_forward_hook(lambda _, __, output: (output[0] * answer, *output[1:]))
     plain = tiny()
     message = "added nothing: the sample or the model's answers were all zero, or not finite"
     with detail(tiny.pipe), pytest.warns(UserWarning, match=message):

@@ -1,4 +1,4 @@
-"""Every scheduler on every pipeline that makes sense: what must be equal is equal bit for bit."""
+"""The identities, bit for bit, with every scheduler on the pipelines that take it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from selective_sigma.diffusers import detail
 
 from .pipes import CASES, build
 
-# Flux hands over sigmas of its own, which this one does not take, with or without us.
+# Flux calls set_timesteps(sigmas=...), which these schedulers do not take.
 CASES = [case for case in CASES if not (case[0].startswith("flux") and case[1] in ("flow_heun", "flow_dpmpp_2m"))]
 
 

@@ -1,4 +1,4 @@
-"""Inputs that hold more than the latent, and outputs that hold more than the prediction."""
+"""Where the latent sits in the model's inputs and outputs, which may hold more, and in what units time is told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscr
 from torch import nn
 
 from selective_sigma.diffusers import detail
-from selective_sigma.diffusers.layout import learn
+from selective_sigma.diffusers.layout import learn_layout
 
 from .pipes import flux
 from .schedulers import SD
@@ -19,7 +19,7 @@ GRID = (6, 4)
 
 
 class Net(nn.Module):
-    """A little convolutional eps model: ``inputs`` channels to ``outputs``."""
+    """A convolutional eps model of ``inputs`` channels to ``outputs``; keeps its inputs in ``seen``."""
 
     def __init__(self, inputs, outputs, config=True):
         super().__init__()
@@ -35,14 +35,15 @@ class Net(nn.Module):
 
 
 class Single(torch.Tensor):
-    """Values on a device without float64, as Apple's."""
+    """A tensor that raises for float64, as on Apple's devices."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        if func is torch.Tensor.double or any(given is torch.float64 for given in (*args, *(kwargs or {}).values())):
+        arguments = (*args, *(kwargs or {}).values())
+        if func is torch.Tensor.double or any(argument is torch.float64 for argument in arguments):
             raise TypeError("this device has no float64")
-        made = super().__torch_function__(func, types, args, kwargs)
-        return made.as_subclass(torch.Tensor) if func is torch.Tensor.cpu else made
+        result = super().__torch_function__(func, types, args, kwargs)
+        return result.as_subclass(torch.Tensor) if func is torch.Tensor.cpu else result
 
     def __deepcopy__(self, memo):
         return self.clone()
@@ -82,7 +83,7 @@ def identities(pipe, call):
 
 @pytest.mark.parametrize(("behind", "outputs", "config"), [(0, 4, False), (0, 8, True), (5, 4, True)])
 def test_channels(behind, outputs, config):
-    """No config; a learned variance; an inpainting model's mask and masked image."""
+    """A model without a config; one with a learned variance; one for inpainting, with mask and masked image."""
     net = Net(4 + behind, outputs, config)
     pipe = Loop(net)
     extra = torch.randn(2, behind, 8, 8) if behind else None
@@ -103,21 +104,21 @@ def test_a_device_without_float64(kind):
         scheduler.set_timesteps(8)
         scheduler.timesteps = scheduler.timesteps.as_subclass(device)
         for t in scheduler.timesteps:
-            shown = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-            x = scheduler.step(net(shown, t.reshape(1))[0], t, x, return_dict=False)[0]
+            model_input = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            x = scheduler.step(net(model_input, t.reshape(1))[0], t, x, return_dict=False)[0]
         return x
 
     pipe = Loop(net, scheduler)
     with detail(pipe) as run, run.attached():
         wanted = call(torch.Tensor)
-        found = call(Single)
+        result = call(Single)
         assert run.report.lied > 0
-    assert type(found) is Single
-    assert torch.equal(found.cpu(), wanted)
+    assert type(result) is Single
+    assert torch.equal(result.cpu(), wanted)
 
 
 def test_what_the_lied_pass_is_told():
-    """Same latent at unit variance, and a timestep between the table's."""
+    """The latent at unit variance for the lied level, and that level's timestep, between those of the table."""
     net = Net(4, 4)
     pipe = Loop(net)
     with detail(pipe, strength=0.2, every=1):
@@ -125,16 +126,16 @@ def test_what_the_lied_pass_is_told():
     pairs = [(b, a) for a, b in zip(net.seen, net.seen[1:], strict=False) if a[1].is_floating_point()]
     table = ((1 - pipe.scheduler.alphas_cumprod) / pipe.scheduler.alphas_cumprod).sqrt()
     assert len(pairs) > 3
-    for (x, t), (lied, told) in pairs[:3]:
-        true, low = float(table[t]), told.long()
-        sigma = float(torch.lerp(table[low].log(), table[low + 1].log(), told - low).exp())
+    for (x, t), (lied, lied_time) in pairs[:3]:
+        true, low = float(table[t]), lied_time.long()
+        sigma = float(torch.lerp(table[low].log(), table[low + 1].log(), lied_time - low).exp())
         assert sigma == pytest.approx(0.8 * true, rel=1e-3)
         wanted = x * ((1 + true**2) / (1 + sigma**2)) ** 0.5
         torch.testing.assert_close(lied, wanted, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("time", "told"),
+    ("time", "lied_time"),
     [
         (lambda t: t, lambda t: t),
         (lambda t: t / 1000, lambda t: t / 1000),
@@ -144,8 +145,8 @@ def test_what_the_lied_pass_is_told():
         (lambda t: (t / 1000).to(torch.bfloat16), lambda t: t / 1000),
     ],
 )
-def test_measures_of_time(time, told):
-    """Whatever the model counts time in, the lie hides a tenth of the noise against the signal."""
+def test_measures_of_time(time, lied_time):
+    """In any unit of time, the lied pass is told nine tenths of the noise to signal."""
     net = Net(4, 4)
     pipe = Loop(net, FlowMatchEulerDiscreteScheduler(shift=3.0), time=lambda t: time(t.reshape(1)))
     with detail(pipe, strength=0.1, every=1):
@@ -153,19 +154,19 @@ def test_measures_of_time(time, told):
     pipe.scheduler.set_timesteps(8)
     pairs = [(b, a) for a, b in zip(net.seen, net.seen[1:], strict=False) if not torch.equal(a[0], b[0])]
     sigmas = pipe.scheduler.sigmas.tolist()
-    found = 0
-    for (x, t), (lied, said) in pairs:
+    right = 0
+    for (x, t), (lied, actual) in pairs:
         i = next((i for i, s in enumerate(pipe.scheduler.timesteps) if torch.equal(time(s.reshape(1)), t)), None)
-        # The last step's lie is a smaller one.
-        if i is None or i == 7 or any(torch.equal(time(s.reshape(1)), said) for s in pipe.scheduler.timesteps):
+        # The last step's dose is half.
+        if i is None or i == 7 or any(torch.equal(time(s.reshape(1)), actual) for s in pipe.scheduler.timesteps):
             continue
         ratio = 0.9 * sigmas[i] / (1 - sigmas[i]) if sigmas[i] < 1 else 0
         sigma = ratio / (1 + ratio)
-        wanted = told(torch.tensor([1000 * sigma]))
-        if (said - wanted).abs() < 0.006 * wanted.abs():
+        wanted = lied_time(torch.tensor([1000 * sigma]))
+        if (actual - wanted).abs() < 0.006 * wanted.abs():
             torch.testing.assert_close(lied, x * (1 - sigma) / (1 - sigmas[i]))
-            found += 1
-    assert found >= 4
+            right += 1
+    assert right >= 4
 
 
 def test_another_measure_of_time_is_refused():
@@ -184,13 +185,13 @@ def test_packing_is_the_pipelines_own():
         {"img_shapes": [[(1, *GRID)], [(1, *GRID)]]},
         {"height": GRID[0], "width": GRID[1]},
     ):
-        layout = learn(tiny.pipe, tiny.module, (24, 16), ((), arguments), 0)
+        layout = learn_layout(tiny.pipe, tiny.module, (24, 16), ((), arguments), 0)
         assert torch.equal(layout.core(tokens), latents)
         assert torch.equal(layout.back(latents), tokens)
 
 
 def test_reference_tokens():
-    """Flux Kontext: an image's tokens behind the latent's."""
+    """Flux Kontext: tokens of a reference picture behind those of the latent."""
     tiny = flux()
     reference = torch.randn(1, 24, 16, generator=torch.Generator().manual_seed(5))
     ids = FluxPipeline._prepare_latent_image_ids(1, *GRID, "cpu", torch.float32)
@@ -225,9 +226,9 @@ def test_reference_tokens():
         def __call__(self):
             return call()
 
-    own = Own()
-    own.unet, own.scheduler = tiny.module, tiny.pipe.scheduler
-    run = identities(own, own)
+    loop = Own()
+    loop.unet, loop.scheduler = tiny.module, tiny.pipe.scheduler
+    run = identities(loop, loop)
     assert run.mask.shape == (1, 1, 12, 8)
     assert set(seen) == {(1, 48, 16)}
 
@@ -239,8 +240,8 @@ def test_sounds_channels_are_not_the_clips():
     }
     module = nn.Conv2d(1, 1, 1)
     module.config = {"out_channels": 4}
-    layout = learn(SimpleNamespace(components=coders), module, (4, 2, 6, 6), ((), {}), 0)
-    assert layout.axis == 0
+    layout = learn_layout(SimpleNamespace(components=coders), module, (4, 2, 6, 6), ((), {}), 0)
+    assert layout.core(torch.zeros(1, 4, 2, 6, 6)).shape == (1, 4, 2, 6, 6)
     module.config = {}
     with pytest.raises(ValueError, match="several axes of 4 or 2, the number of channels"):
-        learn(SimpleNamespace(components=coders), module, (4, 2, 6, 6), ((), {}), 0)
+        learn_layout(SimpleNamespace(components=coders), module, (4, 2, 6, 6), ((), {}), 0)

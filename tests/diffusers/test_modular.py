@@ -1,4 +1,4 @@
-"""Modular pipelines call the same parts, a call for each side of guidance: they need nothing of their own.
+"""Modular pipelines work as classic ones do: they call the same parts, once for each side of guidance.
 
 Their ``loop_step`` would be another seam (its blocks up to the denoiser map latents and time to the
 prediction, guided and signed), but its blocks have names and places of their own in each pipeline, and

@@ -1,4 +1,4 @@
-"""The noise level that a scheduler is asked for is the one that its model input has."""
+"""The noise levels, the times and the readings that are learned from a scheduler."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_diffusion(name):
     for i, t in enumerate(scheduler.timesteps):
         sigma = noise.sigmas[i]
         # Schedulers round timesteps, or interpolate sigma linearly between them.
-        assert noise.time(sigma) == pytest.approx(float(t), abs=0.6)
-        if noise.time(sigma) > 1:
-            assert noise.time(0.8 * sigma) < noise.time(sigma)
+        assert noise.curve.time(sigma) == pytest.approx(float(t), abs=0.6)
+        if noise.curve.time(sigma) > 1:
+            assert noise.curve.time(0.8 * sigma) < noise.curve.time(sigma)
         x = torch.ones(1, 4, 4, 4)
-        shown = scheduler.scale_model_input(x, t)
-        scale = float((x / shown).mean())
+        model_input = scheduler.scale_model_input(x, t)
+        scale = float((x / model_input).mean())
         assert scale == pytest.approx(1.0) or scale == pytest.approx(math.hypot(1, sigma), rel=1e-4)
         scheduler.step(torch.zeros_like(x) + 0.1, t, x)
 
@@ -53,11 +53,11 @@ def test_flow(name):
     assert noise.family == "flow"
     for sigma, t in zip(noise.sigmas, noise.times, strict=True):
         assert 1000 * sigma == pytest.approx(t, abs=1.0)
-        assert noise.time(0.9 * sigma) == pytest.approx(900 * sigma, abs=1.0)
+        assert noise.curve.time(0.9 * sigma) == pytest.approx(900 * sigma, abs=1.0)
 
 
 def test_timesteps_apart_from_noise_levels():
-    """CogView 4 tells its model of a straight line, and shifts only what its latent has."""
+    """CogView 4: evenly spaced timesteps, with shifted noise levels."""
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type="exponential")
     times = torch.linspace(1000, 100, 10).tolist()
     scheduler.set_timesteps(timesteps=times, sigmas=[t / 1000 for t in times], mu=0.7)
@@ -65,17 +65,17 @@ def test_timesteps_apart_from_noise_levels():
     assert noise.times == pytest.approx(times)
     for share in (0.95, 0.5, 0.33, 0.15):
         odds = math.exp(0.7) * share / (1 - share)
-        assert noise.time(odds / (1 + odds)) == pytest.approx(1000 * share, rel=1e-3)
+        assert noise.curve.time(odds / (1 + odds)) == pytest.approx(1000 * share, rel=1e-3)
 
 
 def test_reversed():
-    """Mochi's scheduler counts signal, from 0 up."""
+    """Mochi's scheduler: its sigmas are shares of signal, which rise from 0."""
     scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
     scheduler.set_timesteps(7)
     noise = Noise(scheduler)
     assert noise.sign == -1
     assert noise.sigmas == sorted(noise.sigmas, reverse=True)
-    assert noise.time(0.3) == pytest.approx(700, abs=1)
+    assert noise.curve.time(0.3) == pytest.approx(700, abs=1)
 
 
 FLOW_LEVELS = {"use_flow_sigmas": True, "flow_shift": 3.0}
@@ -172,7 +172,7 @@ def test_window():
 @pytest.mark.parametrize(("shift", "steps"), [(7.0, 2), (15.0, 2), (15.0, 3)])
 @pytest.mark.parametrize("kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
 def test_a_negated_picture_is_no_reading(kind, shift, steps):
-    """v_prediction on flow levels looks like one in runs of few steps with a large shift: refused all the same."""
+    """v_prediction on flow levels, over few steps with a large shift, must not pass for a negated ``sample``."""
     scheduler = kind(use_flow_sigmas=True, prediction_type="v_prediction", flow_shift=shift)
     scheduler.set_timesteps(steps)
     with pytest.raises(ValueError, match="is not supported"):
@@ -183,7 +183,7 @@ def test_a_negated_picture_is_no_reading(kind, shift, steps):
 @pytest.mark.parametrize("steps", [3, 4, 5, 6, 20])
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
 def test_ddim_steps_by_a_stride_of_its_own(kind, steps, spacing):
-    """Where timesteps are even from end to end, it steps to a level that is none of the run's."""
+    """With ``linspace`` its step ends at a level that is not the run's next one."""
     scheduler = DDIMScheduler(**SD, timestep_spacing=spacing, prediction_type=kind)
     scheduler.set_timesteps(steps)
     assert Noise(scheduler).prediction == kind

@@ -1,4 +1,4 @@
-"""Offloading, compiling and LoRAs go on working, switched on before detail or while it is."""
+"""Offloading, compiling and LoRAs work, whether they are switched on before detail is enabled or after."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def lied(run):
 
 
 def test_model_offload_survives_any_number_of_calls():
-    """diffusers takes its hooks off and puts them on again at the end of every call."""
+    """At the end of every call diffusers removes its hooks and adds them again."""
     tiny = sdxl()
     plain = tiny()
     with detail(tiny.pipe) as run:
         wanted = tiny()
     assert not torch.equal(wanted, plain)
-    # A device index is all that tells this device from the one that things are offloaded to.
+    # The CPU stands for the accelerator: diffusers tells the two by the device index.
     tiny.pipe.enable_model_cpu_offload(device="cpu")
     run = enable(tiny.pipe)
     for _ in range(3):
@@ -32,7 +32,7 @@ def test_model_offload_survives_any_number_of_calls():
     for _ in range(2):
         assert torch.equal(tiny(), plain)
     assert hasattr(tiny.pipe.unet, "_hf_hook")
-    # Switched on while detail is.
+    # Switched on while detail is enabled.
     with detail(tiny.pipe) as run:
         tiny.pipe.remove_all_hooks()
         assert torch.equal(tiny(), wanted)
@@ -44,7 +44,7 @@ def test_model_offload_survives_any_number_of_calls():
 
 
 def test_sequential_offload():
-    """Weights are on the meta device but for the time of a layer's call."""
+    """Weights are on the meta device except during a layer's call."""
     tiny = sdxl()
     plain = tiny()
     with detail(tiny.pipe):
@@ -74,7 +74,7 @@ def test_group_offload():
 @pytest.mark.parametrize("when", ["before", "within"])
 @pytest.mark.parametrize("how", ["method", "function"])
 def test_compiled(how, when):
-    """One graph for one shape, whole, whether it is compiled before or while detail is enabled."""
+    """One whole graph for each shape and type, compiled before detail is enabled or after."""
     torch.compiler.reset()
     tiny = sdxl()
     plain, seen = tiny(), []
@@ -96,7 +96,7 @@ def test_compiled(how, when):
             compiled()
         torch.testing.assert_close(tiny(), plain, rtol=1e-4, atol=1e-4)
         assert lied(run) > 0
-        # Whole timesteps of the pipeline's, fractions in the lie: a graph for each type at most.
+        # The pipeline's timesteps are integers, the lied ones are not: a graph for each type at most.
         graphs = len(seen)
         assert graphs <= 2
         tiny()
@@ -110,13 +110,13 @@ LORA = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
 def lora(rank=4, width=32):
-    """A LoRA as files have it, in memory."""
+    """The state dict of a LoRA."""
     torch.manual_seed(1)
     return {f"{LORA}.lora_A.weight": torch.randn(rank, width), f"{LORA}.lora_B.weight": torch.randn(width, rank)}
 
 
 def test_loras_come_and_go():
-    """Layers are replaced in place, after the pipe was enabled and before, and put back."""
+    """Layers are replaced in place and put back, before and after the pipe is enabled."""
     pytest.importorskip("peft", reason="LoRAs need peft: pip install peft")
     tiny = sdxl()
     plain = tiny()
@@ -140,7 +140,7 @@ def test_loras_come_and_go():
         tiny.pipe.fuse_lora()
         torch.testing.assert_close(tiny(), half, rtol=1e-3, atol=1e-3)
         tiny.pipe.unfuse_lora()
-        # With offloading switched on in between, as people do.
+        # Offloading is switched on between two calls.
         tiny.pipe.set_adapters("default_0", 1.0)
         tiny.pipe.enable_model_cpu_offload(device="cpu")
         torch.testing.assert_close(tiny(), wanted, rtol=1e-3, atol=1e-3)

@@ -25,7 +25,7 @@ def test_each_call_of_a_pipe_is_a_run(pipe):
         assert torch.equal(run.mask, mask)
         tiny(num_inference_steps=5)
         assert run.report.steps == report.steps * 5 // 8
-        # A run that breaks off leaves nothing to the next.
+        # A run that breaks off leaves nothing behind for the next one.
         with pytest.raises(KeyboardInterrupt):
             tiny(callback_on_step_end=_interrupt)
         assert torch.equal(tiny(), first)
@@ -39,7 +39,7 @@ def _interrupt(_, step, __, kwargs):
 
 @pytest.mark.parametrize("pipe", ["sdxl", "flux_true_cfg", "wan"])
 def test_samples_do_not_meet(pipe):
-    """A batch gives each sample what it gets alone; batch sizes may differ between runs."""
+    """Each sample of a batch gets what it gets alone; batch sizes may differ between runs."""
     tiny = build(pipe)
     size = {"num_videos_per_prompt" if pipe == "wan" else "num_images_per_prompt": 2}
     with detail(tiny.pipe, coverage=0.6) as run:
@@ -68,7 +68,7 @@ def _latent_shape(pipe):
 
 @pytest.mark.parametrize("name", ["euler", "heun", "dpmpp_2m_karras", "ddim", "lcm"])
 def test_image_to_image(name):
-    """Strength below 1 begins inside the schedule: that is the run."""
+    """With ``strength`` below 1 the run begins inside the schedule."""
     tiny = sdxl_img2img(UNET_SCHEDULERS[name]())
     changes = {"num_inference_steps": 10, "strength": 0.6}
     plain = tiny(**changes)
@@ -114,13 +114,13 @@ def test_masks_and_limit():
 
 
 def test_second_call_of_a_step_has_the_mask_of_the_first():
-    """Wan calls its model twice a step; the second answer does not move the mask."""
+    """Wan calls its model twice in a step; the mask is made of the first call's answers."""
     tiny = wan()
     with detail(tiny.pipe, record=True) as run:
         tiny()
         masks = run.masks
         other = -3 * tiny.arguments["negative_prompt_embeds"]
-        # Without guidance the pictures, and so the masks, would be those of the condition alone.
+        # At guidance 1 the guided picture, and so the mask, is that of the condition alone.
         tiny(negative_prompt_embeds=other, guidance_scale=1.0 + 1e-12)
         close = run.masks
         tiny(guidance_scale=1.0)
@@ -130,7 +130,7 @@ def test_second_call_of_a_step_has_the_mask_of_the_first():
 
 
 def test_guidance_in_one_batch_or_in_two_calls():
-    """[uncond, cond] at once, and cond then uncond, are the same picture."""
+    """[uncond, cond] in one batch, and cond then uncond in two calls, give nearly the same effect."""
     tiny = sdxl()
     unet, scheduler = tiny.pipe.unet, tiny.pipe.scheduler
     a = tiny.arguments
@@ -147,11 +147,11 @@ def test_guidance_in_one_batch_or_in_two_calls():
         scheduler.set_timesteps(8)
         x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
-            shown = scheduler.scale_model_input(x, t)
+            model_input = scheduler.scale_model_input(x, t)
             if batch:
-                u, c = call(shown, t, uncond, cond)
+                u, c = call(model_input, t, uncond, cond)
             else:
-                (c,), (u,) = call(shown, t, cond), call(shown, t, uncond)
+                (c,), (u,) = call(model_input, t, cond), call(model_input, t, uncond)
             x = scheduler.step(u + 4 * (c - u), t, x, return_dict=False)[0]
         return x
 
@@ -159,21 +159,20 @@ def test_guidance_in_one_batch_or_in_two_calls():
     plain = sample(True)
     with detail(tiny.pipe) as run, run.attached():
         one = sample(True)
-        once, mask = run.report.as_dict(), run.mask
+        once = run.report.as_dict()
         two = sample(False)
         twice = run.report.as_dict()
     effect = one - plain
-    print("XX", effect.norm(), (two - one).norm(), mask.mean(), run.mask.mean())
     assert effect.norm() > 1e-3
-    # The lie and its effect are one; only what the mask counts as held is another picture.
+    # The lie is the same; but of two calls the first has no guided picture whose detail the mask counts as held.
     assert (two - one).norm() < 0.3 * effect.norm()
-    # Asked twice at the same steps: of the two calls the first alone.
+    # Of the two calls of a step the first alone is made with the lie too.
     assert twice["lied"] == once["lied"]
     assert twice["steps"] == twice["plain"] == 2 * once["steps"] == 2 * once["plain"]
 
 
 def test_calls_that_only_some_steps_make():
-    """SD3's skip-layer guidance calls its model once more, on half the batch, from the second step on."""
+    """SD3's skip-layer guidance makes a further call, on half the batch, from the second step on."""
     tiny = sd3()
     changes = {"skip_guidance_layers": [0], "skip_layer_guidance_stop": 0.9}
     plain = tiny(**changes)
@@ -185,7 +184,7 @@ def test_calls_that_only_some_steps_make():
 
 
 def test_guidance_that_stops_on_the_way():
-    """diffusers' documented trick: a callback ends guidance, the batch halves."""
+    """As in diffusers' documentation: a callback ends guidance, and the batch halves."""
     tiny = sdxl()
 
     def stop(pipe, step, _, kwargs):
@@ -220,7 +219,7 @@ def test_enable_and_disable():
 
 
 def test_loop_that_sets_its_timesteps_once():
-    """Going back in the schedule is a new run too."""
+    """A run also begins where the timesteps start over without having been set."""
     scheduler = UNET_SCHEDULERS["ddim"]()
     scheduler.set_timesteps(6)
     tiny = sdxl(scheduler)
@@ -244,7 +243,7 @@ def test_loop_that_sets_its_timesteps_once():
 @pytest.mark.parametrize("tuples", [True, False])
 @pytest.mark.parametrize("settings", [{"strength": 0.0}, {"mask_override": "zeros"}, {"coverage": 1.0, "every": 1}, {}])
 def test_a_look_at_the_latents_in_a_callback_is_no_step(settings, tuples):
-    """A preview that asks the model about the latest latents once more, in whatever form it wants the answer."""
+    """A preview calls the model with the latest latents once more, with ``return_dict`` as the pipe has it or not."""
     tiny, embeds = build("sdxl"), []
 
     def keep(_module, _args, kwargs):

@@ -1,4 +1,4 @@
-"""Which calls make a step, which of them are told the lie, and what its effect is added to."""
+"""Which calls belong to a step, which of them are made with the lie, and what its effect is added to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def field(seed: int) -> torch.Tensor:
 
 
 class Net(nn.Module):
-    """Answers with what depends on nothing but its input."""
+    """A convolution of its input; counts its calls."""
 
     def __init__(self):
         super().__init__()
@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 
 class Referring:
-    """A reference picture of the sample's shape goes through the model in each step, before the sample or after."""
+    """A loop whose model gets a noisy reference picture at each step, before the sample or after it."""
 
     def __init__(self, picture: torch.Tensor, first: bool, scheduler=None):
         self.unet = Net()
@@ -50,8 +50,8 @@ class Referring:
         noise = torch.Generator().manual_seed(5)
         for i, t in enumerate(scheduler.timesteps):
             noisy = scheduler.add_noise(self.picture, torch.randn(SHAPE, generator=noise), t.reshape(1))
-            shown = [scheduler.scale_model_input(latent, t) for latent in (noisy, x)]
-            answers = [self.unet(each, t)[0] for each in (shown if self.first else shown[::-1])]
+            inputs = [scheduler.scale_model_input(latent, t) for latent in (noisy, x)]
+            answers = [self.unet(each, t)[0] for each in (inputs if self.first else inputs[::-1])]
             x = scheduler.step(answers[1 if self.first else 0], t, x, return_dict=False)[0]
             x = self.change(x, i)
         return x
@@ -60,7 +60,7 @@ class Referring:
 @pytest.mark.parametrize("make", [lambda: EulerDiscreteScheduler(**SD), lambda: DDIMScheduler(**SD, clip_sample=False)])
 @pytest.mark.parametrize("first", [True, False])
 def test_the_mask_is_the_samples_own(first, make):
-    """Not a reference picture's, of the same shape at the same time."""
+    """A reference picture of the same shape at the same time has no part in it."""
     picture = field(1).cumsum(2) / 4
     alone = Referring(picture, first, make())
     with detail(alone, record=True) as run, run.attached():
@@ -83,26 +83,26 @@ def test_a_sample_that_is_changed_on_the_way(first):
         with detail(pipe, mask_override="zeros", every=1, start=0.0) as run, run.attached():
             assert torch.equal(pipe(), bare)
             assert run.report.steps == 8
-            # At most one step more than the first stays plain, in which it shows that the sample is changed.
+            # Two steps at most stay plain: the first, and the one at which it shows that the sample is changed.
             assert run.report.lied >= 6
         with detail(pipe, every=1, start=0.0) as run, run.attached():
             assert not torch.equal(pipe(), bare)
 
 
 class Watched(Net):
-    """Keeps what it is called with."""
+    """Keeps the arguments of its calls."""
 
     def __init__(self):
         super().__init__()
-        self.given = []
+        self.arguments = []
 
     def forward(self, sample, timestep):
-        self.given.append((sample.clone(), float(timestep) / 1000))
+        self.arguments.append((sample.clone(), float(timestep) / 1000))
         return super().forward(sample, timestep)
 
 
 def test_the_lie_near_all_and_no_noise():
-    """Right at both ends of the flow path: the latent neither vanishes nor grows without bound."""
+    """The lied input is right at both ends of the flow path, where a division could be by nearly 0."""
     net, scheduler = Watched(), FlowMatchEulerDiscreteScheduler()
     levels = [1.0, 0.9999, 0.5, 1e-4]
 
@@ -121,15 +121,15 @@ def test_the_lie_near_all_and_no_noise():
     with detail(Loop(), strength=0.1, start=0.0, every=1, mask_override="zeros") as run, run.attached():
         assert run._pipe().isfinite().all()
     assert run.report.lied == 3
-    pairs = list(zip(net.given[1::2], net.given[2::2], strict=True))
-    for sigma, keep, ((lied, told), (true, time)) in zip(levels[1:], (0.9, 0.9, 0.95), pairs, strict=True):
+    pairs = list(zip(net.arguments[1::2], net.arguments[2::2], strict=True))
+    for sigma, keep, ((lied, lied_time), (true, time)) in zip(levels[1:], (0.9, 0.9, 0.95), pairs, strict=True):
         assert time == pytest.approx(sigma, rel=1e-5)
-        assert told == pytest.approx(keep * sigma / (1 - (1 - keep) * sigma), rel=2e-3)
+        assert lied_time == pytest.approx(keep * sigma / (1 - (1 - keep) * sigma), rel=2e-3)
         torch.testing.assert_close(lied, true / (1 - (1 - keep) * sigma), rtol=1e-5, atol=1e-6)
 
 
 def rows_of_lied_calls(tiny, **settings):
-    """Rows that the model is given in plain and in lied calls, by default settings."""
+    """Runs a pipe; returns the number of rows in each call of its model, and the run."""
     rows = []
     tiny.module.register_forward_pre_hook(
         lambda _, args, kwargs: rows.append(len(args[0] if args else kwargs["hidden_states"])), with_kwargs=True
@@ -144,7 +144,7 @@ def test_the_lie_is_told_to_the_conditional_copy_alone(make):
     rows, run = rows_of_lied_calls(make())
     assert rows.count(1) == run.report.lied > 0
     assert rows.count(2) == run.report.plain == 8
-    # Lied call first, the plain one after it.
+    # The lied call comes first.
     assert rows[rows.index(1) + 1] == 2
     rows, run = rows_of_lied_calls(make(), mask_override="half")
     assert set(rows) == {2}
@@ -156,7 +156,7 @@ def test_calls_apart_are_moved_without_a_second_one():
     with detail(tiny.pipe, every=1, start=0.0) as run:
         tiny()
         assert run.report.steps == run.report.plain == 16
-        # The first call of each step but the first, which is learned from, is asked twice.
+        # In each step but the first, which is learned from, the first call is made with the lie too.
         assert run.report.lied == 7
     with detail(tiny.pipe, every=1, start=0.0, mask_override="half") as run:
         tiny()
@@ -164,7 +164,7 @@ def test_calls_apart_are_moved_without_a_second_one():
 
 
 class Guided(nn.Module):
-    """Answers to noise and a condition; the two copies of a batch differ."""
+    """Its answer depends on a condition, so the answers to the two copies of a batch differ."""
 
     def __init__(self):
         super().__init__()
@@ -179,7 +179,7 @@ class Guided(nn.Module):
 @pytest.mark.parametrize("first", ["uncond", "cond"])
 @pytest.mark.parametrize("together", [True, False])
 def test_all_copies_are_moved_by_one_effect(together, first):
-    """So that guidance, whose weights sum to 1, moves by it at any scale; whichever copy has the condition."""
+    """Guidance, whose weights sum to 1, then moves by this effect at any scale, whichever copy has the condition."""
     net, scheduler = Guided(), FlowMatchEulerDiscreteScheduler(shift=3.0)
     inside, moved = [], []
     net.register_forward_hook(lambda _, __, answer: inside.append(answer[0]))
@@ -221,7 +221,7 @@ def test_all_copies_are_moved_by_one_effect(together, first):
 
 @torch.no_grad()
 def test_a_scheduler_that_steps_both_copies():
-    """As DiT's does: they are one sample, which one effect is added to."""
+    """As DiT's does: the copies are one sample, and are moved by one effect."""
     net, scheduler = Guided(), EulerDiscreteScheduler(**SD)
     inside, moved = [], []
     net.register_forward_hook(lambda _, __, answer: inside.append(answer[0]))

@@ -1,4 +1,4 @@
-"""Pipes that sample at the same time: within one another, or in threads of their own."""
+"""Pipes that sample within one another, or at the same time in several threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .schedulers import SD
 
 
 def test_a_pipe_called_within_another():
-    """A callback that makes a preview with a pipe around the same model."""
+    """A callback makes a preview with another enabled pipe around the same model."""
     tiny, inner = sdxl(), sdxl()
     inner.pipe.unet = tiny.pipe.unet
     with detail(tiny.pipe):
@@ -35,7 +35,7 @@ def test_a_pipe_called_within_another():
 
 
 def test_a_plain_pipe_called_within_another():
-    """It stays plain, and costs the run around it nothing."""
+    """It stays plain, and the run around it has the same result and report."""
     tiny, inner = sdxl(), sdxl()
     inner.pipe.unet = tiny.pipe.unet
     preview = inner()
@@ -64,7 +64,7 @@ def shared():
 
 
 def at_once(*calls):
-    """What calls return that go on at the same time, step by step in turns."""
+    """Results, or errors, of calls that run at the same time in threads of their own, in step with each other."""
     gate = threading.Barrier(len(calls), timeout=60)
     answers = [None] * len(calls)
 
@@ -74,7 +74,7 @@ def at_once(*calls):
 
     def work(i, call):
         try:
-            # Nothing may be drawn from the generator that all threads share.
+            # With a generator of its own, as the global one is shared by all threads.
             answers[i] = call.pipe(
                 generator=torch.Generator().manual_seed(0), callback_on_step_end=turn, **call.arguments
             )[0]
@@ -98,8 +98,8 @@ def test_pipes_that_share_a_model_in_two_threads(enabled):
         enable(pair[i].pipe, strength=0.2)
     alone = [tiny() for tiny in pair]
     for _ in range(3):
-        for found, wanted in zip(at_once(*pair), alone, strict=True):
-            assert torch.equal(found, wanted)
+        for result, wanted in zip(at_once(*pair), alone, strict=True):
+            assert torch.equal(result, wanted)
     assert type(pair[0].pipe.unet) is kind
     assert not attach._held
 
@@ -116,7 +116,7 @@ def test_one_scheduler_in_two_threads_is_refused():
 
 
 def test_one_pipe_called_in_another_thread_meanwhile():
-    """Refused there, before the run that goes on has lost anything."""
+    """The other thread's call is refused; the run in the first one goes on and has the same result."""
     tiny = sdxl()
     enable(tiny.pipe)
     wanted = tiny()
@@ -135,6 +135,6 @@ def test_one_pipe_called_in_another_thread_meanwhile():
         return kwargs
 
     torch.manual_seed(0)
-    found = tiny.pipe(generator=torch.Generator().manual_seed(0), callback_on_step_end=call, **tiny.arguments)[0]
-    assert torch.equal(found, wanted)
+    result = tiny.pipe(generator=torch.Generator().manual_seed(0), callback_on_step_end=call, **tiny.arguments)[0]
+    assert torch.equal(result, wanted)
     assert refused

@@ -1,4 +1,4 @@
-"""Samples that are tokens: where they lie, which of them are given, how the pipe unpacks them."""
+"""Samples that are tokens: where they lie, which of them are clean, how the pipe unpacks them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from diffusers import (
 )
 from torch import nn
 
-from selective_sigma.diffusers import detail, enable, regions
-from selective_sigma.diffusers.layout import learn
+from selective_sigma.diffusers import detail, enable
+from selective_sigma.diffusers.layout import learn_layout
+from selective_sigma.diffusers.slots import find_region
 
-GIVEN, TOKENS, CHANNELS = 4, 20, 3
+CLEAN, TOKENS, CHANNELS = 4, 20, 3
 
 
 class Net(nn.Module):
-    """Told a time for each token, as models with given frames are."""
+    """Takes a time for each token, as models of clips do whose first frame is the user's own."""
 
     def __init__(self):
         super().__init__()
@@ -46,19 +47,19 @@ class Loop:
     @torch.no_grad()
     def __call__(self):
         x = torch.randn(2, TOKENS, CHANNELS, generator=torch.Generator().manual_seed(0))
-        given = x[:, :GIVEN].clone()
+        clean = x[:, :CLEAN].clone()
         self.scheduler.set_timesteps(8)
         scheduler = copy.deepcopy(self.scheduler) if self.copies else self.scheduler
         for t in scheduler.timesteps:
             time = t.expand(2, TOKENS).clone()
-            time[:, :GIVEN] = 0
+            time[:, :CLEAN] = 0
             x = scheduler.step(self.unet(x, time, self.ids)[0], t, x, return_dict=False)[0]
-            x[:, :GIVEN] = given
+            x[:, :CLEAN] = clean
         return x
 
 
-def test_given_tokens_are_left_alone():
-    """They are clean: a lie that made all tokens less noisy would make these too bright."""
+def test_clean_tokens_are_left_alone():
+    """A lie that made all tokens less noisy would make the clean ones too bright."""
     pipe = Loop()
     plain = pipe()
     with detail(pipe, mask_override="zeros"):
@@ -68,10 +69,10 @@ def test_given_tokens_are_left_alone():
         assert not torch.equal(pipe(), plain)
     assert run.report.lied > 3
     assert run.mask.shape == (2, 1, TOKENS)
-    given = pipe.unet.seen[0][0][:, :GIVEN]
+    clean = pipe.unet.seen[0][0][:, :CLEAN]
     for tokens, time in pipe.unet.seen:
-        assert torch.equal(tokens[:, :GIVEN], given)
-        assert not time[:, :GIVEN].any()
+        assert torch.equal(tokens[:, :CLEAN], clean)
+        assert not time[:, :CLEAN].any()
     levels = {float(time[0, -1]) for _, time in pipe.unet.seen}
     assert len(levels) == 8 + run.report.lied
 
@@ -83,7 +84,7 @@ def test_a_scheduler_for_each_frame_is_refused():
 
 
 def test_tokens_that_fill_no_grid_are_refused():
-    """Reference pictures that are stepped with the picture: a mask over them would lie across both."""
+    """Tokens of reference pictures are stepped with the picture's: there is no grid for a mask over both."""
     ids = torch.cartesian_prod(torch.arange(4), torch.arange(4)).float()
     pipe = Loop(ids=torch.cat([ids, ids[:4]]))
     with pytest.raises(ValueError, match="tokens fill no grid"), detail(pipe):
@@ -92,25 +93,24 @@ def test_tokens_that_fill_no_grid_are_refused():
 
 @pytest.mark.parametrize("kind", [FluxPipeline, BriaPipeline, Krea2Pipeline, Flux2Pipeline])
 def test_unpacked_as_the_pipe_does(kind):
-    """Tokens of 2x2 pixels, whatever the pipe's unpacking takes for its arguments."""
+    """Tokens of 2x2 pixels, for pipes whose unpacking takes different arguments."""
     latents = torch.arange(2 * 4 * 12 * 8.0).reshape(2, 4, 12, 8)
     pipe = SimpleNamespace(vae_scale_factor=8, patch_size=2)
     for name in ("_unpack_latents", "_unpatchify_latents"):
         if hasattr(kind, name):
-            own = vars(kind)[name]
-            setattr(pipe, name, own.__get__(pipe, kind))
+            setattr(pipe, name, vars(kind)[name].__get__(pipe, kind))
     patches = latents.unflatten(3, (4, 2)).unflatten(2, (6, 2)).permute(0, 2, 4, 1, 3, 5)
     ids = torch.cartesian_prod(torch.arange(1), torch.arange(6), torch.arange(4))
     module = SimpleNamespace(config={"out_channels": 16})
     pipe.components = {"vae": SimpleNamespace(decode=None, config={"latent_channels": 4})}
-    layout = learn(pipe, module, (24, 16), ((), {"img_ids": ids}), 0)
+    layout = learn_layout(pipe, module, (24, 16), ((), {"img_ids": ids}), 0)
     tokens = patches.reshape(2, 24, 16)
     assert torch.equal(layout.core(tokens), latents)
     assert torch.equal(layout.back(latents), tokens)
 
 
 class Cached(Net):
-    """Answers for text and picture where it fills a cache, for the picture alone where it uses one (Qwen-Image 2.1)."""
+    """As Qwen-Image 2.1: a call that fills a cache answers for text and picture, one that uses it for the picture."""
 
     def forward(self, tokens, timestep, mode="fill"):
         answer = super().forward(tokens, timestep)[0]
@@ -138,8 +138,8 @@ def test_a_model_in_another_mode_is_learned_anew():
     assert run.report.lied == 6
 
 
-def test_told_the_noise_level_where_timesteps_are_rounded():
-    """Cosmos 2.5 tells its model sigma; UniPC's whole timesteps lie up to one beside it."""
+def test_a_model_that_gets_the_noise_level_where_timesteps_are_rounded():
+    """Cosmos 2.5's model gets sigma, and UniPC rounds its timesteps to whole numbers."""
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0)
     net = Net()
 
@@ -153,26 +153,26 @@ def test_told_the_noise_level_where_timesteps_are_rounded():
     run = enable(SimpleNamespace(unet=net, scheduler=scheduler), strength=0.1, every=1, start=0.0)
     with run.attached():
         call()
-    told = [float(time[0]) for _, time in net.seen[1:]]
+    levels = [float(time[0]) for _, time in net.seen[1:]]
     assert run.report.lied == 7
-    for lied, true in list(zip(told[::2], told[1::2], strict=True))[:-1]:
+    for lied, true in list(zip(levels[::2], levels[1::2], strict=True))[:-1]:
         assert lied / (1 - lied) == pytest.approx(0.9 * true / (1 - true), rel=1e-4)
 
 
 def test_a_sample_is_sought_in_rows_of_numbers_too():
-    """What a picture's encoder is given may be longer than a small latent."""
-    assert regions.find(torch.randn(4, 4), torch.randn(40)) is None
+    """Other arguments than the latent may hold more values: they are searched, and do not match by chance."""
+    assert find_region(torch.randn(4, 4), torch.randn(40)) is None
     row = torch.randn(40)
-    found, own = regions.find(row[3:19].reshape(4, 4), row)
-    assert own is None
-    assert found.start == (3,)
+    region, noisy = find_region(row[3:19].reshape(4, 4), row)
+    assert noisy is None
+    assert region.start == (3,)
 
 
-@pytest.mark.parametrize(("given", "start"), [((4, 6), 0), ((6, 4), 24), ((6, 4), 0)])
-def test_the_grid_is_the_samples_own(given, start):
-    """A condition of as many tokens, before the sample (Qwen-Image 2.1) or behind it (edit)."""
-    shapes = [(1, *given), (1, 6, 4)] if start else [(1, 6, 4), (1, *given)]
-    learned = learn(SimpleNamespace(), nn.Conv2d(1, 1, 1), (24, 16), ((), {"img_shapes": [shapes]}), start)
+@pytest.mark.parametrize(("condition", "start"), [((4, 6), 0), ((6, 4), 24), ((6, 4), 0)])
+def test_the_grid_is_the_samples_own(condition, start):
+    """A condition of as many tokens lies before the sample (Qwen-Image 2.1) or behind it (Qwen-Image edit)."""
+    shapes = [(1, *condition), (1, 6, 4)] if start else [(1, 6, 4), (1, *condition)]
+    learned = learn_layout(SimpleNamespace(), nn.Conv2d(1, 1, 1), (24, 16), ((), {"img_shapes": [shapes]}), start)
     assert learned.core(torch.zeros(2, 24, 16)).shape == (2, 16, 6, 4)
 
 
@@ -182,6 +182,6 @@ def test_layers_are_pictures_one_after_another():
     pipe = SimpleNamespace(vae_scale_factor=8, _unpack_latents=QwenImageLayeredPipeline._unpack_latents)
     pipe.components = {"vae": SimpleNamespace(decode=None, config={"z_dim": 4})}
     arguments = {"img_shapes": [[(1, 6, 4)] * 4]}
-    learned = learn(pipe, nn.Conv2d(1, 1, 1), (72, 16), ((), arguments), 0)
+    learned = learn_layout(pipe, nn.Conv2d(1, 1, 1), (72, 16), ((), arguments), 0)
     assert torch.equal(learned.core(tokens), layers)
     assert torch.equal(learned.back(layers), tokens)

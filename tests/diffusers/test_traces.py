@@ -1,4 +1,4 @@
-"""What a lied call must not leave behind: counts that processors keep, and draws from anybody's generator."""
+"""A lied call leaves no trace: neither in numbers that processors keep, nor in the global random generators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .pipes import sdxl
 
 
 class Counting(AttnProcessor2_0):
-    """Counts its calls, and does something else after some of them, as T-GATE's do."""
+    """Counts its calls, and changes its output after the fourth, as processors of accelerators do."""
 
     def __init__(self):
         super().__init__()
@@ -64,9 +64,9 @@ def test_draws_from_global_generators_are_the_plain_runs(draw):
         if not settings:
             return tiny()
         with detail(tiny.pipe, **settings) as run:
-            found = tiny()
+            result = tiny()
             assert run.report.lied > 0 or run.settings.idle
-            return found
+            return result
 
     plain = fresh()
     assert torch.equal(fresh(mask_override="zeros"), plain)

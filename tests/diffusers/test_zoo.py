@@ -63,8 +63,8 @@ def test_as_many_channels_as_frames_or_rows(name, parts, changes, grid):
 def unasked(name):
     """A pipeline that cannot be asked for a latent of other sizes, as those that begin with a clip."""
     tiny = build(name)
-    own = tiny.pipe.prepare_latents
-    tiny.pipe.prepare_latents = lambda *args: own(*args)[...]
+    prepare_latents = tiny.pipe.prepare_latents
+    tiny.pipe.prepare_latents = lambda *args: prepare_latents(*args)[...]
     return tiny
 
 

@@ -107,12 +107,12 @@ ZOO: dict[str, tuple[str, Any, Parts, dict[str, Any]]] = {
     "SDXL with an EDM scheduler (Playground 2.5)": ("StableDiffusionXLPipeline", diffusers.EDMDPMSolverMultistepScheduler, {"unet": ("UNet2DConditionModel", UNET | XL)}, {**SIZE, **both(32), **POOLED}),
 }
 GRIDS: dict[str, tuple[int, ...]] = {
-    # Sizes of their own: buckets of resolutions, square models, autoencoders of 32 pixels to one.
+    # Resolution buckets, square models, autoencoders with 32 pixels to one.
     "HiDream": (104, 156),
     "HunyuanDiT": (16, 16),
     "Kandinsky 5 image": (1, 96, 160),
     "Sana": (2, 3),
-    # Clips, in the autoencoder's frames; the given frame of a picture's clip is not stepped.
+    # Clips: frames of the latent. With an image to animate, its frame is not stepped.
     "Kandinsky 5 video": (3, 8, 12),
     "Wan 2.1": (3, 8, 12),
     "Wan 2.2 5B (a time for each token)": (3, 8, 12),
@@ -146,7 +146,7 @@ def _made(model: str, config: dict[str, Any]) -> Any:
         return module
     module.eval()
     for parameter in module.parameters():
-        # Layers that begin at zero would have the model say nothing.
+        # Layers that are initialised to zero would make the answer zero.
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     return module
@@ -155,15 +155,15 @@ def _made(model: str, config: dict[str, Any]) -> Any:
 def build(name: str, more: Parts | None = None) -> Tiny:
     """A tiny pipeline of the zoo, with ``more`` parts."""
     kind, scheduler, parts, arguments = ZOO[name]
-    made: dict[str, Any] = {"scheduler": scheduler()}
-    for part, found in {**parts, **(more or {})}.items():
-        made[part] = [_made(*each) for each in found] if isinstance(found, list) else _made(*found)
+    components: dict[str, Any] = {"scheduler": scheduler()}
+    for part, config in {**parts, **(more or {})}.items():
+        components[part] = [_made(*each) for each in config] if isinstance(config, list) else _made(*config)
     cls = getattr(diffusers, kind)
     needed = [p.name for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.default is p.empty]
     if kind == "WanPipeline" and "5B" in name:
-        made["expand_timesteps"] = True
-    pipe = cls(**{**dict.fromkeys(needed), **made})
+        components["expand_timesteps"] = True
+    pipe = cls(**{**dict.fromkeys(needed), **components})
     arguments = {k: Image.new("RGB", (96, 64), (200, 90, 30)) if isinstance(v, str) and v == "picture" else v for k, v in arguments.items()}
     common = {"num_inference_steps": 8, "output_type": "latent", "return_dict": False}
     taken = inspect.signature(cls.__call__).parameters
-    return Tiny(pipe, {**{k: v for k, v in common.items() if k in taken}, **arguments}, ("unet" if "unet" in made else "transformer",))
+    return Tiny(pipe, {**{k: v for k, v in common.items() if k in taken}, **arguments}, ("unet" if "unet" in components else "transformer",))
