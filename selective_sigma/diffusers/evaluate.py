@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..prediction import Call, Latent, Output, Prediction, streams
 from .attach import class_of
-from .noise import from_input, to_denoised, to_input, to_output, weights
+from .noise import from_input, output_weights, to_denoised, to_input, to_output
 from .slots import UncertainRowsError, at, leaves, rebuilt, selected
 
 if TYPE_CHECKING:
@@ -53,18 +53,18 @@ class DenoiserCall(AuxCall):
 
     answer: SampleSlot
     weights: list[float]
-    """What guidance weighs the answers to the copies of the sample with."""
+    """Of the answers, to each copy of the sample, in the guided prediction."""
 
     @property
     def key(self) -> tuple[Any, ...]:
         return self.kind, self.modes, self.sample.path, self.sample.row
 
     def guidance(self, copies: int) -> list[float] | None:
-        """Weights of the copies in the guided prediction; None where there is one copy, or they are not known."""
+        """Weights of the copies in the guided prediction; None for one copy, or another number than was learned."""
         return self.weights if 1 < copies == len(self.weights) else None
 
     def positive(self, copies: int) -> int:
-        """The copy with the condition: that of most weight, of equals the last, as pipelines stack them."""
+        """Index of the copy with the condition: the one of most weight, and of equals the last."""
         weights = self.weights if copies == len(self.weights) else [0.0] * copies
         return max(range(copies), key=lambda i: (round(weights[i], 6), i))
 
@@ -81,11 +81,11 @@ class Stream:
     calls: list[DenoiserCall]
     aux: list[AuxCall]
     turn: int
-    """How many calls like the model's come before the sample's own in a step: those of a reference picture."""
+    """Calls of the model before the sample's own in a step, as pipelines make for a reference picture."""
 
     @property
     def answer_sign(self) -> int:
-        """-1 where the model answers with the negative of what the scheduler's kind of prediction is."""
+        """-1 where the model's answer is the negative of ``noise.prediction``."""
         return self.sign * self.noise.sign
 
     def denoised(self, answer: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
@@ -97,11 +97,11 @@ class Stream:
         return self.answer_sign * to_output(denoised, x, sigma, self.noise.prediction)
 
     def model_call(self, kind: type, arguments: Any) -> DenoiserCall | None:
-        """How a call is read; None for one of another kind than those learned."""
+        """The learned kind that a call is of, or None."""
         return next((call for call in self.calls if call.fits(kind, arguments)), None)
 
     def aux_call(self, kind: type, arguments: Any, time: float) -> AuxCall | None:
-        """How a ControlNet's call is read; None where it is not told this time."""
+        """The learned kind that a ControlNet's call at ``time`` is of, or None."""
         match = next((call for call in self.aux if call.fits(kind, arguments)), None)
         if match is not None:
             match.times = [a for a in match.times if a.confirm(at(arguments, a.path), time)]
@@ -113,7 +113,7 @@ def modes_of(arguments: Any) -> Modes:
 
 
 class OtherAnswerError(ValueError):
-    """A call is answered in another form than the run's calls are, and so is not one of them."""
+    """The answer to a call has another form than those learned: the call is foreign."""
 
 
 class ModelCall:
@@ -176,7 +176,7 @@ class ModelCall:
                 copies = [streams(output.others[str(i)])[k] for i in range(len(copies))]
             else:
                 # All copies are moved by the same, so that guidance, whose weights sum to 1, moves by it as well.
-                _, of_output = weights(stream.noise.prediction, self.sigma)
+                _, of_output = output_weights(stream.noise.prediction, self.sigma)
                 effect = streams(output.effect)[k] / (stream.answer_sign * of_output)
                 copies = [(copy + effect).to(copy.dtype) for copy in copies]
             changes[read.answer.path] = read.answer.write(self._latest, [stream.layout.back(copy) for copy in copies])

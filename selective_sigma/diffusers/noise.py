@@ -42,17 +42,17 @@ def to_input(x: Tensor, sigma: Tensor, family: Family) -> Tensor:
 
 def to_denoised(output: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Tensor:
     """The clean latent that a model's output at (x, sigma) means."""
-    of_x, of_output = weights(prediction, sigma)
+    of_x, of_output = output_weights(prediction, sigma)
     return of_x * x + of_output * output
 
 
 def to_output(denoised: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Tensor:
     """The model's output that means this clean latent at (x, sigma); inverse of ``to_denoised``."""
-    of_x, of_output = weights(prediction, sigma)
+    of_x, of_output = output_weights(prediction, sigma)
     return (denoised - of_x * x) / of_output
 
 
-def weights(prediction: str, sigma: Tensor) -> tuple[Tensor | float, Tensor | float]:
+def output_weights(prediction: str, sigma: Tensor) -> tuple[Tensor | float, Tensor | float]:
     """The clean latent as a weighted sum: (weight of x, weight of the model's output)."""
     if prediction == "sample":
         return 0.0, 1.0

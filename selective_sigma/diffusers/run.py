@@ -59,7 +59,6 @@ class CallKind(Enum):
     OTHER_LATENT = "it shows another latent, such as a reference picture"
     OTHER_TIME = "its time is not certain yet, is none of the run's, or that of a step before"
     REPEATED = "its time is that of the step before, as in a preview"
-    RESTARTS = "its time is of the first steps, after the last: the timesteps start over, to be learned anew"
 
 
 class Likeness(Enum):
@@ -164,8 +163,6 @@ class StepTracker:
                     return call.answer(output)
                 except OtherAnswerError:
                     pass
-            if kind is CallKind.RESTARTS:
-                self._move(Event.RESTARTED)
             self._foreign.append(sample)
         answer = ask(rebuilt(arguments, {}))
         self._recorded.append(RecordedCall(module, arguments, answer))
@@ -184,11 +181,13 @@ class StepTracker:
         if like is not Likeness.SAME and not (in_turn and (like is Likeness.LIKE or self._alters)):
             return CallKind.OTHER_LATENT, -1
         step = step_of(times, [call.times for call in calls], arguments, self._step + 1)
-        # A latent that is merely like the sample, at an earlier time, is that of a preview from the same noise.
-        if step is None or (step < self._step and like is not Likeness.SAME and not self._alters):
+        if step is None:
             return CallKind.OTHER_TIME, -1
-        if step < self._step == len(times) - 1:
-            return CallKind.RESTARTS, step
+        # Back from the last step the timesteps start over, which the scheduler's step will show. Back from another one,
+        # a latent that is merely like the sample is that of a preview from the same noise.
+        starts_over = self._step == len(times) - 1
+        if step < self._step and (starts_over or (like is not Likeness.SAME and not self._alters)):
+            return CallKind.OTHER_TIME, step
         if step == self._step and times.count(times[step]) == 1:
             return CallKind.REPEATED, step
         return CallKind.BEGINS, step

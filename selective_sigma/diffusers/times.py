@@ -1,11 +1,11 @@
-"""How the time (timestep) that a model is told is found, and how it is moved for the lied pass.
+"""How the time (timestep) that a model gets is found among its arguments, and moved for the lied pass.
 
-1. ``find_times``: at a run's first step the scheduler's time is known, as its ``step`` is called with it. Each argument
-   of the model's call that has this value in one of ``units`` is a ``TimeArgument``; no argument is known by name.
-2. ``step_of``: at later steps, the scheduler's timestep that all these arguments agree on is the call's. Units that
-   disagree are dropped; an argument is believed once it has been right at two different times.
-3. ``TimeCurve``: the time that belongs to a noise level between the scheduler's own, from the scheduler's table or
-   formula. In the lied pass each argument is moved by the difference of two times on this curve.
+1. ``find_times``, at a run's first step: the scheduler's ``step`` is called with the time. Every argument of the model
+   that equals it in one of the ``units`` is a ``TimeArgument``. No argument is identified by its name.
+2. ``step_of``, at later steps: the arguments say which of the scheduler's timesteps a call belongs to. Units that
+   disagree are dropped, and an argument is relied on once it has been right at two different times.
+3. ``TimeCurve``, in the lied pass: the time of a noise level that lies between the scheduler's own, by the scheduler's
+   table or formula. Each argument is moved by the difference of the times of the lied and the true level.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from .slots import Path, Shape, at, leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 Unit = tuple[float, float]
 """(slope, offset): the argument is slope * time + offset."""
@@ -113,7 +113,7 @@ class TimeArgument:
 
 
 def find_times(arguments: Any, time: float, count: float, slack: float = 0.0) -> list[TimeArgument]:
-    """The arguments of a call that may tell ``time``."""
+    """The arguments of a call that may tell ``time``: step 1 above."""
     matches: list[TimeArgument] = []
     for path, leaf in leaves(arguments):
         if isinstance(leaf, bool) or not isinstance(leaf, (int, float, Tensor)):
@@ -135,28 +135,27 @@ def nearest(times: Sequence[float], time: float) -> int:
     return min(range(len(times)), key=lambda i: abs(times[i] - time))
 
 
-def step_of(times: Sequence[float], told: Iterable[list[TimeArgument]], arguments: Any, expected: int) -> int | None:
-    """The step that a call of the model belongs to.
+def step_of(times: Sequence[float], candidates: list[list[TimeArgument]], arguments: Any, expected: int) -> int | None:
+    """The step that a call of the model belongs to: step 2 above.
 
     Args:
         times: the scheduler's, one for each step.
-        told: for each stream, the arguments that tell its time; those that turn out not to are removed.
+        candidates: for each stream, the arguments that tell its time; those that turn out not to are removed.
         arguments: of the call.
         expected: the step after the latest.
 
     Returns:
         None where the arguments tell none of ``times``, or where an argument has been right at one time alone.
     """
-    told = list(told)
-    values = [(a, value) for each in told for a in each if (value := at(arguments, a.path)) is not None]
+    values = [(a, value) for each in candidates for a in each if (value := at(arguments, a.path)) is not None]
     near = [nearest(times, time) for argument, value in values for time in argument.possible_times(value)]
     steps = [i for i in (expected, expected - 1, *near) if 0 <= i < len(times)]
     step = next((i for i in steps if any(argument.tells(value, times[i]) for argument, value in values)), None)
     if step is None:
         return None
-    for each in told:
+    for each in candidates:
         each[:] = [a for a in each if a.confirm(at(arguments, a.path), times[step])]
-    return step if all(each and all(len(a.confirmed) > 1 for a in each) for each in told) else None
+    return step if all(each and all(len(a.confirmed) > 1 for a in each) for each in candidates) else None
 
 
 class TimeCurve:
