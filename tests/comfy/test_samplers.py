@@ -126,5 +126,7 @@ def test_fewer_calls_than_published(kind: str, name: str):
 def test_published_constants_give_the_published_method(name: str):
     expected, _ = published("eps", name)
     result = run("eps", name, PUBLISHED).latent
-    assert tiny.effect(result, expected) <= 1e-5 * float(expected.norm())
+    # Rounding, which differs between CPUs; a step size that adapts to the error amplifies it.
+    rounding = 1e-4 if name == "dpm_adaptive" else 1e-5
+    assert tiny.effect(result, expected) <= rounding * float(expected.norm())
     assert tiny.effect(expected, run("eps", name).latent) > 1e-3 * float(expected.norm())
