@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import tomllib
 
+from selective_sigma.demo.network import facts
+
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "selective_sigma"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -169,9 +171,8 @@ def test_the_readmes_prose_figures_are_backed():
     backed = PERCENT.findall((ROOT / "docs/method.md").read_text() + (ROOT / "docs/evidence.md").read_text())
     assert stated
     assert [figure for figure in stated if figure not in backed] == []
-    # What is said of the network below the first picture.
-    network = re.search(r"\((\d+) photographs, under three hours", prose)
-    trained = (ROOT / "training/README.md").read_text()
-    assert network
-    assert f"{network[1]} photographs" in trained
-    assert float(re.search(r"([\d.]+) h, training loss", trained)[1]) == pytest.approx(2.75, abs=0.25)
+    # The caption of the first picture.
+    hours = re.search(r"\(([\d.]+) hours of training on two CPU cores\)", prose)
+    assert hours
+    assert float(hours[1]) == round(facts()["hours"], 1)
+    assert f"{facts()['hours']} h, training loss" in (ROOT / "training/README.md").read_text()
