@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "canyon wren": Part("budgie-canyon-wren", (380, 150, 1020, 790), (WHOLE, CLOSE_UP, SMOOTH), (16, 80), (128, 128)),
+    "canyon wren": Part("budgie-canyon-wren", (380, 150, 1020, 790), (WHOLE, SMOOTH), smooth=(128, 128)),
     "otter": Part("budgie-oakland-zoo-otters", (560, 220, 1160, 820), (WHOLE, CLOSE_UP), (60, 30)),
     "osprey": Part("budgie-perched-osprey", (430, 170, 1030, 770), (WHOLE, SMOOTH), smooth=(100, 128)),
 }
