@@ -32,20 +32,9 @@ _KEPT = "_selective_sigma_listener"
 """Attribute of an enabled pipeline, so that the listener lives as long as the pipeline does."""
 
 
-class _ThreadListeners(threading.local):
-    """Listeners of one thread by target and method, as another thread may sample with the same model."""
-
-    def __init__(self) -> None:
-        self.by_id: dict[int, dict[str, Listener]] = {}
-
-    def of(self, target: Any, method: str) -> Any:
-        return self.by_id.get(id(target), {}).get(method)
-
-
-_here = _ThreadListeners()
+_listeners: dict[tuple[int, int], dict[str, Listener]] = {}
+"""By thread and by the target's id, as another thread may sample with the same model; within, by the method's name."""
 _lock = threading.Lock()
-_held: dict[int, int] = {}
-"""How many runs, of all threads, listen to a target."""
 
 
 def components(pipe: Any) -> list[nn.Module]:
@@ -58,16 +47,13 @@ def components(pipe: Any) -> list[nn.Module]:
 @contextmanager
 def listening(target: Any, listeners: dict[str, Listener]) -> Iterator[None]:
     """Within, this thread's calls of methods of ``target`` go to listeners, by the methods' names."""
-    outer = _here.by_id.get(id(target))
-    _here.by_id[id(target)] = listeners
+    key = threading.get_ident(), id(target)
+    outer = _listeners.get(key)
     try:
-        _hold(target, 1)
+        _put(target, _listeners, key, listeners)
         yield
     finally:
-        del _here.by_id[id(target)]
-        if outer is not None:
-            _here.by_id[id(target)] = outer
-        _hold(target, -1)
+        _put(target, _listeners, key, outer)
 
 
 @contextmanager
@@ -77,7 +63,7 @@ def listening_to_scheduler(scheduler: Any, listeners: dict[str, Listener]) -> It
     Raises:
         ValueError: another thread samples with this scheduler.
     """
-    if _is_listening(type(scheduler)) and id(scheduler) not in _here.by_id:
+    if _is_listening(type(scheduler)) and (threading.get_ident(), id(scheduler)) not in _listeners:
         raise ValueError(
             "Selective Sigma is sampling with this scheduler in another thread: give each pipe a scheduler of its own"
         )
@@ -97,14 +83,12 @@ def listening_to_scheduler(scheduler: Any, listeners: dict[str, Listener]) -> It
 
 def set_listener(pipe: Any, listener: Listener) -> None:
     """Have ``listener`` answer ``pipe(...)`` in every thread, until ``remove_listener``."""
-    vars(pipe)[_KEPT] = listener
-    _hold(pipe, 0)
+    _put(pipe, vars(pipe), _KEPT, listener)
 
 
 def remove_listener(pipe: Any) -> None:
     """Give ``pipe`` its own class back; without effect where it has it."""
-    if vars(pipe).pop(_KEPT, None) is not None:
-        _hold(pipe, 0)
+    _put(pipe, vars(pipe), _KEPT, None)
 
 
 def has_listener(pipe: Any) -> bool:
@@ -117,16 +101,21 @@ def class_of(module: Any) -> type:
     return kind.__mro__[1] if _is_listening(kind) else kind
 
 
-def _hold(target: Any, more: int) -> None:
-    """Count the runs that listen to ``target``, and change its class when the first comes or the last goes."""
+def _put(target: Any, table: dict[Any, Any], key: Any, value: Any) -> None:
+    """Put listeners of ``target`` into a table, or take them out (None), and give it the class that goes with that."""
     with _lock:
-        count = _held.pop(id(target), 0) + more
-        if count > 0:
-            _held[id(target)] = count
+        table.pop(key, None)
+        if value is not None:
+            table[key] = value
         kind = type(target)
-        if _is_listening(kind) != (count > 0 or _KEPT in vars(target)):
+        if _is_listening(kind) != (_KEPT in vars(target) or any(each == id(target) for _, each in _listeners)):
             # Not setattr(): a compiled module passes that on to the module within.
             object.__setattr__(target, "__class__", kind.__mro__[1] if _is_listening(kind) else _listening_class(kind))
+
+
+def _listener(target: Any, method: str) -> Listener | None:
+    """What this thread's calls of a method go to."""
+    return _listeners.get((threading.get_ident(), id(target)), {}).get(method)
 
 
 def _is_listening(kind: type) -> bool:
@@ -138,13 +127,13 @@ def _listening_class(kind: Any) -> Any:
     """A subclass of ``kind`` whose methods ask a listener. Always the same one, as torch.compile guards on classes."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        listener = _here.of(self, "__call__") or vars(self).get(_KEPT)
+        listener = _listener(self, "__call__") or vars(self).get(_KEPT)
         plain_call = functools.partial(kind.__call__, self)
         return plain_call(*args, **kwargs) if listener is None else listener(self, plain_call, args, kwargs)
 
     def getattribute(self: Any, name: str) -> Any:
         value = kind.__getattribute__(self, name)
-        listener = _here.of(self, name)
+        listener = _listener(self, name)
         if listener is None:
             return value
         return functools.wraps(value)(lambda *args, **kwargs: listener(self, value, args, kwargs))
@@ -155,11 +144,8 @@ def _listening_class(kind: Any) -> Any:
         return copied
 
     def reduce(self: Any, protocol: Any) -> Any:
-        # Copies and files have the original class, and no listener.
+        # Copies have the original class, and no listener.
         function, arguments, *rest = kind.__reduce_ex__(self, protocol)
-        if getattr(function, "__name__", "") == "__newobj__":
-            # pickle accepts this function for the present class alone.
-            function = kind.__new__
         if rest and isinstance(rest[0], dict):
             rest[0] = {name: value for name, value in rest[0].items() if name != _KEPT}
         return (function, tuple(kind if a is type(self) else a for a in arguments), *rest)

@@ -1,10 +1,9 @@
-"""Copying, saving, sharing and exchanging parts of a pipe work while detail is enabled on it."""
+"""Copying, sharing and exchanging parts of a pipe work while detail is enabled on it."""
 
 from __future__ import annotations
 
 import copy
 import gc
-import io
 import pickle
 import types
 import weakref
@@ -71,47 +70,31 @@ def test_copies_made_in_a_call_are_plain():
         )
 
 
-def test_files_made_of_an_enabled_pipe_are_plain():
-    tiny = sdxl()
-    with detail(tiny.pipe):
-        loaded = pickle.loads(pickle.dumps(tiny.pipe))
-    assert type(loaded) is type(tiny.pipe)
-    assert set(vars(loaded)) == set(vars(tiny.pipe))
-    plain = tiny()
-    tiny.pipe = loaded
-    assert torch.equal(tiny(), plain)
-
-
-def test_files_made_in_a_call_are_plain():
+def test_copies_of_a_scheduler_made_in_a_call_are_plain():
     tiny = sdxl()
     kept = []
 
     def keep(pipe, step, _, kwargs):
         if step == 4:
-            torch.save(pipe.unet, file := io.BytesIO())
-            size = len(pickle.dumps(pipe.scheduler))
-            kept.extend([file, size, pickle.loads(pickle.dumps(pipe.scheduler)), copy.deepcopy(pipe.scheduler)])
-            kept.append(copy.copy(pipe.scheduler))
-            kept.append(pickle.loads(pickle.dumps(pipe)))
+            kept.extend([copy.copy(pipe.scheduler), copy.deepcopy(pipe.scheduler)])
         return kwargs
 
     with detail(tiny.pipe):
         tiny(callback_on_step_end=keep)
-    file, size, *schedulers, pipe = kept
-    file.seek(0)
-    loaded = torch.load(file, weights_only=False)
-    assert type(loaded) is type(tiny.pipe.unet)
-    assert set(vars(loaded)) == set(vars(tiny.pipe.unet))
-    # The file of a scheduler does not hold the pipe with its weights.
-    assert size < 100_000
-    for scheduler in (*schedulers, pipe.scheduler):
+    for scheduler in kept:
         assert vars(scheduler).keys() == vars(tiny.pipe.scheduler).keys()
         assert scheduler.step.__self__ is scheduler
+        assert type(scheduler) is type(tiny.pipe.scheduler)
     plain = tiny()
-    for tiny.pipe.scheduler in schedulers:
+    for tiny.pipe.scheduler in kept:
         assert torch.equal(tiny(), plain)
-    tiny.pipe = pipe
-    assert torch.equal(tiny(), plain)
+
+
+def test_an_enabled_pipe_is_not_pickled():
+    tiny = sdxl()
+    with detail(tiny.pipe), pytest.raises(pickle.PicklingError):
+        pickle.dumps(tiny.pipe)
+    assert type(pickle.loads(pickle.dumps(tiny.pipe))) is type(tiny.pipe)
 
 
 def test_pipes_that_share_parts():

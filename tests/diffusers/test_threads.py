@@ -101,7 +101,7 @@ def test_pipes_that_share_a_model_in_two_threads(enabled):
         for result, wanted in zip(at_once(*pair), alone, strict=True):
             assert torch.equal(result, wanted)
     assert type(pair[0].pipe.unet) is kind
-    assert not attach._held
+    assert not attach._listeners
 
 
 def test_one_scheduler_in_two_threads_is_refused():
@@ -112,7 +112,7 @@ def test_one_scheduler_in_two_threads_is_refused():
     answers = at_once(one, two)
     assert any("give each pipe a scheduler of its own" in str(answer) for answer in answers)
     assert "step" not in vars(one.pipe.scheduler)
-    assert not attach._held
+    assert not attach._listeners
 
 
 def test_one_pipe_called_in_another_thread_meanwhile():
