@@ -112,10 +112,6 @@ def modes_of(arguments: Any) -> Modes:
     return tuple((path, leaf) for path, leaf in leaves(arguments) if isinstance(leaf, str))
 
 
-class OtherAnswerError(ValueError):
-    """The answer to a call has another form than those learned: the call is foreign."""
-
-
 class ModelCall:
     """A call of the model, for ``Detailer.step``, which takes its ``evaluate``, ``x`` and ``sigma``.
 
@@ -222,15 +218,13 @@ class ModelCall:
         others: dict[str, list[Tensor]] = {}
         for k, (stream, read, x) in enumerate(zip(self._streams, self._reads, streams(call.x), strict=True)):
             if not read.answer.fits(answer):
-                raise OtherAnswerError("the model's answers change their shape on the way")
+                raise ValueError("Selective Sigma cannot work with a model whose answers change their shape on the way")
             copies = [stream.layout.core(copy) for copy in read.answer.read(answer)]
+            clean = [stream.denoised(_at_least_float32(copy), x, call.sigma) for copy in copies]
             positive = read.positive(self._copies[k]) if len(copies) == self._copies[k] else 0
-            guidance = read.guidance(len(copies)) if self._shares_effect and not is_lied else None
-            needed = range(len(copies)) if guidance or (is_lied and not self._shares_effect) else [positive]
-            clean = {i: stream.denoised(_at_least_float32(copies[i]), x, call.sigma) for i in needed}
             denoised.append(clean[positive])
-            terms = [clean[i] * weight for i, weight in enumerate(guidance or [])]
-            guided.append(torch.stack(terms).sum(0) if terms else clean[positive])
+            weights = read.guidance(len(copies)) if self._shares_effect and not is_lied else None
+            guided.append(sum(w * c for w, c in zip(weights, clean, strict=True)) if weights else clean[positive])
             for i, copy in enumerate([] if self._shares_effect else copies):
                 true = stream.answer_for(clean[i], streams(self.x)[k], self.sigma).to(copy.dtype) if is_lied else copy
                 others.setdefault(str(i), []).append(true)

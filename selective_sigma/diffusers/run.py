@@ -1,9 +1,13 @@
-"""From a pipeline's model calls and scheduler steps to steps of the core's detailer: a state machine.
+"""From a pipeline's model calls and scheduler steps to steps of the core's detailer.
 
 ``StepTracker`` gets every call of the pipeline's modules (``called``), every step of its scheduler (``stepped``) and
-every setting of the scheduler's timesteps (``timed``). ``State`` says what it does with them, ``Event`` what changes
-the state, ``StepTracker._move`` how. ``CallKind`` is what one call of the model is to the run; a foreign one stays
-plain.
+every setting of the scheduler's timesteps (``timed``). A run goes through these states:
+
+- Learning: ``streams`` is empty. Calls stay plain and are recorded, to be learned from when the scheduler steps.
+- Between steps: the next call that shows the scheduler's sample begins a step.
+- In a step: ``_first`` is the call that began it. Calls that show the same latent follow; all others are foreign.
+
+A foreign call stays plain. If a step passes without a call that began it, its calls are learned from anew.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from torch import Tensor
 from ..detailer import Detailer, MaskRecord
 from ..report import Reason, Report
 from .attach import Traces, class_of
-from .evaluate import ModelCall, OtherAnswerError, RecordedCall
+from .evaluate import ModelCall, RecordedCall
 from .learn import Learner, SchedulerStep
 from .slots import rebuilt
 from .times import nearest, step_of
@@ -30,35 +34,6 @@ if TYPE_CHECKING:
     from ..prediction import Output
     from ..settings import Settings
     from .evaluate import DenoiserCall, Stream
-
-
-class State(Enum):
-    """What a run does with the next call of its pipeline's model."""
-
-    LEARNING = "it stays plain and is recorded, to be learned from when the scheduler steps"
-    READY = "it begins a step if it shows the scheduler's sample; else it is foreign"
-    IN_STEP = "it follows in the step if it shows the same latent; else it is foreign"
-    UNREADABLE = "it stays plain and is counted: at strength 0 a pipeline is not refused"
-
-
-class Event(Enum):
-    """What changes a run's state."""
-
-    RESTARTED = "the timesteps are set, or start over"
-    BEGAN = "a call began a step with detail"
-    UNEXPLAINED = "the scheduler stepped, and no call before was the sample's"
-    REFUSED = "at strength 0, the pipeline cannot be read"
-    NEXT_STEP = "a module is called for the first time after the scheduler's step"
-
-
-class CallKind(Enum):
-    """What a call that has the form of the run's own is to it. All but the first two are foreign."""
-
-    BEGINS = "it shows the scheduler's sample, at the time of a step to come"
-    FOLLOWS = "it shows what the step began with"
-    OTHER_LATENT = "it shows another latent, such as a reference picture"
-    OTHER_TIME = "its time is not certain yet, is none of the run's, or that of a step before"
-    REPEATED = "its time is that of the step before, as in a preview"
 
 
 class Likeness(Enum):
@@ -87,30 +62,15 @@ class StepTracker:
         self._pipe, self._scheduler = pipe, scheduler
         self._settings, self._options, self._managers = settings, options, managers
         self._busy = False
-        self._move(Event.RESTARTED)
+        self._restart()
+        self.forget_step()
         self._begin_run()
 
-    def _move(self, event: Event) -> None:
-        """All transitions between states."""
-        match event:
-            case Event.RESTARTED:
-                self._state = State.LEARNING
-                self._run_begins = True
-                self.streams: list[Stream] = []
-                self.learner = Learner(self._pipe, self._scheduler, self._options)
-                self.forget_step()
-            case Event.BEGAN:
-                self._state = State.IN_STEP
-            case Event.UNEXPLAINED:
-                self._state = State.LEARNING
-            case Event.REFUSED:
-                self._state = State.UNREADABLE
-            case Event.NEXT_STEP:
-                self.forget_step()
-                if self.learner.streams:
-                    self.streams, self.learner.streams = self.learner.streams, []
-                if self._state is not State.UNREADABLE:
-                    self._state = State.READY if self.streams else State.LEARNING
+    def _restart(self) -> None:
+        """The timesteps are set, or start over: the next step is learned from."""
+        self._run_begins = True
+        self.streams: list[Stream] = []
+        self.learner = Learner(self._pipe, self._scheduler, self._options)
 
     def _begin_run(self) -> None:
         """Results of the run before stay until the first step of this one, as timesteps may be set for nothing."""
@@ -141,56 +101,51 @@ class StepTracker:
         self._busy = True
         try:
             if self._step_finished:
-                self._move(Event.NEXT_STEP)
+                self.forget_step()
+                if self.learner.streams:
+                    self.streams, self.learner.streams = self.learner.streams, []
             return self._answer(module, lambda arguments: call(*arguments[0], **arguments[1]), (args, kwargs))
         finally:
             self._busy = False
 
     def _answer(self, module: nn.Module, ask: Callable[[Any], Any], arguments: Any) -> Any:
-        streams = self.streams if self._state in (State.READY, State.IN_STEP) else []
-        calls = [read for stream in streams if (read := stream.model_call(class_of(module), arguments)) is not None]
-        if streams and len(calls) == len(streams):
+        calls = [call for each in self.streams if (call := each.model_call(class_of(module), arguments)) is not None]
+        if calls and len(calls) == len(self.streams):
             copies = calls[0].sample.read(arguments)
             sample = copies[calls[0].positive(len(copies))]
-            kind, step = self._kind_of(calls, arguments, sample)
-            if kind in (CallKind.BEGINS, CallKind.FOLLOWS):
-                if not self._settings.idle:
-                    for each in (module, *(recorded.module for recorded in self._recorded)):
-                        self._traces.watch(each)
+            step = self._step_of(calls, arguments, sample)
+            if step is not None:
+                for each in (module, *(recorded.module for recorded in self._recorded)):
+                    self._traces.watch(each)
                 call = ModelCall(self.streams, calls, arguments, step, ask, self._traces, self._recorded)
-                try:
-                    output = self._follow(call) if kind is CallKind.FOLLOWS else self._begin(call, sample, step)
-                    return call.answer(output)
-                except OtherAnswerError:
-                    pass
+                output = self._begin(call, sample, step) if self._first is None else self._follow(call, self._first)
+                return call.answer(output)
             self._foreign.append(sample)
         answer = ask(rebuilt(arguments, {}))
         self._recorded.append(RecordedCall(module, arguments, answer))
         return answer
 
-    def _kind_of(self, calls: list[DenoiserCall], arguments: Any, sample: Tensor) -> tuple[CallKind, int]:
-        """What a call is, and the index of the step that it belongs to."""
-        if self._state is State.IN_STEP:
-            assert self._first is not None
-            follows = likeness(sample, self._first.sample) is Likeness.SAME
-            return (CallKind.FOLLOWS if follows else CallKind.OTHER_LATENT), self._step
+    def _step_of(self, calls: list[DenoiserCall], arguments: Any, sample: Tensor) -> int | None:
+        """The index of the step that a call begins or follows in; None for a foreign call."""
+        if self._first is not None:
+            return self._step if likeness(sample, self._first.sample) is Likeness.SAME else None
         lead = self.streams[0]
         times = lead.noise.times
         like = likeness(sample, self._latest)
         in_turn = len(self._foreign) == lead.turn
         if like is not Likeness.SAME and not (in_turn and (like is Likeness.LIKE or self._alters)):
-            return CallKind.OTHER_LATENT, -1
+            # Another latent, such as a reference picture.
+            return None
         step = step_of(times, [call.times for call in calls], arguments, self._step + 1)
         if step is None:
-            return CallKind.OTHER_TIME, -1
+            return None
         # Back from the last step the timesteps start over, which the scheduler's step will show. Back from another one,
         # a latent that is merely like the sample is that of a preview from the same noise.
         starts_over = self._step == len(times) - 1
         if step < self._step and (starts_over or (like is not Likeness.SAME and not self._alters)):
-            return CallKind.OTHER_TIME, step
-        if step == self._step and times.count(times[step]) == 1:
-            return CallKind.REPEATED, step
-        return CallKind.BEGINS, step
+            return None
+        # At the time of the step before, it is a preview.
+        return None if step == self._step and times.count(times[step]) == 1 else step
 
     def _begin(self, call: ModelCall, sample: Tensor, step: int) -> Output:
         if self.detailer is None:
@@ -201,32 +156,33 @@ class StepTracker:
             self.detailer.report, self.detailer.masks = self.report, self.masks
         output = self.detailer.step(call.evaluate, call.x, call.sigma)
         self._step, self._first = step, _FirstCall(sample, output)
-        self._move(Event.BEGAN)
         return output
 
-    def _follow(self, call: ModelCall) -> Output:
+    def _follow(self, call: ModelCall, first: _FirstCall) -> Output:
         assert self.detailer is not None
-        assert self._first is not None
-        return self.detailer.again(call.evaluate, call.x, call.sigma, self._first.output)
+        return self.detailer.again(call.evaluate, call.x, call.sigma, first.output)
 
     def timed(self, scheduler: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The scheduler's timesteps are set: the next step begins a run."""
         if scheduler is self._scheduler and not self._busy:
-            self._move(Event.RESTARTED)
-        # No scheduler keeps this parameter of a dynamic shift.
-        self.learner.shifts[id(scheduler)] = kwargs.get("mu")
+            self._restart()
+            self.forget_step()
         return call(*args, **kwargs)
 
     def stepped(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The scheduler steps: a step that stayed plain is learned from."""
-        if self._state is not State.IN_STEP and self._recorded:
-            try:
-                self._learn_from(scheduler, args, kwargs)
-            except ValueError as error:
-                if not self._settings.idle:
-                    raise ValueError(f"Selective Sigma cannot work with {type(self._pipe).__name__}: {error}") from None
-                self._move(Event.REFUSED)
+        if self._recorded and self._first is None:
+            if self._run_begins:
+                self._begin_run()
+            if self._settings.idle:
                 self._count_largest()
+                self.forget_step()
+            else:
+                try:
+                    self._learn_from(scheduler, args, kwargs)
+                except ValueError as error:
+                    name = type(self._pipe).__name__
+                    raise ValueError(f"Selective Sigma cannot work with {name}: {error}") from None
         result = step(*args, **kwargs)
         if scheduler is self._scheduler:
             self._latest = result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None)
@@ -234,30 +190,23 @@ class StepTracker:
         return result
 
     def _learn_from(self, scheduler: Any, args: Any, kwargs: Any) -> None:
-        if self._run_begins:
-            self._begin_run()
-        if self._state is State.UNREADABLE:
-            self._count_largest()
-            return
-        if self._state is State.READY and scheduler is not self._scheduler:
-            return
         step = SchedulerStep.of(scheduler, args, kwargs)
-        if self._state is State.READY:
+        if self.streams and not self.learner.streams:
+            if scheduler is not self._scheduler:
+                return
             times = self.streams[0].noise.times
-            turns = [i for i, latent in enumerate(self._foreign) if likeness(latent, step.sample) is Likeness.SAME]
+            own = [i for i, latent in enumerate(self._foreign) if likeness(latent, step.sample) is Likeness.SAME]
             if nearest(times, step.time) < self._step == len(times) - 1:
-                recorded = self._recorded
-                self._move(Event.RESTARTED)
-                self._recorded = recorded
+                # The timesteps start over without having been set.
+                self._restart()
                 self._begin_run()
-            elif turns:
+            elif own:
                 # These calls were the sample's: the pipeline has changed it since the scheduler's latest step.
                 self._alters = True
                 for stream in self.streams:
-                    stream.turn = turns[0]
-                self._count_plain(len(turns))
+                    stream.turn = own[0]
+                self._count_plain(len(own))
                 return
-            self._move(Event.UNEXPLAINED)
         stream = self.learner.learn(step, self._recorded)
         if stream is None:
             self._count_largest()
@@ -271,7 +220,7 @@ class StepTracker:
                 stream.calls += [call for call in before.calls if all(call.key != new.key for new in stream.calls)]
 
     def _count_largest(self) -> None:
-        """Counts the calls of a step that cannot be read: those of its largest model."""
+        """Counts the calls of a step that is not read: those of its largest model."""
         kinds = [class_of(call.module) for call in self._recorded]
         largest = max(self._recorded, key=lambda call: sum(p.numel() for p in call.module.parameters()))
         self._count_plain(kinds.count(class_of(largest.module)))
