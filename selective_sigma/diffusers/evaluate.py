@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..prediction import Call, Latent, Output, Prediction, streams
 from .attach import class_of
-from .noise import from_input, output_weights, to_denoised, to_input, to_output
+from .noise import input_scale, output_weights, to_denoised, to_output
 from .slots import UncertainRowsError, at, leaves, rebuilt, selected
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class ModelCall:
         self._copies = [len(each) for each in copies]
         inputs = zip(known_streams, reads, copies, strict=True)
         latents = [stream.layout.core(each[read.positive(len(each))]) for stream, read, each in inputs]
-        latents = [from_input(_at_least_float32(latent), self.sigma, noise.family) for latent in latents]
+        latents = [_at_least_float32(latent) * input_scale(self.sigma, noise.family) for latent in latents]
         self.x: Latent = _latent(latents)
         self._latest: Any = None
         """The answer of the latest call."""
@@ -238,7 +238,7 @@ class _LiedInput:
     def __init__(self, stream: Stream, x: Tensor, call: Call, time: float):
         self.stream, self.time = stream, time
         noise = stream.noise
-        self._sample = stream.layout.back(to_input(x, call.sigma, noise.family))
+        self._sample = stream.layout.back(x / input_scale(call.sigma, noise.family))
         # From the scheduler's time along the curve, since schedulers round their times.
         self._lied_time = time + noise.curve.time(float(call.sigma)) - noise.curve.time(float(call.true_sigma))
 

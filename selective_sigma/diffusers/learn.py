@@ -59,8 +59,6 @@ class Learner:
     def __init__(self, pipe: Any, scheduler: Any, maps: dict[str, Any]):
         self._pipe, self._scheduler, self._maps = pipe, scheduler, maps
         self._noises: dict[int, Noise] = {}
-        self.shifts: dict[int, float | None] = {}
-        """What each scheduler's dynamic shift was set with, by the scheduler's id."""
         self.streams: list[Stream] = []
         """Of the step at hand."""
         self.outcome = "the scheduler's step was not called"
@@ -77,7 +75,7 @@ class Learner:
         """
         key = id(step.scheduler)
         # From before its first step, on which a multistep scheduler's later ones depend.
-        noise = self._noises[key] = self._noises.get(key) or Noise(step.scheduler, self.shifts.get(key))
+        noise = self._noises[key] = self._noises.get(key) or Noise(step.scheduler)
         if step.scheduler is not self._scheduler and not self.streams:
             # Diffusion forcing: each frame has a scheduler, and a time, of its own.
             raise ValueError(SEVERAL_LEVELS)
@@ -136,7 +134,7 @@ def learn_stream(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[Re
     aux: list[AuxCall] = []
     layout, first = None, 0
     for (call, slot), answer, weights in zip(matches, fit.answers, fit.weights, strict=True):
-        times = find_times(call.arguments, step.time, noise.count, float(noise.rounded))
+        times = find_times(call.arguments, step.time, noise.count, noise.slack)
         kind, modes = class_of(call.module), modes_of(call.arguments)
         # A ControlNet's answers may have the right shape too, but the scheduler does not get them.
         if answer is None or not any(weights):

@@ -30,14 +30,9 @@ READINGS: dict[Family, tuple[str, ...]] = {
 """What a model may predict. ``v_prediction``: Salimans and Ho 2022; ``flow_prediction``: noise minus clean latent."""
 
 
-def from_input(model_input: Tensor, sigma: Tensor, family: Family) -> Tensor:
-    """The noisy latent x behind what a model is shown. Tensors are (batch, channels, *space), ``sigma`` one value."""
-    return model_input * _unit(sigma) if family == "ve" else model_input
-
-
-def to_input(x: Tensor, sigma: Tensor, family: Family) -> Tensor:
-    """What a model is shown of the noisy latent x."""
-    return x / _unit(sigma) if family == "ve" else x
+def input_scale(sigma: Tensor, family: Family) -> Tensor | float:
+    """By what the noisy latent x is divided for the model."""
+    return _unit(sigma) if family == "ve" else 1.0
 
 
 def to_denoised(output: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Tensor:
@@ -67,14 +62,13 @@ class Noise:
     """The noise levels of one run of a scheduler, its measure of time, and its reading of the model's answers.
 
     ``times`` and ``sigmas``: one value for each of the run's timesteps. ``prediction`` and ``sign``: the scheduler
-    takes ``sign`` times the model's answer for this prediction. ``count``: time at full noise. ``rounded``: whether
-    times are whole numbers, less than one beside the noise levels.
+    takes ``sign`` times the model's answer for this prediction. ``count``: time at full noise. ``slack``:
+    how far times are rounded beside the noise levels.
     """
 
-    def __init__(self, scheduler: Any, mu: float | None = None):
+    def __init__(self, scheduler: Any):
         """Args:
             scheduler: with its timesteps set, and not stepped yet.
-            mu: what its dynamic shift was set with; None takes the shift from the run's levels.
 
         Raises:
             ValueError: its noise, or its reading of an answer, is of another kind. Names the scheduler.
@@ -84,7 +78,7 @@ class Noise:
         self.name = type(scheduler).__name__
         self.times: list[float] = scheduler.timesteps.cpu().double().tolist()
         self.count = float(config.get("num_train_timesteps") or 1000) if max(self.times) > 1 else 1.0
-        self.rounded, self._data = False, 1.0
+        self.slack, self._data = 0.0, 1.0
         signal, noise = _shares(scheduler)
         if _near_one(signal + noise):
             self.family: Family = "flow"
@@ -94,9 +88,10 @@ class Noise:
             self.sigmas: list[float] = noise.tolist()
             shares = [t / self.count for t in self.times]
             near = all(abs(s - t) * self.count <= 1 for s, t in zip(self.sigmas, shares, strict=True))
-            self.rounded = near and not scheduler.timesteps.is_floating_point()
-            self.curve = TimeCurve.of_flow(self.sigmas, self.sigmas if self.rounded else shares, self.count)
-            self.curve.shift = flow_shift(scheduler, self.sigmas, mu)
+            if near and not scheduler.timesteps.is_floating_point():
+                self.slack, shares = 1.0, self.sigmas
+            self.curve = TimeCurve.of_flow(self.sigmas, shares, self.count)
+            self.curve.shift = flow_shift(scheduler, self.sigmas)
         else:
             if not (_near_one(signal) or _near_one(signal**2 + noise**2)):
                 raise self._unsupported("its signal and noise add up to neither a flow nor diffusion")

@@ -44,7 +44,7 @@ class TimeArgument:
     After a first call several units may be possible. Each later call drops those by which the argument would be wrong.
     """
 
-    def __init__(self, path: Path, units: list[Unit], slack: float = 0.0):
+    def __init__(self, path: Path, units: list[Unit], slack: float):
         """Args:
         slack: how far the scheduler's times are rounded, as a model may be told exact ones (Cosmos 2.5).
         """
@@ -112,7 +112,7 @@ class TimeArgument:
         return (value.double() - wanted).abs() <= near
 
 
-def find_times(arguments: Any, time: float, count: float, slack: float = 0.0) -> list[TimeArgument]:
+def find_times(arguments: Any, time: float, count: float, slack: float) -> list[TimeArgument]:
     """The arguments of a call that may tell ``time``: step 1 above."""
     matches: list[TimeArgument] = []
     for path, leaf in leaves(arguments):
@@ -217,20 +217,12 @@ class TimeCurve:
         return math.exp(interpolate(left * ranks[-1], ranks, self.levels))
 
 
-def flow_shift(scheduler: Any, sigmas: list[float], mu: float | None) -> float:
-    """By what a flow schedule multiplies the odds of its evenly spaced levels.
-
-    Args:
-        sigmas: the run's.
-        mu: what a dynamic shift was set with, if that is known.
-    """
+def flow_shift(scheduler: Any, sigmas: list[float]) -> float:
+    """By what a flow schedule multiplies the odds of its evenly spaced levels. ``sigmas`` are the run's."""
     if not scheduler.config.get("use_dynamic_shifting"):
         static = (getattr(scheduler, "shift", None), *map(scheduler.config.get, ("flow_shift", "shift")))
         return float(next((value for value in static if value), 1.0))
-    if mu is not None:
-        half = torch.tensor(0.5, dtype=torch.float64)
-        return math.exp(logit(float(scheduler.time_shift(mu, 1.0, half))) if hasattr(scheduler, "time_shift") else mu)
-    # From levels that were evenly spaced from 1 to one over their number, as pipelines space them.
+    # Dynamic: from levels that were evenly spaced from 1 to one over their number, as pipelines space them.
     ratios = sorted(logit(sigmas[i]) - logit(1 - i / len(sigmas)) for i in range(1, len(sigmas)))
     return math.exp(ratios[len(ratios) // 2]) if ratios else 1.0
 

@@ -139,18 +139,16 @@ def test_what_a_scheduler_makes_of_an_answer(name, steps):
 
 
 @pytest.mark.parametrize("sigmas", [None, torch.linspace(1, 0.1, 10).tolist(), torch.linspace(0.5, 0.05, 10).tolist()])
-@pytest.mark.parametrize(("shift", "mu"), [(1.0, None), (3.0, None), (None, 1.15)])
-def test_the_window_on_flow_is_of_the_models_range(sigmas, shift, mu):
-    options = {"use_dynamic_shifting": True} if shift is None else {"shift": shift}
-    scheduler = FlowMatchEulerDiscreteScheduler(**options)
-    scheduler.set_timesteps(None if sigmas else 7, sigmas=sigmas, mu=mu)
-    odds = math.exp(mu) if mu else shift
-    high, low = Noise(scheduler, mu).window(0.2, 0.9)
-    assert high == pytest.approx(odds * 4 / (1 + odds * 4), rel=1e-6)
-    assert low == pytest.approx(odds / 9 / (1 + odds / 9), rel=1e-6)
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_window_on_flow_is_of_the_models_range(sigmas, shift):
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(None if sigmas else 7, sigmas=sigmas)
+    high, low = Noise(scheduler).window(0.2, 0.9)
+    assert high == pytest.approx(shift * 4 / (1 + shift * 4), rel=1e-6)
+    assert low == pytest.approx(shift / 9 / (1 + shift / 9), rel=1e-6)
 
 
-def test_a_dynamic_shift_that_nobody_heard_of_is_that_of_the_levels():
+def test_a_dynamic_shift_is_that_of_the_levels():
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     scheduler.set_timesteps(sigmas=torch.linspace(1, 0.1, 10).tolist(), mu=1.15)
     assert Noise(scheduler).window(0.2, 0.9)[0] == pytest.approx(
