@@ -192,8 +192,8 @@ class ModelCall:
         read, copies = self._reads[0], self._copies[0]
         if not self._shares_effect or set(self._copies) != {copies} or not self._traces.sliceable(copies):
             return self._ask(arguments)
-        batch = read.sample.batch
-        rows = [read.sample.index(read.positive(copies), b, copies) for b in range(batch)]
+        batch, positive = read.sample.batch, read.positive(copies)
+        rows = range(positive * batch, (positive + 1) * batch)
         try:
             part = selected(arguments, rows, copies * batch)
         except UncertainRowsError:
@@ -254,10 +254,9 @@ class _LiedInput:
             if noisy is None:
                 continue
             # Tokens of a frame that is the user's own are clean already.
-            rows = [[read.sample.index(k, b, len(copies)) for b in range(len(x))] for k, x in enumerate(samples)]
             samples = [
-                torch.where(noisy[row].to(copy.device), sample.to(copy.dtype), copy)
-                for row, sample, copy in zip(rows, samples, copies, strict=True)
+                torch.where(rows.to(copy.device), sample.to(copy.dtype), copy)
+                for rows, sample, copy in zip(noisy.split(read.sample.batch), samples, copies, strict=True)
             ]
         return {**changes, read.sample.path: read.sample.write(arguments, samples)}
 

@@ -40,16 +40,14 @@ class Layout:
         order: for tokens that hold several pixels each, (1, channels, *space) of indices into a sample.
         """
         self.shape = shape
-        self._lead = _lead(shape)
-        self._axis = axis - self._lead
-        self._grid, self._order = grid, order
+        self._axis, self._grid, self._order = axis, grid, order
 
     def core(self, sample: Tensor) -> Tensor:
         """(batch, *shape) to (batch, channels, *space)."""
         if self._order is not None:
             order = self._order.to(sample.device)
             return sample.flatten(1)[:, order.flatten()].reshape(-1, *order.shape)
-        moved = sample.flatten(0, self._lead).movedim(1 + self._axis, 1)
+        moved = sample.movedim(1 + self._axis, 1)
         return moved if self._grid is None else moved.unflatten(2, self._grid)
 
     def back(self, latent: Tensor) -> Tensor:
@@ -59,7 +57,7 @@ class Layout:
             sample[:, self._order.flatten().to(latent.device)] = latent.flatten(1)
             return sample.reshape(-1, *self.shape)
         latent = latent if self._grid is None else latent.flatten(2)
-        return latent.movedim(1, 1 + self._axis)[(slice(None), *(None,) * self._lead)]
+        return latent.movedim(1, 1 + self._axis)
 
 
 def learn_layout(
@@ -89,16 +87,11 @@ def learn_layout(
             return Layout(shape, 1, grid, None if width in channels else _order(pipe, grid, shape, channels))
         if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < tokens for sizes in placed):
             raise ValueError("its tokens fill no grid: some of them are not the picture's own")
-    if not len(shape) >= 2 or sum(size > 1 for size in shape[:-4]):
+    if not 2 <= len(shape) <= 4:
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
     packed = len(shape) == 3 and bool(channels) and channels.isdisjoint(shape)
     axis = _channel_axis(pipe, module, shape, channels, *(wide or (shape, shape)))
     return Layout(shape, axis, None, _order(pipe, shape[1:], shape, channels) if packed else None)
-
-
-def _lead(shape: Shape) -> int:
-    """Batch axes of the pipeline's own, before those of a clip."""
-    return next((i for i, size in enumerate(shape) if size > 1 or len(shape) - i <= 4), 0)
 
 
 def _latent_channels(pipe: Any) -> set[int]:
@@ -114,7 +107,7 @@ def _sizes(part: Any, names: tuple[str, ...]) -> set[int]:
 
 def _channel_axis(pipe: Any, module: Any, shape: Shape, channels: set[int], taken: Shape, answered: Shape) -> int:
     """The axis of channels: the one that has their number; the first where none has it."""
-    axes = range(_lead(shape), len(shape))
+    axes = range(len(shape))
     sources = [(channels, shape), (_sizes(module, ANSWERED), answered), (_sizes(module, TAKEN), taken)]
     if not any(sizes for sizes, _ in sources):
         # By the model's weights: a layer that mixes channels has as many of them, for space of any size.
@@ -123,24 +116,12 @@ def _channel_axis(pipe: Any, module: Any, shape: Shape, channels: set[int], take
     possible: list[int] = next((match for match in matches if match), [])
     if len(possible) == 1:
         return possible[0]
-    # Several have it: a clip may have as many frames. The pipeline knows, or something lies beside the channels: a
-    # condition in the arguments, a variance in the answer.
+    # Several have it: a clip may have as many frames. The pipeline knows; pictures have it first.
     by_pipe = _axis_by_pipe(pipe, len(shape))
     if by_pipe is not None and by_pipe in (possible or axes):
         return by_pipe
-    wider = [axis for axis in possible if taken[axis] > shape[axis] or answered[axis] > shape[axis]]
-    if len(wider) == 1:
-        return wider[0]
-    # Or several sources together: sound's autoencoder may have as many channels as the clip has frames.
-    for match in matches:
-        possible = [axis for axis in possible if axis in match] or possible
-    if len(possible) == 1:
-        return possible[0]
-    # Pictures have them first, and so have clips that go through a convolution as they are.
-    first = axes[0]
-    convolved = any(weight.ndim == 5 and weight.shape[1] == taken[first] for weight in module.parameters())
-    if not possible or (first in possible and (len(axes) == 3 or convolved)):
-        return first
+    if not possible or (0 in possible and len(shape) == 3):
+        return 0
     sizes = " or ".join(str(size) for size in dict.fromkeys(shape[axis] for axis in possible))
     raise ValueError(
         f"its latent {shape} has several axes of {sizes}, the number of channels: "
@@ -189,10 +170,6 @@ def _grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[S
         before = sum(math.prod(sibling) for sibling in siblings)
         siblings.append(sizes)
         possible = [grid for count in (3, 2) for grid in combinations(sizes, count)]
-        # Or the sample is of several pictures of one size: layers.
-        layers = tokens // max(1, math.prod(sizes))
-        if layers > 1 and siblings[-layers:] == [sizes] * layers and before + math.prod(sizes) == start + tokens:
-            possible.append((layers, *(size for size in sizes if size > 1)))
         (at_start if before == start else others).extend(possible)
     return placed, at_start + others
 
@@ -234,8 +211,7 @@ def _unpackings(pipe: Any, grid: Shape, tokens: bool) -> Iterator[Any]:
     unpack, scale = getattr(pipe, "_unpack_latents", None), getattr(pipe, "vae_scale_factor", None)
     if tokens and callable(unpack) and isinstance(scale, int):
         names = list(inspect.signature(unpack).parameters)
-        # Of pictures in layers the first, which is the whole, is not counted.
-        more = {"vae_scale_factor": scale, "patch_size": 2, "layers": grid[0] - 1}
+        more = {"vae_scale_factor": scale, "patch_size": 2}
         if names[:3] == ["latents", "height", "width"] and more.keys() >= {*names[3:]}:
             # Sizes in pixels: a token is two pixels of the latent wide, or one of the pipeline's.
             for per in (2, 1):

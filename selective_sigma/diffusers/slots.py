@@ -1,14 +1,13 @@
 """Where a scheduler's sample sits in a call of the model, found by value: no argument is known by name.
 
 A call's arguments, and its answer, are a tree of tuples, lists and dicts. A path leads to a tensor of rows in it, or
-to a list of rows. A row holds one sample of the batch: beside other channels, behind other tokens, with its axes in
-another order or merged. ``Region`` is a sample's place in its row, ``SampleSlot`` the places of a batch in the tree.
+to a list of rows. A row holds one sample of the batch, before or behind other channels, tokens or frames. ``Region`` is
+a sample's place in its row, ``SampleSlot`` the places of a batch in the tree.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -98,37 +97,29 @@ def selected(tree: Any, rows: Sequence[int], count: int) -> Any:
 
 @dataclass(frozen=True)
 class Region:
-    """The place of one sample, without its batch axis, in one row. Axes of size 1 count for nothing.
-
-    ``shape``: of the sample. ``order``: its axes as the row has them. ``split``: how many of them each axis of the row
-    holds, merged. ``start``: where the sample begins on each axis of the row.
-    """
+    """The place of one sample, without its batch axis, in one row."""
 
     shape: Shape
-    order: tuple[int, ...]
-    split: tuple[int, ...]
+    """Of the sample."""
+    axes: tuple[int, ...]
+    """The row's axes for those of the sample that are larger than 1. The sample has size 1 on all others."""
     start: Shape
+    """Where the sample begins on each axis of the row."""
 
     @property
     def sizes(self) -> Shape:
         """Shape of the sample as the row has it."""
-        order = iter(self.order)
-        return tuple(math.prod(self.shape[axis] for axis in itertools.islice(order, count)) for count in self.split)
+        large = iter(size for size in self.shape if size > 1)
+        return tuple(next(large) if axis in self.axes else 1 for axis in range(len(self.start)))
 
     def along(self, row: Shape) -> Shape:
-        """Size of a row along each of the sample's axes; the sample's own where the row merges the axis with others."""
-        sizes, order = list(self.shape), iter(self.order)
-        for count, size in zip(self.split, row, strict=True):
-            axes = list(itertools.islice(order, count))
-            if count == 1:
-                sizes[axes[0]] = size
-        return tuple(sizes)
+        """Size of a row along each of the sample's axes."""
+        axes = iter(self.axes)
+        return tuple(row[next(axes)] if size > 1 else 1 for size in self.shape)
 
     def read(self, row: Tensor) -> Tensor:
         """A view of the sample, of ``shape``."""
-        block = row[tuple(slice(s, s + n) for s, n in zip(self.start, self.sizes, strict=True))]
-        block = block.view([self.shape[axis] for axis in self.order])
-        return block.permute(sorted(range(len(self.order)), key=self.order.__getitem__)).view(self.shape)
+        return row[tuple(slice(s, s + n) for s, n in zip(self.start, self.sizes, strict=True))].view(self.shape)
 
     def write(self, row: Tensor, sample: Tensor) -> Tensor:
         """A copy of ``row`` with ``sample`` in it."""
@@ -149,22 +140,22 @@ class Region:
 
 
 def find_region(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | None:
-    """Where ``row`` holds the values of ``sample`` (any shape, without batch axis).
+    """Where ``row`` holds the values of ``sample`` (any shape, without batch axis): at either end of each axis.
 
     Returns:
         The region; and, where the row has only some of the values (a first frame is the user's own), a mask of those,
         of the sample's shape. None where it has less than half of them.
     """
-    axes = [axis for axis, size in enumerate(sample.shape) if size > 1]
-    if not axes or row.ndim == 0 or row.numel() < sample.numel():
+    count = sum(size > 1 for size in sample.shape)
+    if not count or row.numel() < sample.numel():
         return None
     few = slice(None, None, max(1, sample.numel() // 64))
-    for order, split in itertools.product(itertools.permutations(axes), _splits(len(axes), row.ndim)):
-        region = Region(tuple(sample.shape), order, split, ())
-        if any(n > size for n, size in zip(region.sizes, row.shape, strict=True)):
+    for axes in itertools.combinations(range(row.ndim), count):
+        region = Region(tuple(sample.shape), axes, (0,) * row.ndim)
+        gaps = [size - n for size, n in zip(row.shape, region.sizes, strict=True)]
+        if min(gaps) < 0:
             continue
-        block = sample.permute(*order, *(a for a in range(sample.ndim) if a not in axes)).reshape(region.sizes)
-        for start in _starts(block, row):
+        for start in itertools.product(*(dict.fromkeys((0, gap)) for gap in gaps)):
             region = replace(region, start=start)
             values = region.read(row)
             # A few values first: rows are large, and most places wrong.
@@ -178,27 +169,6 @@ def find_region(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | N
     return None
 
 
-def _splits(count: int, groups: int) -> list[tuple[int, ...]]:
-    """Ways to share ``count`` ordered axes among ``groups``; those that merge the fewest come first."""
-    bars = itertools.combinations_with_replacement(range(count + 1), groups - 1)
-    return sorted((tuple(b - a for a, b in itertools.pairwise((0, *bar, count))) for bar in bars), key=max)
-
-
-def _starts(block: Tensor, row: Tensor) -> Iterator[Shape]:
-    """Where the block may begin: at either end of each axis, or anywhere along one of them."""
-    gaps = [size - n for size, n in zip(row.shape, block.shape, strict=True)]
-    yield from itertools.product(*(dict.fromkeys((0, gap)) for gap in gaps))
-    for axis, gap in enumerate(gaps):
-        if gap < 2:
-            continue
-        # Where the first slice of the block is, with the other axes at their start.
-        inner = [slice(0, n) for n in block.shape]
-        inner[axis] = slice(0, gap + 1)
-        same = equal(row[tuple(inner)], block.narrow(axis, 0, 1)).movedim(axis, 0).reshape(gap + 1, -1).all(1)
-        for start in same.nonzero().flatten().tolist():
-            yield tuple(start if a == axis else 0 for a in range(row.ndim))
-
-
 def equal(a: Tensor, b: Tensor) -> Tensor:
     """Whether values are the same but for rounding to the coarser of the two types."""
     step = max(torch.finfo(t.dtype).eps for t in (a, b))
@@ -208,47 +178,41 @@ def equal(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SampleSlot:
-    """Rows that hold the samples of a batch, once or, for guidance, in several copies.
-
-    ``path``: leads to a tensor whose first axis counts rows, or to a list of rows. ``row``: shape of a row.
-    ``interleaved``: the copies of a sample lie side by side, not batch after batch. ``noisy``: which of a sample's
-    values are in its row, where others are replaced (a first frame is the user's own); None for all.
-    """
+    """Rows that hold the samples of a batch, once or, for guidance, in several copies, batch after batch."""
 
     path: Path
+    """Leads to a tensor whose first axis counts rows, or to a list of rows."""
     region: Region
     row: Shape
+    """Of one row."""
     batch: int
-    interleaved: bool = False
     noisy: Tensor | None = None
+    """Which of a sample's values are in its row, where others are replaced (a first frame is the user's own)."""
 
     def fits(self, tree: Any) -> bool:
         """Whether a tree has rows of the same shape at the same path."""
         rows = _rows(at(tree, self.path))
         return bool(rows) and len(rows) % self.batch == 0 and all(tuple(row.shape) == self.row for row in rows)
 
-    def index(self, copy: int, b: int, copies: int) -> int:
-        """The row of a copy of sample ``b``."""
-        return b * copies + copy if self.interleaved else copy * self.batch + b
-
     def read(self, tree: Any) -> list[Tensor]:
         """The copies, each (batch, ...)."""
-        rows = [self.region.read(row) for row in _rows(at(tree, self.path))]
-        copies = len(rows) // self.batch
-        indices = [[self.index(copy, b, copies) for b in range(self.batch)] for copy in range(copies)]
-        return [torch.stack([rows[i] for i in each]) for each in indices]
+        rows = torch.stack([self.region.read(row) for row in _rows(at(tree, self.path))])
+        return list(rows.split(self.batch))
 
     def write(self, tree: Any, samples: list[Tensor]) -> Any:
         """What is at ``path``, with other samples in it: as many copies as ``read`` returns."""
         table = at(tree, self.path)
-        rows = _rows(table)
-        for copy, sample in enumerate(samples):
-            for b, value in enumerate(sample):
-                i = self.index(copy, b, len(samples))
-                if self.noisy is not None:
-                    value = torch.where(self.noisy.to(value.device), value.to(rows[i].dtype), self.region.read(rows[i]))  # noqa: PLW2901
-                rows[i] = self.region.write(rows[i], value)
+        rows = [
+            self.region.write(row, self._with_given(row, sample))
+            for row, sample in zip(_rows(table), torch.cat(samples), strict=True)
+        ]
         return torch.stack(rows) if isinstance(table, Tensor) else type(table)(rows)
+
+    def _with_given(self, row: Tensor, sample: Tensor) -> Tensor:
+        """The sample with the values of its row that are not its own."""
+        if self.noisy is None:
+            return sample
+        return torch.where(self.noisy.to(sample.device), sample.to(row.dtype), self.region.read(row))
 
 
 def find_slot(samples: Tensor, arguments: Any) -> SampleSlot | None:
@@ -261,10 +225,9 @@ def find_slot(samples: Tensor, arguments: Any) -> SampleSlot | None:
         if match is None:
             continue
         region, noisy = match
-        for interleaved in (False, True):
-            slot = SampleSlot(path, region, tuple(rows[0].shape), batch, interleaved, noisy)
-            if slot.fits(arguments) and all(_holds(copy, samples, noisy) for copy in slot.read(arguments)):
-                return slot
+        slot = SampleSlot(path, region, tuple(rows[0].shape), batch, noisy)
+        if slot.fits(arguments) and all(_holds(copy, samples, noisy) for copy in slot.read(arguments)):
+            return slot
     return None
 
 

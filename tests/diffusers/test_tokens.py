@@ -13,14 +13,12 @@ from diffusers import (
     Flux2Pipeline,
     FluxPipeline,
     Krea2Pipeline,
-    QwenImageLayeredPipeline,
     UniPCMultistepScheduler,
 )
 from torch import nn
 
 from selective_sigma.diffusers import detail, enable
 from selective_sigma.diffusers.layout import learn_layout
-from selective_sigma.diffusers.slots import find_region
 
 CLEAN, TOKENS, CHANNELS = 4, 20, 3
 
@@ -159,13 +157,22 @@ def test_a_model_that_gets_the_noise_level_where_timesteps_are_rounded():
         assert lied / (1 - lied) == pytest.approx(0.9 * true / (1 - true), rel=1e-4)
 
 
-def test_a_sample_is_sought_in_rows_of_numbers_too():
-    """Other arguments than the latent may hold more values: they are searched, and do not match by chance."""
-    assert find_region(torch.randn(4, 4), torch.randn(40)) is None
-    row = torch.randn(40)
-    region, noisy = find_region(row[3:19].reshape(4, 4), row)
-    assert noisy is None
-    assert region.start == (3,)
+def test_a_sample_that_is_rearranged_for_the_model_is_refused():
+    """LTX image to video steps a clip without its first frame, and shows the model tokens of all frames."""
+    net, scheduler = Net(), FlowMatchEulerDiscreteScheduler()
+
+    @torch.no_grad()
+    def call():
+        scheduler.set_timesteps(8)
+        x = torch.randn(1, CHANNELS, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+        for t in scheduler.timesteps:
+            tokens = x.flatten(2).transpose(1, 2)
+            answer = net(tokens, t.expand(1, 32))[0]
+            x = scheduler.step(answer.transpose(1, 2).reshape(x.shape), t, x, return_dict=False)[0]
+
+    run = enable(SimpleNamespace(unet=net, scheduler=scheduler))
+    with pytest.raises(ValueError, match="the scheduler's sample is not found among"), run.attached():
+        call()
 
 
 @pytest.mark.parametrize(("condition", "start"), [((4, 6), 0), ((6, 4), 24), ((6, 4), 0)])
@@ -174,14 +181,3 @@ def test_the_grid_is_the_samples_own(condition, start):
     shapes = [(1, *condition), (1, 6, 4)] if start else [(1, 6, 4), (1, *condition)]
     learned = learn_layout(SimpleNamespace(), nn.Conv2d(1, 1, 1), (24, 16), ((), {"img_shapes": [shapes]}), start)
     assert learned.core(torch.zeros(2, 24, 16)).shape == (2, 16, 6, 4)
-
-
-def test_layers_are_pictures_one_after_another():
-    layers = torch.arange(2 * 4 * 3 * 12 * 8.0).reshape(2, 4, 3, 12, 8)
-    tokens = QwenImageLayeredPipeline._pack_latents(layers.transpose(1, 2), 2, 4, 12, 8, 3)
-    pipe = SimpleNamespace(vae_scale_factor=8, _unpack_latents=QwenImageLayeredPipeline._unpack_latents)
-    pipe.components = {"vae": SimpleNamespace(decode=None, config={"z_dim": 4})}
-    arguments = {"img_shapes": [[(1, 6, 4)] * 4]}
-    learned = learn_layout(pipe, nn.Conv2d(1, 1, 1), (72, 16), ((), arguments), 0)
-    assert torch.equal(learned.core(tokens), layers)
-    assert torch.equal(learned.back(layers), tokens)

@@ -60,26 +60,21 @@ def test_as_many_channels_as_frames_or_rows(name, parts, changes, grid):
     assert run.mask.shape == (1, 1, *grid)
 
 
-def unasked(name):
+@pytest.mark.parametrize(
+    ("name", "changes", "shape"),
+    [
+        ("CogVideoX", {"height": 32, "width": 32}, r"\(3, 4, 4, 4\)"),
+        ("Wan 2.2 5B (a time for each token)", {"num_frames": 13}, r"\(4, 4, 8, 12\)"),
+    ],
+)
+def test_axes_that_nothing_tells_apart_are_refused(name, changes, shape):
     """A pipeline that cannot be asked for a latent of other sizes, as those that begin with a clip."""
     tiny = build(name)
     prepare_latents = tiny.pipe.prepare_latents
     tiny.pipe.prepare_latents = lambda *args: prepare_latents(*args)[...]
-    return tiny
-
-
-def test_clips_that_go_through_a_convolution_have_channels_first():
-    tiny = unasked("Wan 2.2 5B (a time for each token)")
-    with detail(tiny.pipe) as run:
-        tiny(num_frames=13, num_inference_steps=4)
-    assert run.mask.shape == (1, 1, 4, 8, 12)
-
-
-def test_axes_that_nothing_tells_apart_are_refused():
-    tiny = unasked("CogVideoX")
-    message = r"cannot work with CogVideoXPipeline: its latent \(3, 4, 4, 4\) has several axes of 4, the number of"
+    message = f"cannot work with {type(tiny.pipe).__name__}: its latent {shape} has several axes of 4, the number of"
     with pytest.raises(ValueError, match=message) as caught, detail(tiny.pipe):
-        tiny(height=32, width=32)
+        tiny(**changes)
     assert "\n" not in str(caught.value)
 
 

@@ -97,8 +97,8 @@ ZOO: dict[str, tuple[str, Any, Parts, dict[str, Any]]] = {
     "Flux image to image": ("FluxImg2ImgPipeline", FLOW, {"transformer": ("FluxTransformer2DModel", FLUX | {"pooled_projection_dim": 32}), "vae": vae(shift_factor=0.1)}, {**SIZE, "prompt_embeds": random(1, 5, 32), "pooled_prompt_embeds": random(1, 32), "image": random(1, 3, 64, 96).clamp(-1, 1), "strength": 0.7}),
     "Flux Kontext": ("FluxKontextPipeline", FLOW, {"transformer": ("FluxTransformer2DModel", FLUX | {"pooled_projection_dim": 32}), "vae": VAE}, {**SIZE, "prompt_embeds": random(1, 5, 32), "pooled_prompt_embeds": random(1, 32), "image": random(1, 4, 8, 12), "max_area": 64 * 96}),
     "Flux.2 klein KV": ("Flux2KleinKVPipeline", FLOW, {"transformer": ("Flux2Transformer2DModel", FLUX2 | {"guidance_embeds": False}), "vae": vae("AutoencoderKLFlux2")}, {**SIZE, "prompt_embeds": random(1, 5, 32), "image": "picture"}),
-    "LTX image to video": ("LTXImageToVideoPipeline", FLOW, {"transformer": ("LTXVideoTransformer3DModel", LTX), "vae": ("AutoencoderKLLTXVideo", {"latent_channels": 8, "block_out_channels": (8, 8, 8, 8), "decoder_block_out_channels": (8, 8, 8, 8), "layers_per_block": (1, 1, 1, 1, 1), "decoder_layers_per_block": (1, 1, 1, 1, 1)})}, {**VIDEO, **both(32), **MASKS, "image": torch.ones(1, 3, 64, 96)}),
     "Wan 2.2 5B (a time for each token)": ("WanPipeline", FLOW_SCHEDULERS["flow_unipc"], {"transformer": ("WanTransformer3DModel", WAN | {"in_channels": 4})}, {**VIDEO, **both(32)}),
+    "Wan 2.2 5B image to video": ("WanImageToVideoPipeline", FLOW_SCHEDULERS["flow_unipc"], {"transformer": ("WanTransformer3DModel", WAN | {"in_channels": 4}), "vae": ("AutoencoderKLWan", {"base_dim": 3, "z_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "temperal_downsample": [False, True, True], "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4})}, {**VIDEO, **both(32), "image": "picture"}),
     "Z-Image ControlNet": ("ZImageControlNetPipeline", FLOW, {"transformer": Z_IMAGE, "vae": vae(channels=16, shift_factor=0.1), "controlnet": ("ZImageControlNetModel", {"dim": 32, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "control_layers_places": [0], "control_in_dim": 16})}, {**Z_IMAGE_TEXT, "control_image": "picture"}),
     "Z-Image image to image": ("ZImageImg2ImgPipeline", FLOW, {"transformer": Z_IMAGE, "vae": vae(channels=16, shift_factor=0.1)}, {**Z_IMAGE_TEXT, "image": "picture", "strength": 0.8}),
     "GLM-Image": ("GlmImagePipeline", lambda: diffusers.FlowMatchEulerDiscreteScheduler(base_shift=0.25, max_shift=0.75, base_image_seq_len=256, use_dynamic_shifting=True, time_shift_type="linear"), {"transformer": ("GlmImageTransformer2DModel", {"patch_size": 2, "in_channels": 4, "num_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2, "out_channels": 4, "text_embed_dim": 32, "time_embed_dim": 16, "condition_dim": 8, "prior_vq_quantizer_codebook_size": 64}), "vae": VAE}, {**SIZE, "prompt_embeds": random(1, 5, 32), "prior_token_ids": torch.arange(24)[None], "guidance_scale": 1.0}),
@@ -116,8 +116,8 @@ GRIDS: dict[str, tuple[int, ...]] = {
     "Kandinsky 5 video": (3, 8, 12),
     "Wan 2.1": (3, 8, 12),
     "Wan 2.2 5B (a time for each token)": (3, 8, 12),
+    "Wan 2.2 5B image to video": (3, 8, 12),
     "LTX": (2, 2, 3),
-    "LTX image to video": (1, 2, 3),
     "CogVideoX": (3, 8, 12),
     "CogVideoX DPM": (3, 8, 12),
     "Hunyuan Video": (3, 8, 12),
@@ -160,7 +160,7 @@ def build(name: str, more: Parts | None = None) -> Tiny:
         components[part] = [_made(*each) for each in config] if isinstance(config, list) else _made(*config)
     cls = getattr(diffusers, kind)
     needed = [p.name for p in list(inspect.signature(cls.__init__).parameters.values())[1:] if p.default is p.empty]
-    if kind == "WanPipeline" and "5B" in name:
+    if "Wan 2.2 5B" in name:
         components["expand_timesteps"] = True
     pipe = cls(**{**dict.fromkeys(needed), **components})
     arguments = {k: Image.new("RGB", (96, 64), (200, 90, 30)) if isinstance(v, str) and v == "picture" else v for k, v in arguments.items()}
