@@ -223,7 +223,6 @@ def _reading(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data
     if preconditioned := hasattr(scheduler, "precondition_noise"):
         # In units of sigma_data the scalings of Karras et al. 2022, table 1, are those of v_prediction.
         kinds = ["v_prediction"]
-    strides = _stride_signals(scheduler)
     for step, prediction, sign in product(steps, kinds, (1, -1)):
         # What diffusers calls epsilon is there the negative, and velocity may point either way; no other is negated.
         if sign < 0 and not preconditioned and prediction != "flow_prediction":
@@ -239,9 +238,6 @@ def _reading(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data
         answer = sign * to_output(picture, x, sigma, prediction)
         held, left = (step.of_sample * sample + step.of_answer * answer).tolist()
         near = NEAR * abs(next_signal - most_noise * here / level) + 1e-4
-        stride = strides[step.at] if strides else math.inf
-        if abs(held - stride) <= near and abs(left - (1 - stride**2) ** 0.5) <= near:
-            return prediction, sign
         if abs(held - next_signal) <= near and -near <= left <= most_noise + near:
             return prediction, sign
     kind = f"prediction_type {configured!r} and " if configured else ""
@@ -249,19 +245,6 @@ def _reading(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data
         f"{name} is not supported: with {kind}these noise levels it makes something else of a model's answer "
         f"than {', '.join(READINGS[family])}"
     )
-
-
-def _stride_signals(scheduler: Any) -> list[float] | None:
-    """Shares of signal that DDIM and its kin step to: a fixed stride down the noise table, not to their next timestep.
-
-    The two differ where timesteps are spaced by ``linspace``.
-    """
-    table, steps = getattr(scheduler, "alphas_cumprod", None), getattr(scheduler, "num_inference_steps", None)
-    if table is None or not steps:
-        return None
-    final = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
-    times = [int(time) - len(table) // steps for time in scheduler.timesteps.tolist()]
-    return [(float(table[time]) if time >= 0 else final) ** 0.5 for time in times]
 
 
 def _trial_step(scheduler: Any, index: int) -> _TrialStep:
