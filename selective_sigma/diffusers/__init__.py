@@ -112,7 +112,7 @@ def enable(
 
 def disable(pipe: Any) -> None:
     """Leave the pipe as it was; nothing where detail is not enabled."""
-    attach.remove_listener(pipe)
+    attach.set_listener(pipe, None)
 
 
 class Run:

@@ -81,14 +81,9 @@ def listening_to_scheduler(scheduler: Any, listeners: dict[str, Listener]) -> It
         yield
 
 
-def set_listener(pipe: Any, listener: Listener) -> None:
-    """Have ``listener`` answer ``pipe(...)`` in every thread, until ``remove_listener``."""
+def set_listener(pipe: Any, listener: Listener | None) -> None:
+    """Have ``listener`` answer ``pipe(...)`` in every thread; None gives ``pipe`` its own class back."""
     _put(pipe, vars(pipe), _KEPT, listener)
-
-
-def remove_listener(pipe: Any) -> None:
-    """Give ``pipe`` its own class back; without effect where it has it."""
-    _put(pipe, vars(pipe), _KEPT, None)
 
 
 def has_listener(pipe: Any) -> bool:

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from .slots import Shape
 
 LATENT = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
-ANSWERED = ("out_channels", "out_visual_dim", "latent_dim")
-TAKEN = ("in_channels",)
+MODEL = ("out_channels", "out_visual_dim", "latent_dim", "in_channels")
 """What configs of autoencoders, and of models, call the number of channels."""
 AXES = torch.tensor([1.0, 1e3, 1e6, 1e9], dtype=torch.float64)
 """By these a position on up to four axes becomes one number."""
@@ -60,9 +59,7 @@ class Layout:
         return latent.movedim(1, 1 + self._axis)
 
 
-def learn_layout(
-    pipe: Any, module: Any, shape: Shape, arguments: Any, start: int, wide: tuple[Shape, Shape] | None = None
-) -> Layout:
+def learn_layout(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> Layout:
     """The layout of a sample.
 
     Args:
@@ -71,7 +68,6 @@ def learn_layout(
         shape: of one sample as the scheduler has it.
         arguments: of the model's call.
         start: where the sample begins among the model's tokens.
-        wide: shapes, along the sample's axes, of what holds it in the model's arguments and in its answer.
 
     Raises:
         ValueError: the sample's axes cannot be told apart.
@@ -90,7 +86,7 @@ def learn_layout(
     if not 2 <= len(shape) <= 4:
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
     packed = len(shape) == 3 and bool(channels) and channels.isdisjoint(shape)
-    axis = _channel_axis(pipe, module, shape, channels, *(wide or (shape, shape)))
+    axis = _channel_axis(pipe, module, shape, channels)
     return Layout(shape, axis, None, _order(pipe, shape[1:], shape, channels) if packed else None)
 
 
@@ -105,15 +101,15 @@ def _sizes(part: Any, names: tuple[str, ...]) -> set[int]:
     return {size for name in names if isinstance(size := config.get(name), int)}
 
 
-def _channel_axis(pipe: Any, module: Any, shape: Shape, channels: set[int], taken: Shape, answered: Shape) -> int:
+def _channel_axis(pipe: Any, module: Any, shape: Shape, channels: set[int]) -> int:
     """The axis of channels: the one that has their number; the first where none has it."""
     axes = range(len(shape))
-    sources = [(channels, shape), (_sizes(module, ANSWERED), answered), (_sizes(module, TAKEN), taken)]
-    if not any(sizes for sizes, _ in sources):
+    of_model = _sizes(module, MODEL)
+    if not channels and not of_model:
         # By the model's weights: a layer that mixes channels has as many of them, for space of any size.
-        sources = [({n for weight in module.parameters() if weight.ndim > 1 for n in weight.shape[:2]}, shape)]
-    matches = [[axis for axis in axes if row[axis] in sizes] for sizes, row in sources]
-    possible: list[int] = next((match for match in matches if match), [])
+        of_model = {n for weight in module.parameters() if weight.ndim > 1 for n in weight.shape[:2]}
+    matches = [[axis for axis in axes if shape[axis] in sizes] for sizes in (channels, of_model)]
+    possible = matches[0] or matches[1]
     if len(possible) == 1:
         return possible[0]
     # Several have it: a clip may have as many frames. The pipeline knows; pictures have it first.

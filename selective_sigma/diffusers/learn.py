@@ -142,8 +142,7 @@ def learn_stream(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[Re
             continue
         if layout is None:
             start = max(slot.region.start, default=0)
-            wide = slot.region.along(slot.row), answer.region.along(answer.row)
-            layout = learn_layout(pipe, call.module, tuple(step.sample.shape[1:]), call.arguments, start, wide)
+            layout = learn_layout(pipe, call.module, tuple(step.sample.shape[1:]), call.arguments, start)
             first = next(i for i, each in enumerate(recorded) if each is call)
         if not times:
             raise ValueError("no argument of the model tells the scheduler's time, as it is, as a share or reversed")

@@ -112,11 +112,6 @@ class Region:
         large = iter(size for size in self.shape if size > 1)
         return tuple(next(large) if axis in self.axes else 1 for axis in range(len(self.start)))
 
-    def along(self, row: Shape) -> Shape:
-        """Size of a row along each of the sample's axes."""
-        axes = iter(self.axes)
-        return tuple(row[next(axes)] if size > 1 else 1 for size in self.shape)
-
     def read(self, row: Tensor) -> Tensor:
         """A view of the sample, of ``shape``."""
         return row[tuple(slice(s, s + n) for s, n in zip(self.start, self.sizes, strict=True))].view(self.shape)
