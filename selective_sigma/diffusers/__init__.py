@@ -126,7 +126,7 @@ class Run:
         self.settings = settings
         self._pipe = pipe
         self._options: dict[str, Any] = {"limit": limit, "within": within, "record": record}
-        self._tracker = StepTracker(pipe, None, settings, self._options, [])
+        self._tracker = StepTracker(pipe, settings, self._options)
         self._thread: int | None = None
         """The thread that the run is attached in."""
 
@@ -156,21 +156,19 @@ class Run:
             # A call of the pipe within a loop that is attached.
             yield
             return
-        scheduler, idle = self._pipe.scheduler, self.settings.idle
-        modules = attach.components(self._pipe)
-        managers = [] if idle else [manager for module in modules for manager in attach.caches(module)]
-        tracker = StepTracker(self._pipe, scheduler, self.settings, self._options, managers)
+        idle = self.settings.idle
+        tracker = StepTracker(self._pipe, self.settings, self._options)
         with ExitStack() as stack:
             methods = {"step": tracker.stepped, "set_timesteps": tracker.timed}
             try:
-                stack.enter_context(attach.listening_to_scheduler(scheduler, methods))
+                stack.enter_context(attach.listening_to_scheduler(self._pipe.scheduler, methods))
             except (TypeError, ValueError):
                 if not idle:
                     raise
             # Not before: a run of another thread may be in the midst of this scheduler.
             self._tracker, self._thread = tracker, threading.get_ident()
             stack.callback(self._detach)
-            for module in modules:
+            for module in attach.components(self._pipe):
                 stack.enter_context(attach.listening(module, {"__call__": tracker.called}))
             yield
         if not tracker.report.lied and not tracker.streams and not idle:

@@ -232,10 +232,12 @@ def _origins(part: nn.Module) -> Iterator[str]:
 class Traces:
     """What calls leave in a pipeline's models, and which of these take single copies of a batch, during one run."""
 
-    def __init__(self, managers: list[Any]):
-        self._managers = managers
+    def __init__(self) -> None:
         self._watched: dict[int, nn.Module] = {}
+        self._managers: list[Any] = []
+        """Of First Block Cache."""
         self._owners: list[dict[str, Any]] = []
+        """Attributes of modules and of attention processors."""
         self._sliceable = True
         self.needs_all_rows = False
         """Whether the model has failed on a part of the rows."""
@@ -248,7 +250,7 @@ class Traces:
         """
         if id(module) in self._watched:
             return
-        caches(module)
+        self._managers += caches(module)
         self._watched[id(module)] = module
         for part in module.modules():
             processor = vars(part).get("processor")

@@ -54,13 +54,12 @@ class _FirstCall(NamedTuple):
 class StepTracker:
     """Follows a pipeline while a run is attached to it, through one run of its scheduler after the other."""
 
-    def __init__(self, pipe: Any, scheduler: Any, settings: Settings, options: dict[str, Any], managers: list[Any]):
+    def __init__(self, pipe: Any, settings: Settings, options: dict[str, Any]):
         """Args:
         options: ``limit``, ``within`` and ``record`` of the detailer.
-        managers: of the caches on the pipe's modules.
         """
-        self._pipe, self._scheduler = pipe, scheduler
-        self._settings, self._options, self._managers = settings, options, managers
+        self._pipe, self._scheduler = pipe, pipe.scheduler
+        self._settings, self._options = settings, options
         self._busy = False
         self._restart()
         self.forget_step()
@@ -78,7 +77,7 @@ class StepTracker:
         self.report = Report()
         self.masks: list[MaskRecord] = []
         self.detailer: Detailer | None = None
-        self._traces = Traces(self._managers)
+        self._traces = Traces()
         self._step = -1
         """Index of the latest step."""
         self._latest: Any = None
