@@ -77,24 +77,19 @@ class Stream:
     noise: Noise
     layout: Layout
     sign: int
-    """-1 where the pipeline negates the model's answer."""
+    """-1 where the model's answer is the negative of ``noise.prediction``."""
     calls: list[DenoiserCall]
     aux: list[AuxCall]
     turn: int
     """Calls of the model before the sample's own in a step, as pipelines make for a reference picture."""
 
-    @property
-    def answer_sign(self) -> int:
-        """-1 where the model's answer is the negative of ``noise.prediction``."""
-        return self.sign * self.noise.sign
-
     def denoised(self, answer: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """The clean latent that an answer means; all are (batch, channels, *space)."""
-        return to_denoised(self.answer_sign * answer, x, sigma, self.noise.prediction)
+        return to_denoised(self.sign * answer, x, sigma, self.noise.prediction)
 
     def answer_for(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """The answer that means this clean latent; inverse of ``denoised``."""
-        return self.answer_sign * to_output(denoised, x, sigma, self.noise.prediction)
+        return self.sign * to_output(denoised, x, sigma, self.noise.prediction)
 
     def model_call(self, kind: type, arguments: Any) -> DenoiserCall | None:
         """The learned kind that a call is of, or None."""
@@ -173,7 +168,7 @@ class ModelCall:
             else:
                 # All copies are moved by the same, so that guidance, whose weights sum to 1, moves by it as well.
                 _, of_output = output_weights(stream.noise.prediction, self.sigma)
-                effect = streams(output.effect)[k] / (stream.answer_sign * of_output)
+                effect = streams(output.effect)[k] / (stream.sign * of_output)
                 copies = [(copy + effect).to(copy.dtype) for copy in copies]
             changes[read.answer.path] = read.answer.write(self._latest, [stream.layout.back(copy) for copy in copies])
         return rebuilt(self._latest, changes)

@@ -149,10 +149,10 @@ def learn_stream(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[Re
         shares = [weight / fit.total for weight in weights]
         calls.append(DenoiserCall(kind, modes, slot, times, answer, shares))
     assert layout is not None
-    stream = Stream(step.scheduler, noise, layout, 1 if fit.total > 0 else -1, calls, aux, 0)
-    earlier = (stream.model_call(class_of(call.module), call.arguments) for call in recorded[:first])
-    stream.turn = sum(read is not None for read in earlier)
-    return stream
+    # A pipeline may negate the answer before its scheduler has it.
+    sign = noise.sign if fit.total > 0 else -noise.sign
+    turn = sum(any(known.fits(class_of(call.module), call.arguments) for known in calls) for call in recorded[:first])
+    return Stream(step.scheduler, noise, layout, sign, calls, aux, turn)
 
 
 def _model_input(step: SchedulerStep, noise: Noise) -> Tensor:
