@@ -164,7 +164,7 @@ def _model_input(step: SchedulerStep, noise: Noise) -> Tensor:
     scaled = scale(step.sample, step.scheduler.timesteps[index])
     factor = float(_norm(scaled) / _norm(step.sample).clamp(min=1e-12))
     if abs(factor - 1) > 0.02 and abs(factor * noise.unit(index) - 1) > 0.02:
-        raise ValueError(f"{noise.name} scales what the model is shown by a rule of its own")
+        raise ValueError(f"{type(step.scheduler).__name__} scales what the model is shown by a rule of its own")
     return scaled
 
 

@@ -75,7 +75,6 @@ class Noise:
         """
         check(scheduler)
         config = scheduler.config
-        self.name = type(scheduler).__name__
         self.times: list[float] = scheduler.timesteps.cpu().double().tolist()
         self.count = float(config.get("num_train_timesteps") or 1000) if max(self.times) > 1 else 1.0
         self.slack, self._data = 0.0, 1.0
@@ -94,9 +93,9 @@ class Noise:
             self.curve.shift = flow_shift(scheduler, self.sigmas)
         else:
             if not (_near_one(signal) or _near_one(signal**2 + noise**2)):
-                raise self._unsupported("its signal and noise add up to neither a flow nor diffusion")
+                raise unsupported(scheduler, "its signal and noise add up to neither a flow nor diffusion")
             if config.get("use_flow_sigmas"):
-                raise self._unsupported("it steps on flow levels and adds noise by another table")
+                raise unsupported(scheduler, "it steps on flow levels and adds noise by another table")
             self.family = "ve"
             signal = signal.clamp(min=LEAST_ALPHA**0.5)
             self.sigmas = (noise / signal).tolist()
@@ -108,12 +107,12 @@ class Noise:
                 self.sigmas = [sigma / self._data for sigma in self.sigmas]
             else:
                 self.curve = TimeCurve.of_table(scheduler)
-                self._take_levels_between()
+                self._take_levels_between(scheduler)
             noise = torch.tensor(self.sigmas, dtype=torch.float64) * signal * self._data
         # In float32, as the core reads a list of them, so that it finds a step by its level.
         self.sigmas = torch.tensor(self.sigmas).tolist()
         if any(after > before * 1.001 for before, after in pairwise(self.sigmas)):
-            raise self._unsupported("its noise does not fall from step to step")
+            raise unsupported(scheduler, "its noise does not fall from step to step")
         self.prediction, self.sign = _reading(scheduler, self.family, signal, noise, self._data)
 
     def unit(self, step: int) -> float:
@@ -124,7 +123,7 @@ class Noise:
         """Noise levels at two shares of the model's noise range, of which 0 is pure noise and 1 none."""
         return HIGHEST if start == 0 else self.curve.level(start), 0.0 if end == 1 else self.curve.level(end)
 
-    def _take_levels_between(self) -> None:
+    def _take_levels_between(self, scheduler: Any) -> None:
         """Take the level from the table where a time lies between two of the scheduler's (DPM-Solver SDE).
 
         Raises:
@@ -138,23 +137,22 @@ class Noise:
             else:
                 self.sigmas[i] = math.exp(level)
         if agree < 0.4 * len(self.times):
-            raise self._unsupported("its timesteps are not those of its training noise levels")
-
-    def _unsupported(self, reason: str) -> ValueError:
-        return ValueError(f"{self.name} is not supported: {reason}")
+            raise unsupported(scheduler, "its timesteps are not those of its training noise levels")
 
 
 def check(scheduler: Any) -> None:
     """Raise ``ValueError``, in one line, for a scheduler that is refused before a run."""
-    reason = None
     if not callable(getattr(scheduler, "step", None)) or not hasattr(scheduler, "set_timesteps"):
-        reason = "the pipe needs a scheduler with step()"
-    elif not any(getattr(scheduler, name, None) for name in ("scale_noise", "add_noise")):
-        reason = "it does not say how noise is added (add_noise)"
-    elif not any(hasattr(scheduler, name) for name in ("scale_noise", "alphas_cumprod", "precondition_noise")):
-        reason = "it has no training noise levels (alphas_cumprod)"
-    if reason:
-        raise ValueError(f"{type(scheduler).__name__} is not supported: {reason}")
+        raise unsupported(scheduler, "the pipe needs a scheduler with step()")
+    if not any(getattr(scheduler, name, None) for name in ("scale_noise", "add_noise")):
+        raise unsupported(scheduler, "it does not say how noise is added (add_noise)")
+    if not any(hasattr(scheduler, name) for name in ("scale_noise", "alphas_cumprod", "precondition_noise")):
+        raise unsupported(scheduler, "it has no training noise levels (alphas_cumprod)")
+
+
+def unsupported(scheduler: Any, reason: str) -> ValueError:
+    """The error to raise, in one line."""
+    return ValueError(f"{type(scheduler).__name__} is not supported: {' '.join(reason.split())}")
 
 
 def _shares(scheduler: Any) -> tuple[Tensor, Tensor]:
@@ -170,9 +168,7 @@ def _shares(scheduler: Any) -> tuple[Tensor, Tensor]:
             levels.append(scale(signal, time, noise) if scale else trial.add_noise(signal, noise, time))
         shares = torch.stack(levels).squeeze(2).double()
     except Exception as error:
-        raise ValueError(
-            f"{type(scheduler).__name__} is not supported: asked how it adds noise, {_one_line(error)}"
-        ) from error
+        raise unsupported(scheduler, f"asked how it adds noise, {error!r}") from error
     return shares[:, 0], shares[:, 1]
 
 
@@ -209,14 +205,13 @@ def _reading(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data
     Raises:
         ValueError: no reading fits; in one line.
     """
-    name = type(scheduler).__name__
     # Readings differ most where signal and noise are alike. Off the flow path the first step tells as well, and every
     # solver can take it from a standing start.
     alike = min(range(len(signal)), key=lambda i: abs(float(noise[i]) - float(signal[i])))
     try:
         steps = [_trial_step(scheduler, index) for index in ((alike, 0) if family == "ve" else (alike,))]
     except Exception as error:
-        raise ValueError(f"{name} is not supported: asked what it makes of an answer, {_one_line(error)}") from error
+        raise unsupported(scheduler, f"asked what it makes of an answer, {error!r}") from error
     # The configured one comes first: it is right where a run has too few steps to tell two readings apart.
     configured = scheduler.config.get("prediction_type")
     kinds = sorted(READINGS[family], key=lambda kind: kind != configured)
@@ -241,10 +236,8 @@ def _reading(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data
         if abs(held - next_signal) <= near and -near <= left <= most_noise + near:
             return prediction, sign
     kind = f"prediction_type {configured!r} and " if configured else ""
-    raise ValueError(
-        f"{name} is not supported: with {kind}these noise levels it makes something else of a model's answer "
-        f"than {', '.join(READINGS[family])}"
-    )
+    others = f"something else of a model's answer than {', '.join(READINGS[family])}"
+    raise unsupported(scheduler, f"with {kind}these noise levels it makes {others}")
 
 
 def _trial_step(scheduler: Any, index: int) -> _TrialStep:
@@ -289,10 +282,6 @@ def _look_up_time(trial: Any) -> None:
     for name in ("_begin_index", "_step_index"):
         if hasattr(trial, name):
             setattr(trial, name, None)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _near_one(values: Tensor) -> bool:

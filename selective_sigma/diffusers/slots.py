@@ -116,12 +116,6 @@ class Region:
         """A view of the sample, of ``shape``."""
         return row[tuple(slice(s, s + n) for s, n in zip(self.start, self.sizes, strict=True))].view(self.shape)
 
-    def write(self, row: Tensor, sample: Tensor) -> Tensor:
-        """A copy of ``row`` with ``sample`` in it."""
-        row = row.clone()
-        self.read(row).copy_(sample)
-        return row
-
     def moved(self, before: Shape, after: Shape) -> Iterator[Region]:
         """This region in a row of shape ``after`` in place of ``before``: at either end of each axis that differs."""
         if len(before) != len(after) or any(n > size for n, size in zip(self.sizes, after, strict=True)):
@@ -197,17 +191,14 @@ class SampleSlot:
     def write(self, tree: Any, samples: list[Tensor]) -> Any:
         """What is at ``path``, with other samples in it: as many copies as ``read`` returns."""
         table = at(tree, self.path)
-        rows = [
-            self.region.write(row, self._with_given(row, sample))
-            for row, sample in zip(_rows(table), torch.cat(samples), strict=True)
-        ]
+        rows = [row.clone() for row in _rows(table)]
+        for row, sample in zip(rows, torch.cat(samples), strict=True):
+            place = self.region.read(row)
+            if self.noisy is None:
+                place.copy_(sample)
+            else:
+                place.copy_(torch.where(self.noisy.to(row.device), sample.to(row), place))
         return torch.stack(rows) if isinstance(table, Tensor) else type(table)(rows)
-
-    def _with_given(self, row: Tensor, sample: Tensor) -> Tensor:
-        """The sample with the values of its row that are not its own."""
-        if self.noisy is None:
-            return sample
-        return torch.where(self.noisy.to(sample.device), sample.to(row.dtype), self.region.read(row))
 
 
 def find_slot(samples: Tensor, arguments: Any) -> SampleSlot | None:
