@@ -219,7 +219,10 @@ class ModelCall:
             positive = read.positive(self._copies[k]) if len(copies) == self._copies[k] else 0
             denoised.append(clean[positive])
             weights = read.guidance(len(copies)) if self._shares_effect and not is_lied else None
-            guided.append(sum(w * c for w, c in zip(weights, clean, strict=True)) if weights else clean[positive])
+            if weights is None:
+                guided.append(clean[positive])
+            else:
+                guided.append(torch.stack([w * copy for w, copy in zip(weights, clean, strict=True)]).sum(0))
             for i, copy in enumerate([] if self._shares_effect else copies):
                 true = stream.answer_for(clean[i], streams(self.x)[k], self.sigma).to(copy.dtype) if is_lied else copy
                 others.setdefault(str(i), []).append(true)

@@ -102,26 +102,23 @@ def _sizes(part: Any, names: tuple[str, ...]) -> set[int]:
 
 
 def _channel_axis(pipe: Any, module: Any, shape: Shape, channels: set[int]) -> int:
-    """The axis of channels: the one that has their number; the first where none has it."""
-    axes = range(len(shape))
-    of_model = _sizes(module, MODEL)
-    if not channels and not of_model:
-        # By the model's weights: a layer that mixes channels has as many of them, for space of any size.
-        of_model = {n for weight in module.parameters() if weight.ndim > 1 for n in weight.shape[:2]}
-    matches = [[axis for axis in axes if shape[axis] in sizes] for sizes in (channels, of_model)]
-    possible = matches[0] or matches[1]
+    """The axis of channels: the one that has their number."""
+    possible: list[int] = []
+    for sizes in (channels, _sizes(module, MODEL)):
+        possible = possible or [axis for axis, size in enumerate(shape) if size in sizes]
     if len(possible) == 1:
         return possible[0]
-    # Several have it: a clip may have as many frames. The pipeline knows; pictures have it first.
+    # Several have it: a clip may have as many frames. The pipeline knows.
     by_pipe = _axis_by_pipe(pipe, len(shape))
-    if by_pipe is not None and by_pipe in (possible or axes):
+    if by_pipe is not None and by_pipe in (possible or range(len(shape))):
         return by_pipe
-    if not possible or (0 in possible and len(shape) == 3):
+    # Tokens have it last, and pictures first.
+    if not possible and len(shape) == 2:
+        return 1
+    if len(shape) == 3 and (not possible or 0 in possible):
         return 0
-    sizes = " or ".join(str(size) for size in dict.fromkeys(shape[axis] for axis in possible))
     raise ValueError(
-        f"its latent {shape} has several axes of {sizes}, the number of channels: "
-        "change the size or the number of frames"
+        f"nothing tells which axis of its latent {shape} holds the channels: change the size or the number of frames"
     )
 
 

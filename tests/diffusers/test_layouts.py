@@ -240,5 +240,5 @@ def test_channels_of_two_autoencoders():
     }
     pipe, module = SimpleNamespace(components=coders), nn.Conv2d(1, 1, 1)
     assert learn_layout(pipe, module, (4, 3, 6, 6), ((), {}), 0).core(torch.zeros(1, 4, 3, 6, 6)).shape[1] == 4
-    with pytest.raises(ValueError, match="several axes of 4 or 2, the number of channels"):
+    with pytest.raises(ValueError, match="nothing tells which axis of its latent"):
         learn_layout(pipe, module, (4, 2, 6, 6), ((), {}), 0)

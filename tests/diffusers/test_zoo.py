@@ -72,7 +72,7 @@ def test_axes_that_nothing_tells_apart_are_refused(name, changes, shape):
     tiny = build(name)
     prepare_latents = tiny.pipe.prepare_latents
     tiny.pipe.prepare_latents = lambda *args: prepare_latents(*args)[...]
-    message = f"cannot work with {type(tiny.pipe).__name__}: its latent {shape} has several axes of 4, the number of"
+    message = f"cannot work with {type(tiny.pipe).__name__}: nothing tells which axis of its latent {shape} holds"
     with pytest.raises(ValueError, match=message) as caught, detail(tiny.pipe):
         tiny(**changes)
     assert "\n" not in str(caught.value)
