@@ -174,7 +174,7 @@ class StepTracker:
             if self._run_begins:
                 self._begin_run()
             if self._settings.idle:
-                self._count_largest()
+                self._count_unread()
                 self.forget_step()
             else:
                 try:
@@ -208,7 +208,7 @@ class StepTracker:
                 return
         stream = self.learner.learn(step, self._recorded)
         if stream is None:
-            self._count_largest()
+            self._count_unread()
             return
         if len(self.learner.streams) == 1:
             self._step = nearest(stream.noise.times, step.time)
@@ -218,11 +218,10 @@ class StepTracker:
             if before.scheduler is scheduler:
                 stream.calls += [call for call in before.calls if all(call.key != new.key for new in stream.calls)]
 
-    def _count_largest(self) -> None:
-        """Counts the calls of a step that is not read: those of its largest model."""
+    def _count_unread(self) -> None:
+        """Counts the calls of a step that is not read: those of the model that is called last before it."""
         kinds = [class_of(call.module) for call in self._recorded]
-        largest = max(self._recorded, key=lambda call: sum(p.numel() for p in call.module.parameters()))
-        self._count_plain(kinds.count(class_of(largest.module)))
+        self._count_plain(kinds.count(kinds[-1]))
 
     def _count_plain(self, calls: int) -> None:
         """Counts the calls of a step that the detailer had no part in."""
