@@ -171,8 +171,8 @@ class Run:
             for module in attach.components(self._pipe):
                 stack.enter_context(attach.listening(module, {"__call__": tracker.called}))
             yield
-        if not tracker.report.lied and not tracker.streams and not idle:
-            warnings.warn(f"Selective Sigma added nothing: {tracker.learner.outcome}", stacklevel=3)
+        if tracker.detailer is None and not idle:
+            warnings.warn(f"Selective Sigma added nothing: {tracker.outcome}", stacklevel=3)
 
     def _detach(self) -> None:
         # What was recorded is large, and not wanted after an error either.

@@ -1,13 +1,8 @@
 """From a pipeline's model calls and scheduler steps to steps of the core's detailer.
 
 ``StepTracker`` gets every call of the pipeline's modules (``called``), every step of its scheduler (``stepped``) and
-every setting of the scheduler's timesteps (``timed``). A run goes through these states:
-
-- Learning: ``streams`` is empty. Calls stay plain and are recorded, to be learned from when the scheduler steps.
-- Between steps: the next call that shows the scheduler's sample begins a step.
-- In a step: ``_first`` is the call that began it. Calls that show the same latent follow; all others are foreign.
-
-A foreign call stays plain. If a step passes without a call that began it, its calls are learned from anew.
+every setting of the scheduler's timesteps (``timed``). ``State`` says what it does with the next call of the model,
+``CallKind`` what a call is to the run. If a step passes without a call that began it, its calls are learned from anew.
 """
 
 from __future__ import annotations
@@ -34,6 +29,24 @@ if TYPE_CHECKING:
     from ..prediction import Output
     from ..settings import Settings
     from .evaluate import DenoiserCall, Stream
+
+
+class State(Enum):
+    """What a run does with the next call of its pipeline's model."""
+
+    LEARNING = "it stays plain and is recorded, to be learned from when the scheduler steps"
+    READY = "it begins a step if it shows the scheduler's sample; else it is foreign"
+    IN_STEP = "it follows in the step if it shows the same latent; else it is foreign"
+
+
+class CallKind(Enum):
+    """What a call that has the form of the run's own is to it. All but the first two are foreign, and stay plain."""
+
+    BEGINS = "it shows the scheduler's sample, at the time of a step to come"
+    FOLLOWS = "it shows what the step began with"
+    OTHER_LATENT = "it shows another latent, such as a reference picture"
+    OTHER_TIME = "its time is not certain yet, is none of the run's, or that of a step before"
+    REPEATED = "its time is that of the step before, as in a preview"
 
 
 class Likeness(Enum):
@@ -64,6 +77,19 @@ class StepTracker:
         self._restart()
         self.forget_step()
         self._begin_run()
+
+    @property
+    def state(self) -> State:
+        if not self.streams:
+            return State.LEARNING
+        return State.READY if self._first is None else State.IN_STEP
+
+    @property
+    def outcome(self) -> str:
+        """Why the run got no detail, where no call began a step with it."""
+        if self.state is State.LEARNING:
+            return self.learner.outcome
+        return "after its first step, no call of the model showed the scheduler's sample at the time of a step"
 
     def _restart(self) -> None:
         """The timesteps are set, or start over: the next step is learned from."""
@@ -112,39 +138,39 @@ class StepTracker:
         if calls and len(calls) == len(self.streams):
             copies = calls[0].sample.read(arguments)
             sample = copies[calls[0].positive(len(copies))]
-            step = self._step_of(calls, arguments, sample)
-            if step is not None:
+            kind, step = self._kind_of(calls, arguments, sample)
+            if kind in (CallKind.BEGINS, CallKind.FOLLOWS):
                 for each in (module, *(recorded.module for recorded in self._recorded)):
                     self._traces.watch(each)
                 call = ModelCall(self.streams, calls, arguments, step, ask, self._traces, self._recorded)
-                output = self._begin(call, sample, step) if self._first is None else self._follow(call, self._first)
+                output = self._follow(call) if kind is CallKind.FOLLOWS else self._begin(call, sample, step)
                 return call.answer(output)
             self._foreign.append(sample)
         answer = ask(rebuilt(arguments, {}))
         self._recorded.append(RecordedCall(module, arguments, answer))
         return answer
 
-    def _step_of(self, calls: list[DenoiserCall], arguments: Any, sample: Tensor) -> int | None:
-        """The index of the step that a call begins or follows in; None for a foreign call."""
+    def _kind_of(self, calls: list[DenoiserCall], arguments: Any, sample: Tensor) -> tuple[CallKind, int]:
+        """What a call is to the run, and the index of the step that it belongs to, -1 for none."""
         if self._first is not None:
-            return self._step if likeness(sample, self._first.sample) is Likeness.SAME else None
+            follows = likeness(sample, self._first.sample) is Likeness.SAME
+            return (CallKind.FOLLOWS if follows else CallKind.OTHER_LATENT), self._step
         lead = self.streams[0]
         times = lead.noise.times
         like = likeness(sample, self._latest)
         in_turn = len(self._foreign) == lead.turn
         if like is not Likeness.SAME and not (in_turn and (like is Likeness.LIKE or self._alters)):
-            # Another latent, such as a reference picture.
-            return None
+            return CallKind.OTHER_LATENT, -1
         step = step_of(times, [call.times for call in calls], arguments, self._step + 1)
         if step is None:
-            return None
+            return CallKind.OTHER_TIME, -1
         # Back from the last step the timesteps start over, which the scheduler's step will show. Back from another one,
         # a latent that is merely like the sample is that of a preview from the same noise.
         starts_over = self._step == len(times) - 1
         if step < self._step and (starts_over or (like is not Likeness.SAME and not self._alters)):
-            return None
-        # At the time of the step before, it is a preview.
-        return None if step == self._step and times.count(times[step]) == 1 else step
+            return CallKind.OTHER_TIME, step
+        repeats = step == self._step and times.count(times[step]) == 1
+        return (CallKind.REPEATED if repeats else CallKind.BEGINS), step
 
     def _begin(self, call: ModelCall, sample: Tensor, step: int) -> Output:
         if self.detailer is None:
@@ -157,9 +183,10 @@ class StepTracker:
         self._step, self._first = step, _FirstCall(sample, output)
         return output
 
-    def _follow(self, call: ModelCall, first: _FirstCall) -> Output:
+    def _follow(self, call: ModelCall) -> Output:
         assert self.detailer is not None
-        return self.detailer.again(call.evaluate, call.x, call.sigma, first.output)
+        assert self._first is not None
+        return self.detailer.again(call.evaluate, call.x, call.sigma, self._first.output)
 
     def timed(self, scheduler: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The scheduler's timesteps are set: the next step begins a run."""
@@ -170,7 +197,7 @@ class StepTracker:
 
     def stepped(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """The scheduler steps: a step that stayed plain is learned from."""
-        if self._recorded and self._first is None:
+        if self._recorded and self.state is not State.IN_STEP:
             if self._run_begins:
                 self._begin_run()
             if self._settings.idle:
@@ -190,7 +217,7 @@ class StepTracker:
 
     def _learn_from(self, scheduler: Any, args: Any, kwargs: Any) -> None:
         step = SchedulerStep.of(scheduler, args, kwargs)
-        if self.streams and not self.learner.streams:
+        if self.state is State.READY and not self.learner.streams:
             if scheduler is not self._scheduler:
                 return
             times = self.streams[0].noise.times

@@ -69,3 +69,24 @@ def test_refused(loop, message):
         pipe()
     assert "\n" not in str(caught.value)
     assert run.report.lied == 0
+
+
+def test_a_time_that_fits_the_first_step_alone_leaves_the_run_plain_with_a_warning():
+    """The model is told a time that is the scheduler's at the first step, and none of its times later."""
+
+    class Misled(Loop):
+        @torch.no_grad()
+        def __call__(self):
+            self.scheduler.set_timesteps(8)
+            x = field(0)
+            for i, time in enumerate(self.scheduler.timesteps):
+                answer = self.unet(x, self.scheduler.timesteps[0] + 3 * i)
+                x = self.scheduler.step(answer, time, x).prev_sample
+            return x
+
+    pipe = Misled()
+    plain = pipe()
+    message = "added nothing: after its first step, no call"
+    with pytest.warns(UserWarning, match=message), detail(pipe) as run, run.attached():
+        assert torch.equal(pipe(), plain)
+    assert run.report.lied == 0
