@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .blend import add_effect, blend
-from .lie import SMALLEST, Lie
+from .lie import SMALLEST_KEEP, Lie
 from .mask_maker import MaskMaker, ones
 from .prediction import (
     Call,
@@ -26,7 +26,7 @@ from .prediction import (
 )
 from .published import PublishedSchedule
 from .report import Reason, Report
-from .schedule import SLACK, Schedule, Step
+from .schedule import LEVEL_TOLERANCE, Schedule, Step
 from .settings import Family, Settings, check_sigmas
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Detailer:
         self, evaluate: Evaluate, x: Latent, sigma: Tensor, level: float, step: Step
     ) -> tuple[Prediction, Prediction | None]:
         """The lied and the plain prediction of a step; the plain one is None on the one-pass path."""
-        lie = Lie(max(math.exp(-self._schedule.dose(step)), SMALLEST), self.family, self.settings.lie)
+        lie = Lie(max(math.exp(-self._schedule.dose(step)), SMALLEST_KEEP), self.family, self.settings.lie)
         scale = lie.scale(level)
         scaled = [stream if scale == 1.0 else stream * scale for stream in streams(x)]
         lied_x = scaled[0] if isinstance(x, Tensor) else scaled
@@ -225,7 +225,7 @@ class Detailer:
 
     def _step_at(self, level: float, sigma: Tensor) -> Step:
         # A level that was rounded to the dtype of sigma still belongs to its own step.
-        return self._schedule.at(level, 1.0 + max(SLACK - 1.0, torch.finfo(sigma.dtype).eps))
+        return self._schedule.at(level, 1.0 + max(LEVEL_TOLERANCE - 1.0, torch.finfo(sigma.dtype).eps))
 
     def _refuse_second_run(self, step: Step) -> None:
         first, last = (self._schedule.steps[i].index if self._schedule.steps else 0 for i in (0, -1))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .lie import e_folds
+from .lie import to_e_folds
 from .mask import resample
-from .schedule import SLACK, Schedule, Step
+from .schedule import LEVEL_TOLERANCE, Schedule, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,25 +39,25 @@ class PublishedSchedule(Schedule):
         del window
         return strength_shares(len(levels) - 1, settings.start, settings.end)
 
-    def at(self, sigma: float, slack: float = SLACK) -> Step:
+    def at(self, sigma: float, tolerance: float = LEVEL_TOLERANCE) -> Step:
         """As ``Schedule.at``, with the strength linear between two levels at ``every`` 1."""
-        step = super().at(sigma, slack)
-        if not self._interpolates or step.index < 0 or step is self.steps[-1] or sigma >= step.high / slack:
+        step = super().at(sigma, tolerance)
+        if not self._interpolates or step.index < 0 or step is self.steps[-1] or sigma >= step.high / tolerance:
             return step
-        following = self.steps[step.index + 1 - self.steps[0].index]
+        next_step = self.steps[step.index + 1 - self.steps[0].index]
         share = (step.high - sigma) / (step.high - step.low)
-        first, second = (-math.expm1(-end.e_folds) for end in (step, following))
-        strength = first + share * (second - first)
+        strength, next_strength = (-math.expm1(-end.scheduled_dose) for end in (step, next_step))
+        strength += share * (next_strength - strength)
         reason = None if strength else step.reason
-        return replace(step, reason=reason, e_folds=e_folds(strength))
+        return replace(step, reason=reason, scheduled_dose=to_e_folds(strength))
 
     def dose(self, step: Step) -> float:
         """As ``Schedule.dose``; with ``every`` 1, a missed dose is not passed on."""
-        return step.e_folds if self._interpolates else super().dose(step)
+        return step.scheduled_dose if self._interpolates else super().dose(step)
 
     def mark_told(self, step: Step) -> float:
         """As ``Schedule.mark_told``."""
-        return step.e_folds if self._interpolates else super().mark_told(step)
+        return step.scheduled_dose if self._interpolates else super().mark_told(step)
 
 
 def strength_shares(steps: int, start: float, end: float) -> list[float]:

@@ -139,7 +139,7 @@ def test_the_gain_is_what_the_theory_says(strength):
 
 
 def test_the_last_step_has_to_be_halved(monkeypatch):
-    monkeypatch.setattr(schedule, "LAST", 1.0)
+    monkeypatch.setattr(schedule, "LAST_STEP_SHARE", 1.0)
     gains = row("flow 3", "euler", Settings(coverage=1.0))
     assert gains[4] > 1.2 * gains[20] > 1.2 * 1.5 * 0.1
 
@@ -151,7 +151,7 @@ def test_long_steps_have_to_stand_for_themselves(monkeypatch):
         shown = re.search(rf"^\| {rule} \| (.*) \|$", text, re.M)
         assert shown
         assert [int(figure) for figure in shown[1].split("/")] == [round(100 * g) for g in gains]
-        monkeypatch.setattr(schedule, "LONG", math.inf)
+        monkeypatch.setattr(schedule, "LONG_STEP", math.inf)
     assert min(gains) < 0
 
 
