@@ -106,12 +106,13 @@ def leak(model: str) -> Iterator[Row]:
 
 def mask(model: str) -> Iterator[Row]:
     """Mask sources, and constants of the response mask, at equal gain."""
-    default = {name: getattr(response_mask, name) for name in ("POWER", "TRUST", "FLOOR")}
+    default = {name: getattr(response_mask, name) for name in ("POWER", "HELD_POWER", "FLOOR")}
     for schedule in (VE, FLOW):
         setup, strength = Setup("mask", model, schedule), FIRST
-        for changed in (default, {"POWER": 3.0}, {"TRUST": 0.25}, {"TRUST": 1.0}, {"FLOOR": 0.0}, {"FLOOR": 0.03}):
-            label = ", ".join(f"{name.lower()} {value:g}" for name, value in changed.items())
-            with mock.patch.multiple(response_mask, **changed):  # type: ignore[arg-type]
+        changes = ({"POWER": 3.0}, {"HELD_POWER": 0.25}, {"HELD_POWER": 1.0}, {"FLOOR": 0.0}, {"FLOOR": 0.03})
+        for constants in (default, *changes):
+            label = ", ".join(f"{name.lower()} {value:g}" for name, value in constants.items()).replace("_", " ")
+            with mock.patch.multiple(response_mask, **constants):  # type: ignore[arg-type]
                 row = setup.matched(label, METHODS[OURS], strength)
             strength = row.strength
             yield row

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selective_sigma import mask
-from selective_sigma.mask import FLOOR, POWER, TRUST, blur, checked_map, detail, mean, odds, resample, response
+from selective_sigma.mask import (
+    FLOOR,
+    HELD_POWER,
+    POWER,
+    blur,
+    checked_map,
+    detail_energy,
+    mean,
+    odds,
+    resample,
+    response,
+)
 
 from .runs import DTYPES, start
 
@@ -46,27 +57,27 @@ def test_blur_is_the_mean_of_neighbours(space):
 @pytest.mark.parametrize("space", SPACES)
 def test_detail_is_the_energy_of_what_blur_takes_away(space):
     values = start((2, 3, *space))
-    assert detail(values).shape == (2, 1, *space)
+    assert detail_energy(values).shape == (2, 1, *space)
     # Blurring moves energy about and adds none (up to what a border repeats); it grows as the square.
     inside = torch.zeros(1, 1, 41, dtype=torch.float64)
     inside[..., 20] = 1
     taken = ((inside - blur(inside)) ** 2).sum()
-    assert float(detail(inside).sum()) == pytest.approx(float(taken), rel=1e-6)
-    assert (detail(inside) > 0).sum() > 3
-    torch.testing.assert_close(detail(values * 3 + 5), detail(values) * 9, rtol=1e-4, atol=1e-6)
-    assert detail(torch.full((1, 2, *space), 7.0, dtype=torch.float64)).max() < 1e-25
+    assert float(detail_energy(inside).sum()) == pytest.approx(float(taken), rel=1e-6)
+    assert (detail_energy(inside) > 0).sum() > 3
+    torch.testing.assert_close(detail_energy(values * 3 + 5), detail_energy(values) * 9, rtol=1e-4, atol=1e-6)
+    assert detail_energy(torch.full((1, 2, *space), 7.0, dtype=torch.float64)).max() < 1e-25
 
 
 def test_detail_of_a_difference_and_in_chunks_is_the_same(monkeypatch):
     values, beside = start((2, 5, 3, 6, 7)), start((2, 5, 3, 6, 7), seed=1)
-    whole = detail(values - beside)
-    torch.testing.assert_close(detail(values, beside), whole)
+    whole = detail_energy(values - beside)
+    torch.testing.assert_close(detail_energy(values, beside), whole)
     for size in (1, 2 * 3 * 6 * 7 * 2, 10**9):
-        monkeypatch.setattr(mask, "CHUNK", size)
-        torch.testing.assert_close(detail(values, beside), whole)
+        monkeypatch.setattr(mask, "CHUNK_VALUES", size)
+        torch.testing.assert_close(detail_energy(values, beside), whole)
     half = values.half()
-    assert detail(half).dtype == torch.float32
-    torch.testing.assert_close(detail(half), detail(half.float()))
+    assert detail_energy(half).dtype == torch.float32
+    torch.testing.assert_close(detail_energy(half), detail_energy(half.float()))
 
 
 def test_mean_is_by_sample_and_over_within():
@@ -103,9 +114,9 @@ def test_dark_on_the_flat_half_and_bright_on_the_textured_one():
 def test_a_picture_that_holds_little_beside_what_the_lie_adds_stays_dark():
     """Compared with itself alone it would be half lit, however small the lie that added so much."""
     plain, lied = pair()
-    ratio = mean(detail(plain)) / mean(detail(lied - plain))
+    ratio = mean(detail_energy(plain)) / mean(detail_energy(lied - plain))
     for share, lowest, highest in ((10.0, 0.3, 1.0), (0.1, 0.0, 0.01)):
-        # R0 = ratio e_folds^2 is this many times the floor.
+        # R0 = ratio dose^2 is this many times the floor.
         m = response(plain, lied, 0.5, float((share * FLOOR / ratio.max()).sqrt()))
         assert lowest <= m.mean() <= highest
 
@@ -120,12 +131,12 @@ def test_dark_where_nothing_fine_is_held_though_the_lie_adds_nothing_fine_either
 
 
 def test_the_formula():
-    """m = 1 / (1 + (k / q)^4), q = (E / E0)^TRUST (R / R0), R0 at least the floor; method.md section 2."""
+    """m = 1 / (1 + (k / q)^4), q = (E / E0)^HELD_POWER (R / R0), R0 at least the floor; method.md section 2."""
     plain, lied = (value.double() for value in halves(texture=2.0, smooth=0.3))
-    held, added = detail(plain), detail(lied - plain)
+    held, added = detail_energy(plain), detail_energy(lied - plain)
     for lie in (LIE, 0.01):
         least = (lie**2 * held.mean() / added.mean()).clamp(min=FLOOR)
-        q = (held / held.mean()) ** TRUST * (lie**2 * held / added) / least
+        q = (held / held.mean()) ** HELD_POWER * (lie**2 * held / added) / least
         expected = 1 / (1 + (odds(0.4) / q) ** POWER)
         torch.testing.assert_close(response(plain, lied, 0.4, lie), expected.float(), rtol=1e-4, atol=1e-6)
 
