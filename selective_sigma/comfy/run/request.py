@@ -77,9 +77,9 @@ class PredictionRequest:
 
     def _evaluate(self, call: Call) -> Prediction:
         """What the detailer calls. The ``others`` of the prediction are named by their positions in the request."""
-        if call.followed and not self._answers:
+        if call.is_first_of_two and not self._answers:
             self._prepare_two_passes(call)
-        if self._has_cache and call.kind == "lied" and call.followed:
+        if self._has_cache and call.kind == "lied" and call.is_first_of_two:
             # Plain pass first: EasyCache decides in it. Where the cache answers, there is no lied pass, since nothing
             # could be compared with it.
             self._run_pass("plain", self._conds)
@@ -110,7 +110,7 @@ class PredictionRequest:
 
     def _run_pass(self, kind: str, conds: list[Any], call: Call | None = None) -> None:
         """Keep the model's answers to one pass; without ``call``, to the pass of the bare sampler."""
-        lie, hidden = (None, False) if call is None else (call.lie, call.followed)
+        lie, hidden = (None, False) if call is None else (call.lie, call.is_first_of_two)
         x, frames = self._x, self._call.frames
         if lie is not None and frames is not None:
             x = frames.in_lied_call(x, self._timestep, lie)

@@ -104,7 +104,7 @@ class SamplerRun:
             limit=latent.limit_for_latent(options.limit, x, self._shapes),
             within=latent.inpainted_region(extra_args.get("denoise_mask"), self._shapes),
             record=options.capture is not None,
-            loops=True,
+            allow_restart=True,
         )
         self._sampler_calls = 0
         self._handler = RequestHandler(self._detailer, guider, self._shapes)
