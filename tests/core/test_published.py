@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selective_sigma import Settings
-from selective_sigma.published import EMPTY, PublishedMask, stretch
+from selective_sigma.published import EMPTY_MEAN, PublishedMask, stretch
 
 from .runs import DTYPES, start
 
@@ -31,7 +31,7 @@ def test_change_is_the_mean_move_over_channels_remembered(ema, coverage):
         memory = fresh if memory is None else ema * memory + (1 - ema) * fresh
         # Coverage shifts what is shown and not what is remembered; an all but empty mask is none.
         expected = (memory + 2 * (coverage - 0.5)).clamp(0, 1)
-        expected = expected * (expected.mean((1, 2, 3), keepdim=True) >= EMPTY)
+        expected = expected * (expected.mean((1, 2, 3), keepdim=True) >= EMPTY_MEAN)
         torch.testing.assert_close(mask, expected, atol=1e-6, rtol=0)
 
 
