@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks.evaluate import Setup
-from benchmarks.figures import compare, kind
-from benchmarks.methods import EVERYWHERE, METHODS, OURS, cosine, plain
+from benchmarks.figures import compare, kind_of_detail
+from benchmarks.methods import EVERYWHERE, METHODS, OURS, TRUE_REGION, bare, cosine
 from benchmarks.models import MODELS, mixture8
 
 from .gaussian import gaussian
@@ -45,11 +45,11 @@ def test_the_kind_of_known_detail():
     where = torch.ones(2, 1, 32, 32)
     where[..., :8, :] = where[..., -8:, :] = where[..., :8] = where[..., -8:] = 0
     grey, red = 0.2 * checker(), 0.2 * checker() * torch.tensor([1.0, 0.0, 0.0]).reshape(3, 1, 1)
-    assert kind(grey, where)["chroma"] == pytest.approx(0, abs=1e-9)
+    assert kind_of_detail(grey, where)["chroma"] == pytest.approx(0, abs=1e-9)
     # Of red 1, luma is .299: (.701^2 + 2 * .299^2) / 3 over .299^2.
-    assert kind(red, where)["chroma"] == pytest.approx((0.701**2 + 2 * 0.299**2) / 3 / 0.299**2, rel=1e-4)
+    assert kind_of_detail(red, where)["chroma"] == pytest.approx((0.701**2 + 2 * 0.299**2) / 3 / 0.299**2, rel=1e-4)
     coarse = grey.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., :32, :32]
-    assert kind(grey, where)["finest"] > 100 * kind(coarse, where)["finest"]
+    assert kind_of_detail(grey, where)["finest"] > 100 * kind_of_detail(coarse, where)["finest"]
 
 
 @pytest.fixture
@@ -60,19 +60,19 @@ def place(monkeypatch):
 
 
 def test_a_method_is_turned_until_the_gain_is_reached(place):
-    effect = place.matched("everywhere", METHODS[EVERYWHERE], target=0.1)
+    effect = place.effect_at(0.1, "everywhere", METHODS[EVERYWHERE])
     assert effect.gain == pytest.approx(0.1, rel=0.06)
-    assert place.matched("nothing", plain, target=0.1).gain == 0
+    assert place.effect_at(0.1, "nothing", bare).gain == 0
     # What goes by the truth itself leaks nothing.
-    assert abs(place.matched("true", METHODS["the true region"], target=0.1).leak) < 1e-5
-    assert place.matched(OURS, METHODS[OURS], target=0.1).leak > 1e-4
+    assert abs(place.effect_at(0.1, "true", METHODS[TRUE_REGION]).leak) < 1e-5
+    assert place.effect_at(0.1, OURS, METHODS[OURS]).leak > 1e-4
 
 
 def test_the_mask_is_lit_where_it_is(place):
-    everywhere, true = (place.effect(label, METHODS[label]) for label in (EVERYWHERE, "the true region"))
+    everywhere, true = (place.effect(label, METHODS[label]) for label in (EVERYWHERE, TRUE_REGION))
     assert (everywhere.lit_inside, everywhere.lit_outside) == (1, 1)
     assert (true.lit_inside, true.lit_outside) == (1, 0)
-    assert place.effect("plain", plain).lit_inside == 0
+    assert place.effect("bare", bare).lit_inside == 0
 
 
 def test_spread_is_over_groups(place, monkeypatch):

@@ -21,7 +21,7 @@ def test_mixture_denoiser_is_the_posterior_mean(make):
     x = torch.randn(model.shape, generator=torch.Generator().manual_seed(2)).requires_grad_()
     c = tiles._coefficients(x)
     logs = []
-    for variance, weight in ((tiles.smooth, -tiles.logit), (tiles.textured, tiles.logit)):
+    for variance, weight in ((tiles.smooth, -tiles.prior), (tiles.textured, tiles.prior)):
         total = variance + sigma**2
         logs.append(-0.5 * (c.square() / total + total.log()).sum((-1, -2)) + torch.nn.functional.logsigmoid(weight))
     (slope,) = torch.autograd.grad(torch.logsumexp(torch.stack(logs), 0).sum(), x)

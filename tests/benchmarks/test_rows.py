@@ -7,13 +7,11 @@ import pytest
 
 import benchmarks.__main__ as main
 from benchmarks.figures import Provenance, Value, read, write
-from benchmarks.models import WHOLE
+from benchmarks.models import WHOLE_PHOTOGRAPHS
 from benchmarks.report import BLOCKS, PAGES, fill, table
 
 ROOT = Path(__file__).parents[2]
 ROWS = read(ROOT / "docs/evidence/rows.jsonl")
-MARK = re.compile(r"\[evidence: (?P<key>[^\]]+?) (?P<field>\w+) = (?P<value>-?[\d.]+)\]")
-"""How a docstring cites a row: ``[evidence: leak/photographs/VE Karras/euler/20/ours leak = 0.04]``."""
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -26,28 +24,6 @@ def test_the_evidence_shows_every_table():
     text = (ROOT / "docs/evidence.md").read_text()
     assert sorted(re.findall(r"<!-- figures: (.*?) -->", text)) == sorted(BLOCKS)
     assert len(re.findall(r"^\|", text, re.MULTILINE)) > 60
-
-
-def stale(text, rows):
-    """Citations that are not what was measured."""
-    by_key = {row.key: row for row in rows}
-    return [
-        mark[0]
-        for mark in MARK.finditer(text)
-        if mark["key"] not in by_key
-        or f"{getattr(by_key[mark['key']], mark['field']):.{len(mark['value'].partition('.')[2])}f}" != mark["value"]
-    ]
-
-
-def test_figures_cited_in_the_code_are_rows():
-    texts = [path.read_text() for path in (ROOT / "selective_sigma").rglob("*.py")]
-    assert [wrong for text in texts for wrong in stale(text, ROWS)] == []
-    rows = [Value("coverage", "photographs", "coverage 0.5", 0.414)]
-    cited = "[evidence: coverage/photographs/coverage 0.5 value = {}]"
-    assert stale(cited.format("0.41"), rows) == []
-    for figure in ("0.42", "0.4140", "0.413"):
-        assert stale(cited.format(figure), rows) == ([] if figure == "0.4140" else [cited.format(figure)])
-    assert stale("[evidence: nothing/like/it value = 1]", rows)
 
 
 def test_a_figure_that_is_no_row_is_noticed():
@@ -69,9 +45,9 @@ def test_photographs_that_are_not_here_are_said_to_be_skipped(monkeypatch, capsy
     """In one line, and nothing is measured."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(main, "_git", lambda *_: "")
-    monkeypatch.setattr(main, "FOLDER", None)
+    monkeypatch.setattr(main, "HELD_OUT_FOLDER", None)
     monkeypatch.setattr(main, "PAGES", ())
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--only", "kinds", "--models", WHOLE])
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--only", "kinds", "--models", WHOLE_PHOTOGRAPHS])
     assert main.main() == 0
-    assert capsys.readouterr().err.splitlines()[0].startswith(f"SKIPPED {WHOLE}: set PHOTOGRAPHS to the folder")
+    assert capsys.readouterr().err.splitlines()[0].startswith(f"SKIPPED {WHOLE_PHOTOGRAPHS}: set PHOTOGRAPHS to")
     assert not (tmp_path / "docs").exists()

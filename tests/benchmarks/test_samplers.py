@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from benchmarks.methods import EVERYWHERE, METHODS, OURS, THEIRS, ours, plain
+from benchmarks.methods import EVERYWHERE, METHODS, OURS, PUBLISHED, bare, ours
 from benchmarks.models import mixture8
-from benchmarks.samplers import SAMPLERS, SCHEDULES, MethodRun, noise, sample
+from benchmarks.samplers import SAMPLERS, SCHEDULES, MethodRun, sample, seeded_noise
 
 from .gaussian import gaussian
 
@@ -19,13 +19,13 @@ def model_of(batch=2, size=32):
     return gaussian(torch.full((batch, 1, size, size), STD), range(batch), MEAN)
 
 
-def bare(sampler, steps, schedule="VE Karras", batch=2):
-    return sample(model_of(batch), plain, 0.0, sampler, schedule, steps).picture
+def bare_picture(sampler, steps, schedule="VE Karras", batch=2):
+    return sample(model_of(batch), bare, 0.0, sampler, schedule, steps).picture
 
 
 def exact(model, high):
     """The probability-flow ODE of a Gaussian: x - mean shrinks as sqrt(std^2 + sigma^2)."""
-    x = noise(model.seeds, model.shape)() * high
+    x = seeded_noise(model.seeds, model.shape)() * high
     return MEAN + (x - MEAN) * STD / (STD**2 + high**2) ** 0.5
 
 
@@ -33,33 +33,33 @@ def exact(model, high):
 @pytest.mark.parametrize("sampler", DETERMINISTIC)
 def test_deterministic_samplers_converge_to_the_ode(sampler, schedule):
     high = SCHEDULES[schedule].levels(10)[0]
-    errors = [(bare(sampler, n, schedule) - exact(model_of(), high)).abs().mean() for n in (10, 100)]
+    errors = [(bare_picture(sampler, n, schedule) - exact(model_of(), high)).abs().mean() for n in (10, 100)]
     assert errors[1] < errors[0] / 3
     assert errors[1] < (0.05 if sampler == "euler" else 0.01)
 
 
 def test_second_order_is_better():
-    errors = {s: (bare(s, 40) - exact(model_of(), 14.61)).abs().mean() for s in DETERMINISTIC}
+    errors = {s: (bare_picture(s, 40) - exact(model_of(), 14.61)).abs().mean() for s in DETERMINISTIC}
     assert errors["dpmpp_2m"] < errors["euler"] / 3
 
 
 @pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s != "euler_cfg_pp"])
 def test_every_sampler_draws_the_distribution(sampler):
-    pictures = bare(sampler, 100, batch=8)
+    pictures = bare_picture(sampler, 100, batch=8)
     assert pictures.mean() == pytest.approx(MEAN, abs=0.03)
     assert pictures.std() == pytest.approx(STD, rel=0.06)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_calls_are_counted_and_runs_repeat(sampler):
-    first, second = (sample(model_of(), plain, 0.0, sampler, steps=7) for _ in range(2))
+    first, second = (sample(model_of(), bare, 0.0, sampler, steps=7) for _ in range(2))
     assert first.calls == (13 if sampler == "dpmpp_sde" else 7)
     assert torch.equal(first.picture, second.picture)
     assert not torch.equal(first.picture, sample(model_of(), METHODS[EVERYWHERE], 0.1, sampler, steps=7).picture)
 
 
 def test_a_picture_is_the_same_in_any_batch():
-    assert torch.equal(noise([3, 5], (2, 4))()[1], noise([5], (1, 4))()[0])
+    assert torch.equal(seeded_noise([3, 5], (2, 4))()[1], seeded_noise([5], (1, 4))()[0])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -103,7 +103,7 @@ def test_run_holds_the_levels_in_the_models_own_terms():
 
 def test_rows_are_counted_with_guidance_and_samplers_step_with_the_guided_picture():
     models = [mixture8([0], guidance=guidance, size=16) for guidance in (1.0, 2.0)]
-    alone, guided = (sample(model, plain, 0.0, steps=5) for model in models)
+    alone, guided = (sample(model, bare, 0.0, steps=5) for model in models)
     assert (alone.calls, alone.rows) == (5, 5)
     assert (guided.calls, guided.rows) == (5, 10)
     assert not torch.allclose(alone.picture, guided.picture, atol=1e-2)
@@ -111,5 +111,5 @@ def test_rows_are_counted_with_guidance_and_samplers_step_with_the_guided_pictur
     # A lied call asks about the positive conditioning alone.
     assert detailed.rows == 2 * 5 + detailed.detailer.report.lied
     assert detailed.calls == 5 + detailed.detailer.report.lied
-    both = sample(models[1], METHODS[THEIRS], 0.1, steps=20)
+    both = sample(models[1], METHODS[PUBLISHED], 0.1, steps=20)
     assert both.rows == 2 * both.calls > 40
