@@ -63,7 +63,7 @@ class Graph:
             {"localized_name": name, "name": name, "type": io_type, "links": []}
             for name, io_type in zip(info["output_name"], info["output"], strict=True)
         ]
-        sockets, widgets, values, needed = [], [], [], 0
+        sockets, widgets, widget_values, saved_count = [], [], [], 0
         inputs = [
             (n, spec, part) for part in ("required", "optional") for n, spec in info["input"].get(part, {}).items()
         ]
@@ -81,16 +81,16 @@ class Graph:
                 link = value if isinstance(value, Socket) else None
                 widgets.append(self._input(node, name, "COMBO" if isinstance(io_type, list) else io_type, link))
                 widgets[-1]["widget"] = {"name": name}
-                values.append(extra.get("default", 0.0) if link else value)
+                widget_values.append(extra.get("default", 0.0) if link else value)
                 # What later versions added at the end and is left at its default is not saved, for the earlier ones.
                 if (part == "required" and not extra.get("advanced")) or value != extra.get("default"):
-                    needed = len(values)
+                    saved_count = len(widget_values)
                 if extra.get("control_after_generate"):
-                    values.append("fixed")
-                    needed = len(values)
+                    widget_values.append("fixed")
+                    saved_count = len(widget_values)
                 if io_type == "COMFY_DYNAMICCOMBO_V3":
-                    values += nested(extra["options"][0])
-                    needed = len(values)
+                    widget_values += nested(extra["options"][0])
+                    saved_count = len(widget_values)
             else:
                 sockets.append(self._input(node, name, io_type, values.pop(name, None)))
                 if part == "optional":
@@ -101,7 +101,7 @@ class Graph:
         slots = {id(one): i for i, one in enumerate(node["inputs"])}
         for link, target in self._pending:
             link[4] = slots[id(target)]
-        node["widgets_values"] = values[:needed]
+        node["widgets_values"] = widget_values[:saved_count]
         return node
 
     def note(self, place: tuple[int, int, int], text: str) -> None:
