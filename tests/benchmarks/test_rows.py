@@ -1,4 +1,4 @@
-"""Every figure that the texts give is one of the rows."""
+"""The tables of the pages are made from the stored rows."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ ROWS = read(ROOT / "docs/evidence/rows.jsonl")
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_tables_say_what_was_measured(page):
+def test_tables_are_those_of_the_stored_rows(page):
     text = (ROOT / page).read_text()
     assert fill(text, ROWS) == text, "python -m benchmarks --report"
 
@@ -26,10 +26,10 @@ def test_the_evidence_shows_every_table():
     assert len(re.findall(r"^\|", text, re.MULTILINE)) > 60
 
 
-def test_a_figure_that_is_no_row_is_noticed():
+def test_a_figure_that_is_not_in_the_rows_is_replaced():
     rows = [Value("smooth", "photographs", "ours", 0.41)]
-    stale = table(["", "ours"], [["photographs", "0.42"]])
-    text = f"<!-- figures: smooth -->\n{stale}\n<!-- /figures -->"
+    stale_table = table(["", "ours"], [["photographs", "0.42"]])
+    text = f"<!-- figures: smooth -->\n{stale_table}\n<!-- /figures -->"
     assert fill(text, rows) == text.replace("0.42", "0.41")
     with pytest.raises(KeyError):
         fill("<!-- figures: nothing -->\n<!-- /figures -->", rows)
@@ -41,8 +41,8 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     assert read(tmp_path / "rows.jsonl") == rows
 
 
-def test_photographs_that_are_not_here_are_said_to_be_skipped(monkeypatch, capsys, tmp_path):
-    """In one line, and nothing is measured."""
+def test_missing_photographs_are_reported_as_skipped(monkeypatch, capsys, tmp_path):
+    """The message takes one line, and nothing is measured."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(main, "_git", lambda *_: "")
     monkeypatch.setattr(main, "HELD_OUT_FOLDER", None)
