@@ -73,9 +73,9 @@ def start(shape: Sequence[int], dtype: torch.dtype = torch.float64, seed: int = 
 
 def euler(step: Callable[[Tensor, Tensor], Any], x: Tensor, levels: Tensor) -> Tensor:
     """``step(x, sigma)`` gives denoised. The same on both families."""
-    for now, then in pairwise(levels):
-        denoised = step(x, now)
-        x = denoised + (x - denoised) * (then / now).to(x.dtype)
+    for sigma, next_sigma in pairwise(levels):
+        denoised = step(x, sigma)
+        x = denoised + (x - denoised) * (next_sigma / sigma).to(x.dtype)
     return x
 
 
