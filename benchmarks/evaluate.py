@@ -109,11 +109,11 @@ def leak(model: str) -> Iterator[Row]:
 
 def mask(model: str) -> Iterator[Row]:
     """Mask sources, and constants of the response mask, at equal gain."""
-    defaults = {name: getattr(response_mask, name) for name in ("POWER", "HELD_POWER", "FLOOR")}
-    changes = ({"POWER": 3.0}, {"HELD_POWER": 0.25}, {"HELD_POWER": 1.0}, {"FLOOR": 0.0}, {"FLOOR": 0.03})
+    changes = {"POWER": 4.0, "HALF_LIT": 1.0, "HELD_POWER": 0.5, "BLUR_ROUNDS": 3, "FLOOR": 0.0}
+    defaults = {name: getattr(response_mask, name) for name in changes}
     for schedule in (VE, FLOW):
         setup, strength = Setup("mask", model, schedule), FIRST_STRENGTH
-        for constants in (defaults, *changes):
+        for constants in (defaults, *({name: value} for name, value in changes.items())):
             label = ", ".join(f"{name.lower()} {value:g}" for name, value in constants.items()).replace("_", " ")
             with mock.patch.multiple(response_mask, **constants):  # type: ignore[arg-type]
                 row = setup.effect_at(TARGET_GAIN, label, METHODS[OURS], strength)

@@ -166,9 +166,13 @@ def held_out() -> Tensor:
 
 
 def photographs(
-    pictures: Callable[[], Tensor] = windows, seeds: int = 3, smooth: bool = False, guidance: float = 1.0
+    pictures: Callable[[], Tensor] = windows,
+    seeds: int = 3,
+    smooth: bool = False,
+    guidance: float = 1.0,
+    factor: float = 4.0,
 ) -> ReferenceModel:
-    """The network that redraws photographs from a four times smaller thumbnail; pictures in [-1, 1].
+    """The network that redraws photographs from a thumbnail, ``factor`` times smaller; pictures in [-1, 1].
 
     Inside and outside are the upper and the lower third of the photograph's own smoothed fine detail (``truth``).
     With ``smooth`` the thumbnails are out of focus, and detail belongs nowhere. The unconditional prediction is made
@@ -177,7 +181,7 @@ def photographs(
     picture, net = pictures(), network.load()
     picture_seeds = tuple(1000 * seed + i for seed in range(seeds) for i in range(len(picture)))
     picture = picture.repeat(seeds, 1, 1, 1)
-    thumbnail = photos.thumbnail(photos.defocused(picture) if smooth else picture, 4)
+    thumbnail = photos.thumbnail(photos.defocused(picture) if smooth else picture, factor)
     inside, outside = (region > 0.5 for region in truth.measured(picture))
     cond, uncond = partial(net.denoise, thumbnail=thumbnail), None if guidance == 1 else net.denoise
     shape = tuple(picture.shape)
@@ -190,7 +194,7 @@ MODELS: dict[str, Callable[[], ReferenceModel]] = {
     "defocused": cache(partial(photographs, smooth=True)),
     "mixture 8x8": cache(partial(mixture8, range(12), 3)),
     **{f"mixture 8x8, guidance {scale}": cache(partial(mixture8, range(12), 3, guidance=scale)) for scale in (2, 4)},
-    WHOLE_PHOTOGRAPHS: cache(partial(photographs, held_out, 1)),
+    WHOLE_PHOTOGRAPHS: cache(partial(photographs, held_out, 1, factor=photos.FACTOR)),
     "photographs, guidance 4": cache(partial(photographs, guidance=4.0)),
     "mixture 4x4": cache(partial(mixture4, range(12), 3)),
 }

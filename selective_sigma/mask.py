@@ -12,17 +12,19 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-POWER = 4.0
+POWER = 6.0
 """Exponent of k / q in the mask. A higher one turns the mask from dark to bright more sharply."""
-HELD_POWER = 0.5
+HALF_LIT = 0.8
+"""The q of a place whose mask is 0.5 at coverage 0.5."""
+HELD_POWER = 0.25
 """Exponent of E / E0 in q. A higher one favours places that hold much detail more strongly."""
-BLUR_ROUNDS = 3
+BLUR_ROUNDS = 6
 """How many times a map of energy is blurred."""
-FLOOR = 0.1
-"""Smallest value of R0, the ratio of the detail held to the detail added in a whole picture.
+FLOOR = 0.12
+"""Value of V, below which the whole mask darkens.
 
-In linear theory R0 is at least 1/4, even if a picture holds nothing finer than its noise. It is far lower if a
-network draws texture into a smooth picture.
+V compares how much the detail held varies over a picture with the detail that the lie adds. A picture with a subject
+varies; one without any detail holds the same little everywhere.
 """
 CHUNK_VALUES = 2**20
 """Number of values that ``detail_energy`` processes at once, in whole channels.
@@ -36,12 +38,12 @@ _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def odds(coverage: float) -> float:
-    """The odds k of ``response`` at a coverage: 0 at coverage 1, 1 at 0.5, infinite at 0.
+    """The odds k of ``response`` at a coverage: 0 at coverage 1, ``HALF_LIT`` at 0.5, infinite at 0.
 
     With these exponents the mean of the mask rises evenly along the slider, without a jump at either end. Photographs
-    are mostly dark at 0.5: on VE models, ((1 - c) / c)^1.5 would leave nearly half of the rise to the last tenth.
+    are mostly dark at 0.5: an exponent of 1.5 for 2 would leave nearly a third of the rise to the last tenth.
     """
-    return (2.0 * (1.0 - coverage)) ** 2.5 / math.sqrt(2.0 * coverage) if coverage > 0 else math.inf
+    return HALF_LIT * (2.0 * (1.0 - coverage)) ** 2 / math.sqrt(2.0 * coverage) if coverage > 0 else math.inf
 
 
 def response(
@@ -56,11 +58,12 @@ def response(
 
     The formula is that of method.md, section 2::
 
-        m = 1 / (1 + (k / q)^POWER),  q = (E / E0)^HELD_POWER (R / R0),  R = dose^2 E / G,  R0 = dose^2 E0 / G0
+        m = 1 / (1 + (k / q)^POWER),  q = (E / E0)^HELD_POWER (R / R0) min(1, V / FLOOR)
+        R = dose^2 E / G,  R0 = dose^2 E0 / G0,  V = dose^2 S / G0
 
     E is the energy of fine detail in the picture that the effect is added to, and G that in ``lied - plain``. E0 and G0
-    are their means over the sample (for video, over the whole clip). k are the ``odds`` of coverage. R0 is at least
-    ``FLOOR``, so that a picture without any detail stays dark.
+    are their means over the sample (for video, over the whole clip), S is the standard deviation of E. k are the
+    ``odds`` of coverage. V is small in a picture without a subject, which stays dark.
 
     Args:
         plain, lied: predictions of one step, (batch, channels, *space).
@@ -75,8 +78,9 @@ def response(
     held = detail_energy(plain if guided is None else guided).clamp_(min=TINY_ENERGY)
     added = detail_energy(lied, minus=plain).clamp_(min=TINY_ENERGY)
     mean_held, mean_added = (mean(energy, within).clamp_(min=TINY_ENERGY) for energy in (held, added))
-    # k / q is one scale for each sample, k E0^(1 + HELD_POWER) / G0 max(1, FLOOR / R0), times G / E^(1 + HELD_POWER).
-    floor_factor = ((FLOOR / dose**2) * mean_added / mean_held).clamp_(min=1.0)
+    variation = mean((held - mean_held).square_(), within).sqrt_().clamp_(min=TINY_ENERGY)
+    # k / q is one scale for each sample, k E0^(1 + HELD_POWER) / G0 max(1, FLOOR / V), times G / E^(1 + HELD_POWER).
+    floor_factor = ((FLOOR / dose**2) * mean_added / variation).clamp_(min=1.0)
     scale = odds(coverage) * mean_held.pow(1.0 + HELD_POWER) / mean_added * floor_factor
     ratio = added.mul_(scale).div_(held.pow_(1.0 + HELD_POWER))
     return ratio.pow_(POWER).add_(1.0).reciprocal_().float()
