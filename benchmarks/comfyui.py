@@ -23,6 +23,7 @@ from tests.comfy import conftest
 
 from .evaluate import STEPS, STRENGTH, Setup
 from .figures import Row, Value
+from .learning import TIMED_RUNS
 from .models import MODELS, ReferenceModel
 
 # Importing conftest has put ComfyUI on the path, in CPU mode.
@@ -39,35 +40,31 @@ SCHEDULES = {"eps, karras": "karras", "eps, normal": "normal", "flow, shift 3": 
 
 def draw(model: ReferenceModel, schedule: str, name: str, settings: Settings | None) -> tuple[Tensor, int]:
     """The picture of a sampler, (batch, channels, H, W), and its model calls. Without settings, the sampler is bare."""
-    flow = schedule.startswith("flow")
-    patcher = tiny.model(tiny.FLOW if flow else tiny.EPS)
+    is_flow = schedule.startswith("flow")
+    patcher = tiny.model(tiny.FLOW if is_flow else tiny.EPS)
     patcher.model.latent_format.scale_factor = 1.0
 
     def denoised(x: Tensor, sigma: Tensor, *_: Any, **__: Any) -> Any:
-        level = min(float(sigma[0]), 0.9999) if flow else float(sigma[0])
+        level = min(float(sigma[0]), 0.9999) if is_flow else float(sigma[0])
         tiny.calls(patcher).append(level)
-        # Rectified flow is the same denoiser of x / (1 - sigma).
-        alpha = 1 - level if flow else 1.0
-        return model.denoise(x / alpha, level / alpha)
+        return model.predict(x, level, family="flow" if is_flow else "ve").denoised
 
     patcher.model._apply_model = denoised
-    sampler = tiny.sampler(name) if settings is None else wrap(tiny.sampler(name), settings)
     sigmas = tiny.schedule(patcher, STEPS, SCHEDULES[schedule])
-    picture = tiny.sample(patcher, sampler, sigmas, shape=model.shape, cfg=1.0, seed=0)
+    picture = tiny.sample(patcher, tiny.sampler(name, settings), sigmas, shape=model.shape, cfg=1.0, seed=0)
     return picture, len(tiny.calls(patcher))
 
 
 def comfyui(model: str) -> Iterator[Row]:
     """Gain, leak and calls of every sampler of ComfyUI, at ``every`` 1 and 2."""
     for schedule, sampler in product(SCHEDULES, comfy.samplers.SAMPLER_NAMES):
-        sampled = partial(draw, MODELS[model](), schedule, sampler)
-        usual, once = sampled(None)
-        for n in (1, 2):
-            detailed, calls = sampled(Settings(strength=STRENGTH, every=n))
-            yield Setup("comfyui", model, schedule, sampler).compared(detailed, usual, calls / once, f"every {n}")
+        setup = Setup("comfyui", model, schedule, sampler)
+        bare_picture, bare_calls = draw(MODELS[model](), schedule, sampler, None)
+        for every in (1, 2):
+            detailed, calls = draw(MODELS[model](), schedule, sampler, Settings(strength=STRENGTH, every=every))
+            yield setup.compare(detailed, bare_picture, calls / bare_calls, f"every {every}", STRENGTH)
 
 
-ROUNDS = 9
 SHAPES = {"1x4x128x128, eps, Karras": (1, 4, 128, 128), "1x16x21x45x80, flow, shift 3": (1, 16, 21, 45, 80)}
 CONTESTANTS = {
     "bare": lambda sampler: sampler,
@@ -78,38 +75,39 @@ CONTESTANTS = {
 }
 
 
-def network(shape: tuple[int, ...], flow: bool, patches: int) -> tuple[Any, list[int]]:
-    """A MODEL whose network returns at once, with ``patches`` attention patches, and the list of its batch sizes."""
-    model, rows = tiny.model(tiny.FLOW if flow else tiny.EPS, len(shape) - 2), list[int]()
+def instant_model(shape: tuple[int, ...], patch_count: int) -> tuple[Any, list[int]]:
+    """A MODEL whose network answers at once, with attention patches, and the list of its batch sizes."""
+    axes = len(shape) - 2
+    model, batch_sizes = tiny.model(tiny.FLOW if axes == 3 else tiny.EPS, axes), list[int]()
     answers = cycle([torch.randn(2, *shape[1:]) for _ in range(3)])
 
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
-        rows.append(len(x))
+        batch_sizes.append(len(x))
         return next(answers)[: len(x)]
 
     model.model.diffusion_model.forward = forward
-    for i in range(patches // 2):
+    for i in range(patch_count // 2):
         model.set_model_attn2_replace(partial(torch.add, torch.randn(4, 64)), "input", i)
         model.set_model_attn2_patch(partial(torch.add, torch.randn(4, 64)))
-    return model, rows
+    return model, batch_sizes
 
 
 def overhead(_: str) -> Iterator[Value]:
-    """CPU time in ms of a run and of a step, minus that of the bare sampler; the least of ``ROUNDS``."""
-    for (name, shape), patches in product(SHAPES.items(), (0, 500)):
-        flow = len(shape) == 5
-        model, rows = network(shape, flow, patches)
-        sigmas, least, row_counts = tiny.schedule(model, STEPS, "normal" if flow else "karras"), {}, {}
-        for label, make in (each for _ in range(ROUNDS) for each in CONTESTANTS.items()):
-            sampler, began = make(tiny.sampler("euler")), time.process_time()
-            rows.clear()
+    """CPU time in ms of a run and of a step, minus that of the bare sampler; the least of ``TIMED_RUNS``."""
+    for (name, shape), patch_count in product(SHAPES.items(), (0, 500)):
+        model, batch_sizes = instant_model(shape, patch_count)
+        sigmas = tiny.schedule(model, STEPS, "normal" if "flow" in name else "karras")
+        times, rows = dict.fromkeys(CONTESTANTS, float("inf")), dict.fromkeys(CONTESTANTS, 0)
+        for label, wrapped in (contestant for _ in range(TIMED_RUNS) for contestant in CONTESTANTS.items()):
+            batch_sizes.clear()
+            sampler, began = wrapped(tiny.sampler("euler")), time.process_time()
             tiny.sample(model, sampler, sigmas, shape=shape)
-            spent, row_counts[label] = 1e3 * (time.process_time() - began), sum(rows)
-            least[label] = min(spent, least.get(label, spent))
-        over = {label: spent - least["bare"] for label, spent in least.items()}
-        values = {"bare run, ms": least["bare"], **{f"{label}, ms over bare": over[label] for label in list(over)[1:]}}
-        values["a due step, ms"] = over["ours"] / (row_counts["ours"] - row_counts["bare"])
+            times[label] = min(times[label], 1e3 * (time.process_time() - began))
+            rows[label] = sum(batch_sizes)
+        over = {label: times[label] - times["bare"] for label in CONTESTANTS if label != "bare"}
+        values = {"bare run, ms": times["bare"], **{f"{label}, ms over bare": over[label] for label in over}}
+        values["a due step, ms"] = over["ours"] / (rows["ours"] - rows["bare"])
         values["another step, ms"] = over["ours, nothing due"] / STEPS
         values["ours / published"] = over["ours"] / over["published"]
         for label, value in values.items():
-            yield Value("overhead", f"{name}, {patches} patches", label, value)
+            yield Value("overhead", f"{name}, {patch_count} patches", label, value)

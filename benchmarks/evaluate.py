@@ -17,27 +17,30 @@ from torch import Tensor
 
 from selective_sigma import mask as response_mask
 
-from .figures import Effect, Provenance, Row, Value, compare, kind
+from .figures import Effect, Provenance, Row, Value, compare, kind_of_detail
 from .learning import learning
-from .methods import EVERYWHERE, METHODS, OURS, THEIRS, ours, plain, published_cfg_pp
-from .models import MODELS, WHOLE, mixture8
+from .methods import EVERYWHERE, METHODS, OURS, PUBLISHED, bare, ours, published_cfg_pp
+from .models import MODELS, WHOLE_PHOTOGRAPHS, mixture8
 from .samplers import SCHEDULES, Method, MethodRun, sample
 
-TARGET = 0.15
+TARGET_GAIN = 0.15
 """The strength of every method is chosen so that it gains this share of fine-detail energy inside."""
-FIRST, NEAR, MOST, RUNS = 0.05, 0.06, 0.9, 7
-"""Search for that strength: first strength, tolerance of the gain, largest strength, largest number of runs."""
+FIRST_STRENGTH, GAIN_TOLERANCE, MOST_STRENGTH, MOST_RUNS = 0.05, 0.06, 0.9, 7
+"""The search for that strength."""
 STRENGTH, STEPS, VE, FLOW = 0.1, 20, "VE Karras", "flow, shift 3"
-FOUR = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_sde")
-COUNTS = (4, 6, 8, 12, 20, 30, 50)
-GUIDED = ("mixture 8x8, guidance 2", "mixture 8x8, guidance 4")
-PHOTOGRAPH, PHOTOS, DRAWN = "the photograph", "photographs", ("photographs", "mixture 8x8", "mixture 4x4")
+MAIN_SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_sde")
+STEP_COUNTS = (4, 6, 8, 12, 20, 30, 50)
+PHOTOGRAPHS, GUIDED_PHOTOGRAPHS = "photographs", "photographs, guidance 4"
+MAIN_MODELS = (PHOTOGRAPHS, "mixture 8x8", "mixture 4x4")
+GUIDED_MIXTURES = ("mixture 8x8, guidance 2", "mixture 8x8, guidance 4")
+TRUE_PICTURE = "the photograph"
+"""The label of the photographs' own rows."""
 
 
 @cache
-def bare(model: str, schedule: str, sampler: str, steps: int) -> MethodRun:
-    """The bare sampler's run."""
-    return sample(MODELS[model](), plain, 0.0, sampler, schedule, steps)
+def bare_run(model: str, schedule: str, sampler: str, steps: int) -> MethodRun:
+    """The run of the bare sampler."""
+    return sample(MODELS[model](), bare, 0.0, sampler, schedule, steps)
 
 
 @dataclass(frozen=True)
@@ -55,79 +58,80 @@ class Setup:
 
     def effect(self, label: str, method: Method, strength: float = STRENGTH) -> Effect:
         """The effect of a method at one strength."""
-        usual, run = bare(self.model, self.schedule, self.sampler, self.steps), self.run(method, strength)
-        effect = self.compared(run.picture, usual.picture, run.calls / usual.calls, label, strength)
-        if run.detailer is None:
-            return effect
-        inside, outside = (lit(run, where) for where in (run.model.inside, run.model.outside))
+        reference, run = bare_run(self.model, self.schedule, self.sampler, self.steps), self.run(method, strength)
+        effect = self.compare(run.picture, reference.picture, run.calls / reference.calls, label, strength)
+        inside, outside = (mean_mask(run, region) for region in (run.model.inside, run.model.outside))
         return replace(effect, lit_inside=inside, lit_outside=outside)
 
-    def compared(self, detailed: Tensor, usual: Tensor, calls: float, label: str, strength: float = STRENGTH) -> Effect:
-        """The effect, from detailed and plain pictures of the same seeds, (batch, channels, H, W)."""
+    def compare(self, detailed: Tensor, reference: Tensor, calls: float, label: str, strength: float) -> Effect:
+        """The effect, from detailed and bare pictures of the same seeds, (batch, channels, H, W)."""
         model = MODELS[self.model]()
         size = len(model.seeds) // model.groups
-        parts = [slice(i, i + size) for i in range(0, len(model.seeds), size)]
-        leaks = [compare(detailed, usual, model, part).leak for part in parts]
+        groups = [slice(i, i + size) for i in range(0, len(model.seeds), size)]
+        leaks = [compare(detailed, reference, model, group).leak for group in groups]
+        figures = asdict(compare(detailed, reference, model))
+        if model.picture is not None:
+            figures |= kind_of_detail(detailed, model.inside)
         spread = stdev(leaks) if len(leaks) > 1 else 0.0
-        whole = asdict(compare(detailed, usual, model))
-        whole |= {} if model.picture is None else kind(detailed, model.inside)
-        return Effect(**whole, **asdict(self), label=label, strength=strength, leak_spread=spread, calls=calls)
+        return Effect(**figures, **asdict(self), label=label, strength=strength, leak_spread=spread, calls=calls)
 
-    def matched(self, label: str, method: Method, strength: float = FIRST, target: float = TARGET) -> Effect:
-        """The effect of a method at the strength whose gain is ``target``, or nearest to it among those tried."""
+    def effect_at(self, gain: float, label: str, method: Method, strength: float = FIRST_STRENGTH) -> Effect:
+        """The effect of a method at the strength that has this gain, or the nearest to it among those tried."""
         effects = [self.effect(label, method, strength)]
-        while len(effects) < RUNS and abs(effects[-1].gain / target - 1) >= NEAR:
-            if strength >= MOST and effects[-1].gain < target:
+        while len(effects) < MOST_RUNS and abs(effects[-1].gain / gain - 1) >= GAIN_TOLERANCE:
+            if strength >= MOST_STRENGTH and effects[-1].gain < gain:
                 break
-            strength = min(MOST, strength * min(3.0, max(0.3, target / max(effects[-1].gain, 1e-3))))
+            strength = min(MOST_STRENGTH, strength * min(3.0, max(0.3, gain / max(effects[-1].gain, 1e-3))))
             effects.append(self.effect(label, method, strength))
-        return min(effects, key=lambda effect: abs(effect.gain - target))
+        return min(effects, key=lambda effect: abs(effect.gain - gain))
 
 
-def lit(run: MethodRun, where: Tensor | None = None, after: int = 0) -> float:
-    """Mean of a run's masks from step ``after`` on, over ``where`` (batch, 1, H, W) or everywhere."""
-    assert run.detailer is not None
-    masks = [r.mask for r in run.detailer.masks if r.step >= after and isinstance(r.mask, Tensor)]
-    return fmean(float((mask if where is None else mask[where]).mean()) for mask in masks) if masks else 0.0
+def mean_mask(run: MethodRun, region: Tensor | None = None, first_step: int = 0) -> float:
+    """Mean of a run's masks from ``first_step`` on, over a region (batch, 1, H, W) or everywhere; 0 without masks."""
+    records = run.detailer.masks if run.detailer else []
+    masks = [r.mask for r in records if r.step >= first_step and isinstance(r.mask, Tensor)]
+    return fmean(float((mask if region is None else mask[region]).mean()) for mask in masks) if masks else 0.0
 
 
 def leak(model: str) -> Iterator[Row]:
     """How much detail is added outside, at equal detail added inside."""
     for label, method in METHODS.items():
-        places = list(product((VE, FLOW), FOUR))
-        if model == PHOTOS:  # The network is slow.
-            places = [*places[: len(FOUR)], (FLOW, "euler")] if label in (OURS, THEIRS, EVERYWHERE) else [(VE, "euler")]
-        strength = FIRST
-        for schedule, sampler in places:
-            row = Setup("leak", model, schedule, sampler).matched(label, method, strength)
-            strength = row.strength if row.gain > 0 else FIRST
+        setups = list(product((VE, FLOW), MAIN_SAMPLERS))
+        if model == PHOTOGRAPHS:  # The network is slow.
+            is_shown = label in (OURS, PUBLISHED, EVERYWHERE)
+            setups = [*setups[: len(MAIN_SAMPLERS)], (FLOW, "euler")] if is_shown else [(VE, "euler")]
+        strength = FIRST_STRENGTH
+        for schedule, sampler in setups:
+            row = Setup("leak", model, schedule, sampler).effect_at(TARGET_GAIN, label, method, strength)
+            strength = row.strength if row.gain > 0 else FIRST_STRENGTH
             yield row
 
 
 def mask(model: str) -> Iterator[Row]:
     """Mask sources, and constants of the response mask, at equal gain."""
-    default = {name: getattr(response_mask, name) for name in ("POWER", "TRUST", "FLOOR")}
+    changes = {"POWER": 4.0, "HALF_LIT": 1.0, "HELD_POWER": 0.5, "BLUR_ROUNDS": 3, "FLOOR": 0.0}
+    defaults = {name: getattr(response_mask, name) for name in changes}
     for schedule in (VE, FLOW):
-        setup, strength = Setup("mask", model, schedule), FIRST
-        for changed in (default, {"POWER": 3.0}, {"TRUST": 0.25}, {"TRUST": 1.0}, {"FLOOR": 0.0}, {"FLOOR": 0.03}):
-            label = ", ".join(f"{name.lower()} {value:g}" for name, value in changed.items())
-            with mock.patch.multiple(response_mask, **changed):  # type: ignore[arg-type]
-                row = setup.matched(label, METHODS[OURS], strength)
+        setup, strength = Setup("mask", model, schedule), FIRST_STRENGTH
+        for constants in (defaults, *({name: value} for name, value in changes.items())):
+            label = ", ".join(f"{name.lower()} {value:g}" for name, value in constants.items()).replace("_", " ")
+            with mock.patch.multiple(response_mask, **constants):  # type: ignore[arg-type]
+                row = setup.effect_at(TARGET_GAIN, label, METHODS[OURS], strength)
             strength = row.strength
             yield row
-        yield setup.matched("change", METHODS["ours, published mask"])
-        yield setup.matched("first", ours(mask_source="first"))
+        yield setup.effect_at(TARGET_GAIN, "change", METHODS["ours, published mask"])
+        yield setup.effect_at(TARGET_GAIN, "first", ours(mask_source="first"))
 
 
 def steps(model: str) -> Iterator[Row]:
     """Whether one strength has the same effect at any number of steps."""
-    few = model == PHOTOS  # The network is slow.
-    places = product((VE, FLOW), ("euler",), (4, 8, 20, 50)) if few else product(SCHEDULES, FOUR, COUNTS)
-    for schedule, sampler, count in places:
+    is_slow = model == PHOTOGRAPHS
+    few, all_setups = ((VE, FLOW), ("euler",), (4, 8, 20, 50)), (SCHEDULES, MAIN_SAMPLERS, STEP_COUNTS)
+    for schedule, sampler, count in product(*(few if is_slow else all_setups)):
         setup = Setup("steps", model, schedule, sampler, count)
         yield setup.effect(OURS, METHODS[OURS])
-        if sampler == "euler" and not few:
-            yield setup.effect(THEIRS, METHODS[THEIRS])
+        if sampler == "euler" and not is_slow:
+            yield setup.effect(PUBLISHED, METHODS[PUBLISHED])
 
 
 AT_ONE_STRENGTH: dict[str, dict[str, Method]] = {
@@ -139,59 +143,60 @@ AT_ONE_STRENGTH: dict[str, dict[str, Method]] = {
 
 
 def at_one_strength(question: str, model: str) -> Iterator[Row]:
-    samplers = FOUR if question == "every" and model != PHOTOS else ("euler",)
+    samplers = MAIN_SAMPLERS if question == "every" and model != PHOTOGRAPHS else ("euler",)
     for schedule, sampler, (label, method) in product((VE, FLOW), samplers, AT_ONE_STRENGTH[question].items()):
         yield Setup(question, model, schedule, sampler).effect(label, method)
 
 
 def smooth(model: str) -> Iterator[Row]:
     """On pictures without detail: the mean mask after the first third of the run, and the detail at the end."""
-    for schedule, label in product((VE, FLOW), (OURS, THEIRS, EVERYWHERE)):
+    for schedule, label in product((VE, FLOW), (OURS, PUBLISHED, EVERYWHERE)):
         setup = Setup("smooth", model, schedule)
-        yield Value("smooth", model, label, lit(setup.run(METHODS[label]), after=STEPS // 3), schedule)
+        late_mask = mean_mask(setup.run(METHODS[label]), first_step=STEPS // 3)
+        yield Value("smooth", model, label, late_mask, schedule)
         yield Value("smooth", model, f"{label}: detail", 1 + setup.effect(label, METHODS[label]).gain, schedule)
 
 
 def kinds(model: str) -> Iterator[Row]:
-    """The kind of detail of photographs, of plain pictures, and of methods at the gain of ours at one strength."""
-    reference, setup, usual = MODELS[model](), Setup("kinds", model), bare(model, VE, "euler", STEPS).picture
-    assert reference.picture is not None
-    yield setup.compared(reference.picture, usual, 1.0, PHOTOGRAPH, 0.0)
-    yield setup.compared(usual, usual, 1.0, "plain", 0.0)
+    """The kind of detail of photographs, of bare pictures, and of methods at the gain of ours at one strength."""
+    setup, run = Setup("kinds", model), bare_run(model, VE, "euler", STEPS)
+    assert run.model.picture is not None
+    yield setup.compare(run.model.picture, run.picture, 1.0, TRUE_PICTURE, 0.0)
+    yield setup.compare(run.picture, run.picture, 1.0, "plain", 0.0)
     yield from at_our_gain(setup)
 
 
 def guidance(model: str) -> Iterator[Row]:
     """The leak under guidance, and what one strength gains there."""
-    for schedule in (VE,) if PHOTOS in model else (VE, FLOW):
+    for schedule in (VE,) if model == GUIDED_PHOTOGRAPHS else (VE, FLOW):
         yield from at_our_gain(Setup("guidance", model, schedule))
 
 
 def at_our_gain(setup: Setup) -> Iterator[Row]:
     """Ours at one strength, and others at the gain that it has."""
     yield (effect := setup.effect(OURS, METHODS[OURS]))
-    yield from (setup.matched(label, METHODS[label], target=effect.gain) for label in (THEIRS, EVERYWHERE))
+    yield from (setup.effect_at(effect.gain, label, METHODS[label]) for label in (PUBLISHED, EVERYWHERE))
 
 
 def cfg_pp(model: str) -> Iterator[Row]:
     """Gain on Euler CFG++ over that on Euler at one strength, by number of steps."""
-    for label, count in product((EVERYWHERE, OURS, THEIRS), (8, 12, 20, 50)):
-        other = published_cfg_pp if label == THEIRS else METHODS[label]
-        usual = Setup("cfg_pp", model, steps=count).effect(label, METHODS[label])
-        ratio = Setup("cfg_pp", model, VE, "euler_cfg_pp", count).effect(label, other).gain / usual.gain
+    for label, count in product((EVERYWHERE, OURS, PUBLISHED), (8, 12, 20, 50)):
+        cfg_pp_method = published_cfg_pp if label == PUBLISHED else METHODS[label]
+        euler = Setup("cfg_pp", model, steps=count).effect(label, METHODS[label])
+        ratio = Setup("cfg_pp", model, VE, "euler_cfg_pp", count).effect(label, cfg_pp_method).gain / euler.gain
         yield Value("cfg_pp", model, f"{count} steps", ratio, label)
 
 
 def calls(_: str) -> Iterator[Row]:
-    """Calls and rows of the model over those of the plain sampler, 20 steps, with guidance; the same on all models."""
+    """Calls and rows of the model over those of the bare sampler, with guidance; the same on all models."""
     model = mixture8([0], size=16, guidance=2.0)
-    for schedule, sampler in product(SCHEDULES, FOUR):
-        usual, theirs, mine = (
-            sample(model, m, STRENGTH, sampler, schedule, STEPS) for m in (plain, METHODS[THEIRS], METHODS[OURS])
-        )
-        counts = {f"{THEIRS}, calls and rows": theirs.rows / usual.rows, f"{OURS}, calls": mine.calls / usual.calls}
-        for label, value in {**counts, f"{OURS}, rows with guidance": mine.rows / usual.rows}.items():
-            yield Value("calls", f"{schedule}, {sampler}", label, value)
+    for schedule, sampler in product(SCHEDULES, MAIN_SAMPLERS):
+        methods = (bare, METHODS[PUBLISHED], METHODS[OURS])
+        reference, published, detailed = (sample(model, m, STRENGTH, sampler, schedule, STEPS) for m in methods)
+        value = partial(Value, "calls", f"{schedule}, {sampler}")
+        yield value(f"{PUBLISHED}, calls and rows", published.rows / reference.rows)
+        yield value(f"{OURS}, calls", detailed.calls / reference.calls)
+        yield value(f"{OURS}, rows with guidance", detailed.rows / reference.rows)
 
 
 def in_comfyui(question: str, model: str) -> Iterator[Row]:
@@ -200,30 +205,30 @@ def in_comfyui(question: str, model: str) -> Iterator[Row]:
 
 
 QUESTIONS: dict[str, tuple[Callable[[str], Iterator[Row]], tuple[str, ...]]] = {
-    **{ask.__name__: (ask, DRAWN) for ask in (leak, mask)},
-    **{question: (partial(at_one_strength, question), DRAWN) for question in AT_ONE_STRENGTH},
-    "steps": (steps, (PHOTOS, "mixture 4x4")),
-    "smooth": (smooth, (PHOTOS, "defocused")),
-    "kinds": (kinds, (PHOTOS, WHOLE)),
-    "guidance": (guidance, ("photographs, guidance 4", "mixture 8x8", *GUIDED)),
-    "cfg_pp": (cfg_pp, GUIDED),
+    **{question.__name__: (question, MAIN_MODELS) for question in (leak, mask)},
+    **{name: (partial(at_one_strength, name), MAIN_MODELS) for name in AT_ONE_STRENGTH},
+    "steps": (steps, (PHOTOGRAPHS, "mixture 4x4")),
+    "smooth": (smooth, (PHOTOGRAPHS, "defocused")),
+    "kinds": (kinds, (PHOTOGRAPHS, WHOLE_PHOTOGRAPHS)),
+    "guidance": (guidance, (GUIDED_PHOTOGRAPHS, "mixture 8x8", *GUIDED_MIXTURES)),
+    "cfg_pp": (cfg_pp, GUIDED_MIXTURES),
     "calls": (calls, ("none",)),
     "learning": (learning, ("none",)),
     "overhead": (partial(in_comfyui, "overhead"), ("none",)),
     "comfyui": (partial(in_comfyui, "comfyui"), ("mixture 4x4",)),
 }
 """Each question with its models; ``none`` where no pictures are drawn."""
-OF_COMFYUI = ("comfyui", "overhead")
+COMFYUI_QUESTIONS = ("comfyui", "overhead")
 """Questions that only ComfyUI's own Python can answer."""
 
 
-def answer(task: tuple[str, str], commit: str) -> list[Row]:
+def answer(question: str, model: str, commit: str) -> list[Row]:
     """The rows of a question about a model, after a ``Provenance``."""
-    question, model = task
     began, rows = time.perf_counter(), list[Row]()
     for row in QUESTIONS[question][0](model):
         rows.append(row)
-        print(f"{time.perf_counter() - began:6.0f} s  {row.key}\n", end="", flush=True)
+        print(f"{time.perf_counter() - began:6.0f} s  {row}", flush=True)
     device = f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    device = f"ComfyUI {import_module('comfyui_version').__version__}, {device}" if question in OF_COMFYUI else device
+    if question in COMFYUI_QUESTIONS:
+        device = f"ComfyUI {import_module('comfyui_version').__version__}, {device}"
     return [Provenance(question, model, commit, device, time.perf_counter() - began), *rows]

@@ -1,4 +1,4 @@
-"""Measures of pictures and runs, and the typed rows that hold them: JSON lines in docs/evidence/rows.jsonl."""
+"""Measures of pictures, and the typed rows that hold them: JSON lines in docs/evidence/rows.jsonl."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from selective_sigma.demo.measure import low_pass
+from selective_sigma.demo.measure import low_pass, luma
 
 from .models import ReferenceModel
 
@@ -18,24 +17,18 @@ ROWS = Path("docs/evidence/rows.jsonl")
 
 @dataclass(frozen=True)
 class Row:
-    """A result for a question about a model (``model`` may also name something else that was measured)."""
+    """A result for a question about a model. ``model`` may also name something else that was measured."""
 
     question: str
     model: str
 
-    @property
-    def key(self) -> str:
-        """Question, model, schedule, sampler, steps and label, as far as the row has them."""
-        names = ("question", "model", "schedule", "sampler", "steps", "label")
-        return "/".join(str(part) for name in names if (part := getattr(self, name, "")))
-
 
 @dataclass(frozen=True)
 class Figures:
-    """Measures of a batch of detailed pictures, compared with plain ones of the same seeds."""
+    """Measures of a batch of detailed pictures, compared with those of the bare sampler from the same seeds."""
 
     gain: float
-    """Fine-detail energy gained inside, as a share of what the plain pictures have there."""
+    """Fine-detail energy gained inside, as a share of what the bare pictures have there."""
     leak: float
     """Fine-detail energy gained per pixel outside, over that gained inside."""
     leak_rms: float
@@ -56,9 +49,9 @@ class Effect(Row, Figures):
     label: str
     strength: float
     leak_spread: float
-    """Standard deviation over seed groups; 0 for one group."""
+    """Standard deviation of the leak over seed groups; 0 for one group."""
     calls: float
-    """Model calls over those of the plain sampler."""
+    """Model calls over those of the bare sampler."""
     chroma: float = 0.0
     """Of photographs, inside: energy of the fine detail's chroma over that of its luma."""
     finest: float = 0.0
@@ -66,6 +59,7 @@ class Effect(Row, Figures):
     lit_inside: float = 0.0
     """Mean of the masks where detail belongs."""
     lit_outside: float = 0.0
+    """Mean of the masks where detail does not belong."""
 
 
 @dataclass(frozen=True)
@@ -87,49 +81,46 @@ class Provenance(Row):
     seconds: float
 
 
-TYPES: dict[str, type[Row]] = {t.__name__: t for t in (Effect, Value, Provenance)}
-LUMA = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
-"""Weights of red, green and blue (Rec. 601)."""
+ROW_TYPES: dict[str, type[Row]] = {row_type.__name__: row_type for row_type in (Effect, Value, Provenance)}
 
 
-def energy(values: Tensor, where: Tensor) -> float:
-    """Mean square over channels and the pixels ``where`` (batch, 1, H, W); each picture counts alike."""
-    squares = values.square().mean(1, keepdim=True) * where
-    return float((squares.flatten(1).sum(1) / where.flatten(1).sum(1)).mean())
+def energy(values: Tensor, region: Tensor) -> float:
+    """Mean square over channels and the pixels of a region (batch, 1, H, W). Each picture counts alike."""
+    squares = values.square().mean(1, keepdim=True) * region
+    return float((squares.flatten(1).sum(1) / region.flatten(1).sum(1)).mean())
 
 
-def kind(picture: Tensor, where: Tensor) -> dict[str, float]:
+def kind_of_detail(picture: Tensor, region: Tensor) -> dict[str, float]:
     """``chroma`` and ``finest`` of an ``Effect``, from (batch, 3, H, W) and (batch, 1, H, W)."""
     wide = coarse = low_pass(picture)
     fine = picture - coarse
     for _ in range(4):  # Variances add up: five blurs are a little more than twice as wide as one.
         wide = low_pass(wide)
-    luma = (fine * LUMA).sum(1, keepdim=True)
-    bands = {"chroma": (fine - luma, luma), "finest": (fine, coarse - wide)}
-    return {name: energy(a, where) / energy(b, where) for name, (a, b) in bands.items()}
+    bands = {"chroma": (fine - luma(fine), luma(fine)), "finest": (fine, coarse - wide)}
+    return {name: energy(band, region) / energy(reference, region) for name, (band, reference) in bands.items()}
 
 
-def compare(detailed: Tensor, plain: Tensor, model: ReferenceModel, part: slice = slice(None)) -> Figures:
+def compare(detailed: Tensor, bare: Tensor, model: ReferenceModel, part: slice = slice(None)) -> Figures:
     """Measure a ``part`` of the model's pictures (batch, channels, H, W) against its truth; pooled over the part."""
-    detailed, plain, inside, outside = detailed[part], plain[part], model.inside[part], model.outside[part]
-    before, after = model.fine(plain), model.fine(detailed)
-    added = energy(after, inside) - energy(before, inside)
-    differs = energy(after - before, inside)
-    shift = (detailed.flatten(1).mean(1) - plain.flatten(1).mean(1)).abs() / plain.flatten(1).std(1)
-    contrast = low_pass(detailed).flatten(1).std(1) / low_pass(plain).flatten(1).std(1) - 1
+    detailed, bare, inside, outside = detailed[part], bare[part], model.inside[part], model.outside[part]
+    fine_before, fine_after = model.fine(bare), model.fine(detailed)
+    added = energy(fine_after, inside) - energy(fine_before, inside)
+    changed = energy(fine_after - fine_before, inside)
+    shift = (detailed.flatten(1).mean(1) - bare.flatten(1).mean(1)).abs() / bare.flatten(1).std(1)
+    contrast = low_pass(detailed).flatten(1).std(1) / low_pass(bare).flatten(1).std(1) - 1
     return Figures(
-        gain=added / energy(before, inside),
-        leak=(energy(after, outside) - energy(before, outside)) / added if added else 0.0,
-        leak_rms=(energy(after - before, outside) / differs) ** 0.5 if differs else 0.0,
+        gain=added / energy(fine_before, inside),
+        leak=(energy(fine_after, outside) - energy(fine_before, outside)) / added if added else 0.0,
+        leak_rms=(energy(fine_after - fine_before, outside) / changed) ** 0.5 if changed else 0.0,
         mean=float(shift.mean()),
         contrast=float(contrast.mean()),
     )
 
 
 def read(path: Path = ROWS) -> list[Row]:
-    """All rows, in the order in which they were written; none where there is no file."""
+    """All rows, in the order in which they were written; none if there is no file."""
     lines = path.read_text().splitlines() if path.exists() else []
-    return [TYPES[fields.pop("type")](**fields) for fields in map(json.loads, lines)]
+    return [ROW_TYPES[fields.pop("type")](**fields) for fields in map(json.loads, lines)]
 
 
 def write(rows: list[Row], path: Path = ROWS) -> None:

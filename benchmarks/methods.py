@@ -17,8 +17,8 @@ from selective_sigma import Call, Detailer, Prediction, Settings
 from .samplers import Method, MethodRun, Step
 
 
-def plain(run: MethodRun, _: float) -> Step:
-    """No detail."""
+def bare(run: MethodRun, _: float) -> Step:
+    """The bare sampler: no detail."""
     return run.evaluate
 
 
@@ -27,32 +27,35 @@ def _lie_about_sigma(run: MethodRun, share: Callable[[float], float]) -> Step:
     return lambda x, sigma: run.evaluate(x, sigma * max(1e-6, 1 - share(float(sigma))))
 
 
-def cosine(steps: int, start: float = 0.2, end: float = 0.8) -> list[float]:
-    """Detail Daemon's curve at its own defaults (Jonseed, MIT): a cosine bump, one weight a step; from 5 steps on."""
-    corners = [round(share * (steps - 1)) for share in (start, (start + end) / 2, end)]
+def cosine(steps: int) -> list[float]:
+    """Detail Daemon's curve at its own defaults (Jonseed, MIT), one weight a step: a bump from 0.2 to 0.8 of the run.
+
+    It needs at least five steps.
+    """
+    corners = [round(share * (steps - 1)) for share in (0.2, 0.5, 0.8)]
     return (0.5 - 0.5 * np.cos(np.pi * np.interp(range(steps), corners, [0.0, 1.0, 0.0]))).tolist()
 
 
 def detail_daemon(run: MethodRun, strength: float) -> Step:
     """Jonseed, ComfyUI-Detail-Daemon: sigma (1 - amount w), w the cosine curve, linear between steps."""
-    rising, weights = run.sigmas[-2::-1], cosine(len(run.sigmas) - 1)[::-1]
-    return _lie_about_sigma(run, lambda sigma: strength * float(np.interp(sigma, rising, weights, right=0.0)))
+    ascending_sigmas, weights = run.sigmas[-2::-1], cosine(len(run.sigmas) - 1)[::-1]
+    return _lie_about_sigma(run, lambda sigma: strength * float(np.interp(sigma, ascending_sigmas, weights, right=0.0)))
 
 
 def lying_sigma(run: MethodRun, strength: float) -> Step:
     """Jonseed, Lying Sigma Sampler: a constant share of sigma from 0.1 to 0.9 of the run."""
-    steps = len(run.sigmas) - 1
-    high, low = (run.sigmas[round(share * (steps - 1))] for share in (0.1, 0.9))
+    last = len(run.sigmas) - 2
+    high, low = (run.sigmas[round(share * last)] for share in (0.1, 0.9))
     return _lie_about_sigma(run, lambda sigma: strength if low <= sigma <= high else 0.0)
 
 
-def ours(*, perfect: bool = False, **options: Any) -> Method:
-    """A ``Detailer`` with these settings. ``perfect``: the lie is limited to the true region."""
+def ours(*, knows_truth: bool = False, **options: Any) -> Method:
+    """A ``Detailer`` with these settings. With ``knows_truth`` the lie is limited to where detail belongs."""
 
     def method(run: MethodRun, strength: float) -> Step:
         settings = Settings(strength=strength, **options)
         window = run.schedule.window(settings.start, settings.end)
-        limit = run.model.inside.float() if perfect else None
+        limit = run.model.inside.float() if knows_truth else None
         run.detailer = detailer = Detailer(
             settings, run.sigmas, run.schedule.family, window=window, limit=limit, record=True
         )
@@ -67,7 +70,7 @@ def ours(*, perfect: bool = False, **options: Any) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    # One call a step, lied where due.
+    # One call a step, with the lie where it is due.
     "the same lie everywhere": ours(coverage=1.0),
     "Detail Daemon": detail_daemon,
     "Lying Sigma": lying_sigma,
@@ -76,12 +79,12 @@ METHODS: dict[str, Method] = {
     "ours, published mask": ours(mask_source="change"),
     "ours": ours(),
     # The best that a mask can do.
-    "the true region": ours(coverage=1.0, perfect=True),
+    "the true region": ours(coverage=1.0, knows_truth=True),
 }
-OURS, THEIRS, EVERYWHERE = "ours", "published 0.1.1", "the same lie everywhere"
+OURS, PUBLISHED, EVERYWHERE, TRUE_REGION = "ours", "published 0.1.1", "the same lie everywhere", "the true region"
 
 
 def published_cfg_pp(run: MethodRun, strength: float) -> Step:
     """The published method on a CFG++ sampler: 0.15 of the strength, uncond from the plain call."""
-    step = METHODS[THEIRS](run, 0.15 * strength)
+    step = METHODS[PUBLISHED](run, 0.15 * strength)
     return lambda x, sigma: replace(step(x, sigma), others=run.evaluate(x, sigma).others)

@@ -1,6 +1,6 @@
 """Fills the marked blocks of a page with tables made from the rows. The text around them stays as it is.
 
-A block stands between ``<!-- figures: NAME -->`` and ``<!-- /figures -->``; ``BLOCKS`` has the names.
+A block stands between ``<!-- figures: NAME -->`` and ``<!-- /figures -->``. ``BLOCKS`` has the names.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from .evaluate import COUNTS, DRAWN, FLOW, PHOTOGRAPH, PHOTOS, QUESTIONS, STEPS, TARGET, VE
+from .evaluate import FLOW, MAIN_MODELS, PHOTOGRAPHS, QUESTIONS, STEP_COUNTS, STEPS, TARGET_GAIN, TRUE_PICTURE, VE
 from .figures import Effect, Provenance, Row, Value
-from .methods import METHODS, OURS, THEIRS
+from .methods import METHODS, OURS, PUBLISHED, TRUE_REGION
 
 PAGES = ("docs/evidence.md", "README.md")
-_BLOCK = re.compile(r"(<!-- figures: ([^>]*?) -->\n)(.*?)(<!-- /figures -->)", re.DOTALL)
-NAMES = {"euler": "Euler", "euler_ancestral": "Euler ancestral", "dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE"}
+BLOCK = re.compile(r"(<!-- figures: ([^>]*?) -->\n)(.*?)(<!-- /figures -->)", re.DOTALL)
+SAMPLERS = {"euler": "Euler", "euler_ancestral": "Euler ancestral", "dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE"}
+"""The samplers as the tables name them."""
 
 
-def pick(rows: Sequence[Row], question: str, **fields: str) -> list[Any]:
+def select(rows: Sequence[Row], question: str, **fields: str) -> list[Any]:
     """The rows of a question whose fields have these values. Rows of ``leak`` are in the order of the methods."""
     fields["question"] = question
-    picked = [row for row in rows if all(getattr(row, name, row) == value for name, value in fields.items())]
-    picked = [row for row in picked if not isinstance(row, Provenance)]
-    return sorted(picked, key=lambda row: list(METHODS).index(row.label)) if question == "leak" else picked
+    selected = [row for row in rows if all(getattr(row, name, row) == value for name, value in fields.items())]
+    selected = [row for row in selected if not isinstance(row, Provenance)]
+    return sorted(selected, key=lambda row: list(METHODS).index(row.label)) if question == "leak" else selected
 
 
-def reached(row: Effect) -> bool:
-    """Whether the method reached the common gain."""
-    return abs(row.gain / TARGET - 1) < 0.15
+def has_target_gain(row: Effect) -> bool:
+    return abs(row.gain / TARGET_GAIN - 1) < 0.15
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; all columns but the first are right-aligned."""
-    first, *more = (f"| {' | '.join(cells)} |" for cells in (head, *rows))
-    return "\n".join([first, "|---" + "|---:" * (first.count("|") - 2) + "|", *more])
+def table(header: Iterable[str], body: Iterable[Iterable[str]]) -> str:
+    """A Markdown table. All columns but the first are right-aligned."""
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (header, *body))
+    return "\n".join([first, "|---" + "|---:" * (first.count("|") - 2) + "|", *others])
 
 
 def grid(corner: str, cells: Mapping[tuple[str, str], str], columns: Iterable[str] = ()) -> str:
@@ -49,38 +49,39 @@ def grid(corner: str, cells: Mapping[tuple[str, str], str], columns: Iterable[st
 def beside_the_others(rows: Sequence[Row]) -> str:
     """README's table: photographs, VE."""
     cells: dict[tuple[str, str], str] = {}
-    for row in filter(reached, pick(rows, "leak", model=PHOTOS, schedule=VE)):
-        marks = {OURS: "**", "the true region": "*"}.get(row.label, "")
-        name = f"{marks}{row.label}{marks}"
-        cells[name, NAMES[row.sampler]] = f"{marks}{row.leak:.3f}{marks}"
+    for row in filter(has_target_gain, select(rows, "leak", model=PHOTOGRAPHS, schedule=VE)):
+        mark = {OURS: "**", TRUE_REGION: "*"}.get(row.label, "")
+        name = f"{mark}{row.label}{mark}"
+        cells[name, SAMPLERS[row.sampler]] = f"{mark}{row.leak:.3f}{mark}"
         cells.setdefault((name, "model calls a step"), f"{row.calls:.2f}")
-    return grid("detail outside / inside", cells, (*NAMES.values(), "model calls a step"))
+    return grid("detail outside / inside", cells, (*SAMPLERS.values(), "model calls a step"))
 
 
-def leaks(rows: Sequence[Row]) -> str:
-    """Every model and schedule: energy with its spread over seed groups, and RMS."""
+def leak(rows: Sequence[Row]) -> str:
+    """Every model and schedule: energy with its spread over seed groups, RMS, and strength."""
 
     def cell(row: Effect) -> str:
-        if not reached(row):
+        if not has_target_gain(row):
             return f"not reached ({100 * row.gain:.0f} %)"
         spread = f" ± {row.leak_spread:.2f}" if row.leak_spread else ""
         return f"{row.leak:.3f}{spread} ({row.leak_rms:.2f}) at {row.strength:.2f}"
 
-    text: list[str] = []
-    for schedule, model in product((VE, FLOW), DRAWN):
-        cells = {(r.label, NAMES[r.sampler]): cell(r) for r in pick(rows, "leak", model=model, schedule=schedule)}
-        text.append(f"**{model.capitalize()}, {schedule}**\n\n{grid('', cells, NAMES.values())}")
-    return "\n\n".join(text)
+    tables: list[str] = []
+    for schedule, model in product((VE, FLOW), MAIN_MODELS):
+        selected = select(rows, "leak", model=model, schedule=schedule)
+        cells = {(row.label, SAMPLERS[row.sampler]): cell(row) for row in selected}
+        tables.append(f"**{model.capitalize()}, {schedule}**\n\n{grid('', cells, SAMPLERS.values())}")
+    return "\n\n".join(tables)
 
 
-def place(row: Any) -> str:
+def setup_of(row: Any) -> str:
     """Model, schedule and sampler of a row, as far as it has them."""
-    parts = (row.model, getattr(row, "schedule", ""), NAMES.get(getattr(row, "sampler", ""), ""))
+    parts = (row.model, getattr(row, "schedule", ""), SAMPLERS.get(getattr(row, "sampler", ""), ""))
     return ", ".join(filter(None, parts))
 
 
-def by_place(question: str, rows: Sequence[Row]) -> str:
-    """Gain, leak and changes of mean and contrast in %, or a value: one line per place, one column per label."""
+def by_setup(question: str, rows: Sequence[Row]) -> str:
+    """Gain, leak and changes of mean and contrast in %, or a value: one line per setup, one column per label."""
 
     def cell(row: Effect | Value) -> str:
         if isinstance(row, Value):
@@ -89,102 +90,103 @@ def by_place(question: str, rows: Sequence[Row]) -> str:
             return f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"
         return f"{100 * row.gain:.0f} %, {row.leak:.3f} ({100 * row.mean:.1f}, {100 * row.contrast:+.1f})"
 
-    picked = pick(rows, question)
+    selected = select(rows, question)
     corner = "mask inside, outside" if question == "coverage" else "gain, leak (mean, contrast)"
-    corner = "" if all(isinstance(row, Value) for row in picked) else corner
-    return grid(corner, {(place(row), row.label): cell(row) for row in picked})
+    corner = "" if all(isinstance(row, Value) for row in selected) else corner
+    return grid(corner, {(setup_of(row), row.label): cell(row) for row in selected})
 
 
 def kinds(rows: Sequence[Row]) -> str:
     """Kind of detail, gain, leak and mask; bold where chroma exceeds the photograph's by more than a fifth."""
-    picked, body = pick(rows, "kinds"), list[list[str]]()
-    photograph = {row.model: row.chroma for row in picked if row.label == PHOTOGRAPH}
-    for row in picked:
-        mark = "**" if row.chroma > 1.2 * photograph[row.model] else ""
-        last = [f"{100 * row.gain:.0f} %", f"{row.leak:.3f}", f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"]
+    selected, body = select(rows, "kinds"), list[list[str]]()
+    true_chroma = {row.model: row.chroma for row in selected if row.label == TRUE_PICTURE}
+    for row in selected:
+        mark = "**" if row.chroma > 1.2 * true_chroma[row.model] else ""
         kind = [f"{mark}{row.chroma:.3f}{mark}", f"{row.finest:.2f}"]
-        body.append([f"{row.model}, {row.label}", *kind, *(last if row.strength else "–––")])
+        effect = [f"{100 * row.gain:.0f} %", f"{row.leak:.3f}", f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"]
+        body.append([f"{row.model}, {row.label}", *kind, *(effect if row.strength else "–––")])
     return table(["inside", "chroma / luma", "finest / next band", "gain", "leak", "mask inside, outside"], body)
 
 
 def steps(rows: Sequence[Row]) -> str:
     """Gain in % and leak at each number of steps."""
-    picked = pick(rows, "steps")
-    cells = {(f"{place(r)}, {r.label}", str(r.steps)): f"{100 * r.gain:.0f} ({r.leak:.2f})" for r in picked}
-    return grid("gain in % (leak)", cells, map(str, COUNTS))
+    selected = select(rows, "steps")
+    cells = {(f"{setup_of(r)}, {r.label}", str(r.steps)): f"{100 * r.gain:.0f} ({r.leak:.2f})" for r in selected}
+    return grid("gain in % (leak)", cells, map(str, STEP_COUNTS))
 
 
 def comfyui(rows: Sequence[Row]) -> str:
     """Gain and leak of each of ComfyUI's samplers at ``every`` 1, then 2; bold where they differ too much."""
-    cells: dict[str, list[str]] = {}
+    lines: dict[str, list[str]] = {}
+    selected = select(rows, "comfyui")
     # Rows come in pairs: ``every`` 1, then 2.
-    picked = iter(pick(rows, "comfyui"))
-    for one, two in zip(picked, picked, strict=True):
+    for one, two in zip(selected[::2], selected[1::2], strict=True):
         cell = f"{100 * one.gain:.0f}, {100 * two.gain:.0f} % ({one.leak:.2f}, {two.leak:.2f})"
-        holds = abs(two.gain / one.gain - 1) <= 0.2 and two.leak <= 1.1 * one.leak
-        cells.setdefault(one.sampler, []).extend([cell if holds else f"**{cell}**", f"{two.calls:.2f}"])
+        agrees = abs(two.gain / one.gain - 1) <= 0.2 and two.leak <= 1.1 * one.leak
+        lines.setdefault(one.sampler, []).extend([cell if agrees else f"**{cell}**", f"{two.calls:.2f}"])
     # Samplers with equal results (GPU variants, or CFG++ without guidance) share a line.
-    twins = {tuple(line): [name for name in cells if cells[name] == line] for line in cells.values()}
-    head = [part for s in dict.fromkeys(r.schedule for r in pick(rows, "comfyui")) for part in (s, "calls")]
-    return table(["gain at every 1, 2 (leak)", *head], sorted([", ".join(twins[line]), *line] for line in twins))
+    names = {tuple(line): [name for name in lines if lines[name] == line] for line in lines.values()}
+    header = [cell for schedule in dict.fromkeys(row.schedule for row in selected) for cell in (schedule, "calls")]
+    return table(["gain at every 1, 2 (leak)", *header], sorted([", ".join(names[line]), *line] for line in names))
 
 
 def targets(rows: Sequence[Row]) -> str:
     """Each target, how often it was reached, and the worst case."""
 
-    def ratios(model: str) -> dict[str, float]:
+    def leak_ratios(model: str) -> dict[str, float]:
         """Our leak over the published method's, by sampler."""
-        effects = filter(reached, pick(rows, "leak", model=model, schedule=VE))
-        leak = {(effect.label, NAMES[effect.sampler]): effect.leak for effect in effects}
-        pairs = {s: (leak.get((OURS, s)), leak.get((THEIRS, s))) for s in NAMES.values()}
-        return {s: a / b for s, (a, b) in pairs.items() if a is not None and b is not None}
+        effects = filter(has_target_gain, select(rows, "leak", model=model, schedule=VE))
+        leaks = {(effect.label, effect.sampler): effect.leak for effect in effects}
+        shared = [s for s in SAMPLERS if {(OURS, s), (PUBLISHED, s)} <= leaks.keys()]
+        return {SAMPLERS[s]: leaks[OURS, s] / leaks[PUBLISHED, s] for s in shared}
 
-    def values(question: str, **fields: str) -> dict[str, float]:
-        return {place(r): r.value for r in pick(rows, question, **fields)}
+    def split(question: str, label: str, word: str) -> tuple[dict[str, float], dict[str, float]]:
+        """Values by setup: of those whose name has ``word``, and of the others. Samplers of two calls are left out."""
+        values = {setup_of(row): row.value for row in select(rows, question, label=label) if "sde" not in row.model}
+        with_word = {setup: values.pop(setup) for setup in list(values) if word in setup}
+        return with_word, values
 
-    gains = {(place(r), r.steps): r.gain for r in pick(rows, "steps", label=OURS)}
-    far = {f"{at}, {n} steps": abs(gain / gains[at, STEPS] - 1) for (at, n), gain in gains.items() if n != STEPS}
-    calls = {at: n for at, n in values("calls", label=f"{OURS}, rows with guidance").items() if "sde" not in at}
-    karras = {at: calls.pop(at) for at in list(calls) if at.startswith(VE)}
-    times, work = (values("overhead", label=label) for label in ("ours / published", "a due step, ms"))
-    clips, _ = ({at: numbers.pop(at) for at in list(numbers) if "flow" in at} for numbers in (times, work))
-    pairs = {f"{r.model}, {r.label}": abs(r.value - 1) for r in pick(rows, "cfg_pp", schedule=OURS)}
+    gains = {(setup_of(row), row.steps): row.gain for row in select(rows, "steps", label=OURS)}
+    ratios = {f"{at}, {n} steps": gain / gains[at, STEPS] for (at, n), gain in gains.items() if n != STEPS}
+    gain_errors = {at: abs(ratio - 1) for at, ratio in ratios.items()}
+    cfg_pp_errors = {f"{r.model}, {r.label}": abs(r.value - 1) for r in select(rows, "cfg_pp", schedule=OURS)}
+    defocused, _ = split("smooth", OURS, "defocused")
+    karras, not_karras = split("calls", f"{OURS}, rows with guidance", VE)
+    pictures, videos = split("overhead", "ours / published", "eps")
+    work, _ = split("overhead", "a due step, ms", "eps")
     measured: list[tuple[str, float, dict[str, float]]] = [
-        *((f"leak over the published method's, {m}, VE", 0.25 if m == PHOTOS else 0.2, ratios(m)) for m in DRAWN),
-        ("gain, how far from that at 20 steps", 0.15, far),
-        ("share that is lit of what is out of focus", 0.1, values("smooth", model="defocused", label=OURS)),
-        ("Euler CFG++ beside Euler, how far from 1", 0.3, pairs),
+        (f"leak over the published method's, {PHOTOGRAPHS}, VE", 0.25, leak_ratios(PHOTOGRAPHS)),
+        *((f"leak over the published method's, {m}, VE", 0.2, leak_ratios(m)) for m in MAIN_MODELS[1:]),
+        ("gain, how far from that at 20 steps", 0.15, gain_errors),
+        ("share that is lit of what is out of focus", 0.1, defocused),
+        ("Euler CFG++ beside Euler, how far from 1", 0.3, cfg_pp_errors),
         ("rows of the network with guidance, one-call samplers, Karras", 1.2, karras),
-        ("rows of the network with guidance, one-call samplers, normal and flow", 1.25, calls),
-        ("time beside the network over the published pack's, pictures", 0.5, times),
-        ("time beside the network over the published pack's, video", 0.33, clips),
+        ("rows of the network with guidance, one-call samplers, normal and flow", 1.25, not_karras),
+        ("time beside the network over the published pack's, pictures", 0.5, pictures),
+        ("time beside the network over the published pack's, video", 0.33, videos),
         ("own work of a due step, ms, pictures", 10, work),
     ]
     body: list[list[str]] = []
-    for what, most, reached_at in (target for target in measured if target[2]):
-        worst = max(reached_at, key=lambda at: reached_at[at])
-        holds = sum(value <= most for value in reached_at.values())
-        body.append([what, f"{most:g}", f"{reached_at[worst]:.2f} ({worst})", f"{holds} of {len(reached_at)}"])
+    for name, limit, reached in measured:
+        if reached:
+            worst = max(reached, key=lambda setup: reached[setup])
+            held = sum(value <= limit for value in reached.values())
+            body.append([name, f"{limit:g}", f"{reached[worst]:.2f} ({worst})", f"{held} of {len(reached)}"])
     return table(["target, at 20 steps unless said", "at most", "worst found", "held"], body)
 
 
 def provenance(rows: Sequence[Row]) -> str:
     """The commit, machine and time of each question."""
-    picked = [row for row in rows if isinstance(row, Provenance)]
-    body = [[f"{r.question}, {r.model}", r.commit, f"{r.seconds:.0f} s", r.device] for r in picked]
-    total = sum(row.seconds for row in picked)
+    selected = [row for row in rows if isinstance(row, Provenance)]
+    body = [[f"{row.question}, {row.model}", row.commit, f"{row.seconds:.0f} s", row.device] for row in selected]
+    total = sum(row.seconds for row in selected)
     return table(["question, model", "commit", "time", "machine"], [*body, ["all", "", f"{total:.0f} s", ""]])
 
 
 BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
+    **{name: partial(by_setup, name) for name in QUESTIONS},
+    **{block.__name__: block for block in (leak, steps, kinds, comfyui, targets, provenance)},
     "beside the others": beside_the_others,
-    "targets": targets,
-    "leak": leaks,
-    "steps": steps,
-    "kinds": kinds,
-    "comfyui": comfyui,
-    **{name: partial(by_place, name) for name in QUESTIONS if name not in ("leak", "steps", "kinds", "comfyui")},
-    "provenance": provenance,
 }
 
 
@@ -194,4 +196,4 @@ def fill(text: str, rows: Sequence[Row]) -> str:
     Raises:
         KeyError: for a block of an unknown name.
     """
-    return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](rows)}\n{match[4]}", text)
+    return BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](rows)}\n{match[4]}", text)

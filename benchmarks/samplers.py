@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -25,25 +26,30 @@ from .models import ReferenceModel
 
 Predict = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 Step = Callable[[Tensor, Tensor], Prediction]
-Noise = Callable[[], Tensor]
-Sampler = Callable[[Predict, Tensor, list[float], Noise], Tensor]
+DrawNoise = Callable[[], Tensor]
+Sampler = Callable[[Predict, Tensor, list[float], DrawNoise], Tensor]
 
 
-def noise(seeds: Sequence[int], shape: Sequence[int]) -> Noise:
-    """Unit Gaussian (batch, channels, *space), with one generator per picture, so that it is the same in any batch."""
+def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> DrawNoise:
+    """Draws unit Gaussian noise (batch, channels, *space), with one generator per picture: the same in any batch."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return lambda: torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators])
+
+
+def stable_diffusion_sigma(share: float) -> float:
+    """Noise level at a share of Stable Diffusion's range (Rombach et al. 2022), which is even in timesteps."""
+    return float(to_log_sigma(torch.tensor(999 * (1 - share)), log_sigma_table()).exp())
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
     """Noise levels of a run of any length, and the model's own range."""
 
-    family: Family
     levels: Callable[[int], list[float]]
-    """steps -> noise-to-signal ratios, steps + 1 of them, descending to 0."""
-    at: Callable[[float], float]
+    """Number of steps -> noise-to-signal ratios, one more than there are steps, descending to 0."""
+    ratio_at: Callable[[float], float] = stable_diffusion_sigma
     """Share of the model's noise range in (0, 1) -> noise-to-signal ratio."""
+    family: Family = "ve"
 
     def to_sigma(self, ratio: float) -> float:
         """The model's own sigma for a noise-to-signal ratio."""
@@ -51,90 +57,77 @@ class NoiseSchedule:
 
     def window(self, start: float, end: float) -> tuple[float, float]:
         """Noise levels (high, low) for shares of the model's range, like ComfyUI's ``percent_to_sigma``."""
-        high, low = (1e9 if s <= 0 else 0.0 if s >= 1 else self.to_sigma(self.at(s)) for s in (start, end))
+        high, low = (1e9 if s <= 0 else 0.0 if s >= 1 else self.to_sigma(self.ratio_at(s)) for s in (start, end))
         return high, low
 
 
-def stable_diffusion(share: float) -> float:
-    """Noise level at a share of Stable Diffusion's range (Rombach et al. 2022), which is even in timesteps."""
-    return float(to_log_sigma(torch.tensor(999 * (1 - share)), log_sigma_table()).exp())
+def flow_schedule(shift: int) -> NoiseSchedule:
+    """Even times of rectified flow, shifted (Esser et al. 2024, eq. 23); 1000 (sigma = 0.999) stands for infinity."""
+    return NoiseSchedule(
+        lambda steps: [1000.0, *(shift * (steps - i) / i for i in range(1, steps)), 0.0],
+        lambda share: shift * (1 - share) / share,
+        "flow",
+    )
 
 
 SCHEDULES = {
     # Karras et al. 2022, eq. 5.
-    "VE Karras": NoiseSchedule("ve", lambda steps: noise_levels(steps, 14.61, 0.0292).tolist(), stable_diffusion),
-    "VE normal": NoiseSchedule(
-        "ve", lambda steps: [*(stable_diffusion(i / (steps - 1)) for i in range(steps)), 0.0], stable_diffusion
-    ),
-    # Even times of rectified flow, shifted (Esser et al. 2024, eq. 23); 1000 (sigma = 0.999) stands for infinity.
-    **{
-        f"flow, shift {shift}": NoiseSchedule(
-            "flow",
-            lambda steps, shift=shift: [1000.0, *(shift * (steps - i) / i for i in range(1, steps)), 0.0],
-            lambda share, shift=shift: shift * (1 - share) / share,
-        )
-        for shift in (1, 3, 7)
-    },
+    "VE Karras": NoiseSchedule(lambda steps: noise_levels(steps, 14.61, 0.0292).tolist()),
+    "VE normal": NoiseSchedule(lambda steps: [*(stable_diffusion_sigma(i / (steps - 1)) for i in range(steps)), 0.0]),
+    **{f"flow, shift {shift}": flow_schedule(shift) for shift in (1, 3, 7)},
 }
 
 
-def euler(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
-    """Karras et al. 2022, algorithm 1 without churn."""
-    for now, then in pairwise(sigmas):
-        denoised = predict(x, now)[0]
-        x = denoised + then / now * (x - denoised)
+def euler(predict: Predict, x: Tensor, sigmas: list[float], _: DrawNoise, cfg_pp: bool = False) -> Tensor:
+    """Karras et al. 2022, algorithm 1 without churn; with ``cfg_pp`` Chung et al. 2024, algorithm 1, in VE terms."""
+    for sigma, next_sigma in pairwise(sigmas):
+        denoised, uncond = predict(x, sigma)
+        x = denoised + next_sigma / sigma * (x - (uncond if cfg_pp else denoised))
     return x
 
 
-def euler_cfg_pp(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
-    """Chung et al. 2024 (CFG++), algorithm 1 in VE terms."""
-    for now, then in pairwise(sigmas):
-        denoised, uncond = predict(x, now)
-        x = denoised + then / now * (x - uncond)
-    return x
-
-
-def _ancestral(x: Tensor, denoised: Tensor, now: float, then: float, noise: Noise) -> Tensor:
+def _ancestral_step(x: Tensor, denoised: Tensor, sigma: float, next_sigma: float, draw_noise: DrawNoise) -> Tensor:
     """Euler to a lower level, then fresh noise back up (Song et al. 2020, DDIM eq. 16)."""
-    up = min(then, (then**2 * (now**2 - then**2) / now**2) ** 0.5)
-    down = (then**2 - up**2) ** 0.5
-    return denoised + down / now * (x - denoised) + up * noise()
+    up = min(next_sigma, (next_sigma**2 * (sigma**2 - next_sigma**2) / sigma**2) ** 0.5)
+    down = (next_sigma**2 - up**2) ** 0.5
+    return denoised + down / sigma * (x - denoised) + up * draw_noise()
 
 
-def euler_ancestral(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+def euler_ancestral(predict: Predict, x: Tensor, sigmas: list[float], draw_noise: DrawNoise) -> Tensor:
     """Euler with fresh noise at every step."""
-    for now, then in pairwise(sigmas):
-        x = _ancestral(x, predict(x, now)[0], now, then, noise)
+    for sigma, next_sigma in pairwise(sigmas):
+        x = _ancestral_step(x, predict(x, sigma)[0], sigma, next_sigma, draw_noise)
     return x
 
 
-def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], _: Noise) -> Tensor:
+def dpmpp_2m(predict: Predict, x: Tensor, sigmas: list[float], _: DrawNoise) -> Tensor:
     """Lu et al. 2022 (DPM-Solver++), algorithm 2, with one previous prediction."""
-    previous, h_last = x, math.inf
-    for now, then in pairwise(sigmas):
-        denoised = predict(x, now)[0]
-        if then == 0:
+    previous, previous_h = x, math.inf
+    for sigma, next_sigma in pairwise(sigmas):
+        denoised = predict(x, sigma)[0]
+        if next_sigma == 0:
             return denoised
-        h = math.log(now / then)
-        half = h / (2 * h_last)
-        x = then / now * x + (1 - then / now) * ((1 + half) * denoised - half * previous)
-        previous, h_last = denoised, h
+        h = math.log(sigma / next_sigma)
+        rho = h / (2 * previous_h)
+        x = next_sigma / sigma * x + (1 - next_sigma / sigma) * ((1 + rho) * denoised - rho * previous)
+        previous, previous_h = denoised, h
     return x
 
 
-def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], noise: Noise) -> Tensor:
+def dpmpp_sde(predict: Predict, x: Tensor, sigmas: list[float], draw_noise: DrawNoise) -> Tensor:
     """Lu et al. 2022, stochastic single-step solver of order two: two predictions a step but the last."""
-    for now, then in pairwise(sigmas):
-        denoised = predict(x, now)[0]
-        if then == 0:
+    for sigma, next_sigma in pairwise(sigmas):
+        denoised = predict(x, sigma)[0]
+        if next_sigma == 0:
             return denoised
-        middle = (now * then) ** 0.5
-        inner = _ancestral(x, denoised, now, middle, noise)
-        x = _ancestral(x, predict(inner, middle)[0], now, then, noise)
+        middle_sigma = (sigma * next_sigma) ** 0.5
+        middle_x = _ancestral_step(x, denoised, sigma, middle_sigma, draw_noise)
+        x = _ancestral_step(x, predict(middle_x, middle_sigma)[0], sigma, next_sigma, draw_noise)
     return x
 
 
-SAMPLERS: dict[str, Sampler] = {f.__name__: f for f in (euler, euler_ancestral, dpmpp_2m, dpmpp_sde, euler_cfg_pp)}
+SAMPLERS: dict[str, Sampler] = {f.__name__: f for f in (euler, euler_ancestral, dpmpp_2m, dpmpp_sde)}
+SAMPLERS["euler_cfg_pp"] = partial(euler, cfg_pp=True)
 
 
 @dataclass
@@ -148,16 +141,13 @@ class MethodRun:
     detailer: Detailer | None = None
     calls: int = 0
     rows: int = 0
-    """Rows of the network's batch over all calls; with guidance, a call of all conditionings counts two."""
+    """Rows of the network's batch over all calls. With guidance, a call of all conditionings has two."""
     picture: Tensor = field(init=False)
     """The result, (batch, channels, H, W)."""
 
     def evaluate(self, x: Tensor, sigma: Tensor, conds: Literal["all", "positive"] = "all") -> Prediction:
         """The model in its own terms, ``sigma`` of shape (1,)."""
-        level = float(sigma[0])
-        # Rectified flow is the same denoiser of x / (1 - sigma).
-        alpha = 1.0 if self.schedule.family == "ve" else 1 - level
-        prediction = self.model.predict(x / alpha, level / alpha, conds)
+        prediction = self.model.predict(x, float(sigma[0]), conds, self.schedule.family)
         self.calls, self.rows = self.calls + 1, self.rows + 1 + len(prediction.others)
         return prediction
 
@@ -175,22 +165,22 @@ def sample(
     steps: int = 20,
 ) -> MethodRun:
     """Sample the model's batch. A picture has the same noise, at the start and later, under every method."""
-    chosen = SCHEDULES[schedule]
-    flow = chosen.family == "flow"
+    noise_schedule = SCHEDULES[schedule]
+    is_flow = noise_schedule.family == "flow"
     # Noise levels in single precision, as in hosts.
-    sigmas = torch.tensor([chosen.to_sigma(ratio) for ratio in chosen.levels(steps)]).tolist()
-    run = MethodRun(model, chosen, sigmas)
+    sigmas = torch.tensor([noise_schedule.to_sigma(ratio) for ratio in noise_schedule.levels(steps)]).tolist()
+    run = MethodRun(model, noise_schedule, sigmas)
     step = method(run, strength)
-    levels = [s / (1 - s) for s in run.sigmas] if flow else run.sigmas
-    sigma_of = dict(zip(levels, run.sigmas, strict=True))
+    levels = [sigma / (1 - sigma) for sigma in sigmas] if is_flow else sigmas
+    sigma_of = dict(zip(levels, sigmas, strict=True))
 
     def predict(x: Tensor, level: float) -> tuple[Tensor, Tensor]:
         # A sampler may call between the run's levels.
-        sigma = torch.tensor([sigma_of.get(level, chosen.to_sigma(level))])
-        prediction = step(x * (1 - float(sigma)) if flow else x, sigma)
+        sigma = torch.tensor([sigma_of.get(level, noise_schedule.to_sigma(level))])
+        prediction = step(x * (1 - float(sigma)) if is_flow else x, sigma)
         picture = prediction.denoised if prediction.guided is None else prediction.guided
         return picture, prediction.others.get("uncond", picture)  # type: ignore[return-value]
 
-    fresh = noise(model.seeds, model.shape)
-    run.picture = SAMPLERS[sampler](predict, fresh() * levels[0], levels, fresh)
+    draw_noise = seeded_noise(model.seeds, model.shape)
+    run.picture = SAMPLERS[sampler](predict, draw_noise() * levels[0], levels, draw_noise)
     return run

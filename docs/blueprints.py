@@ -1,5 +1,6 @@
-"""Writes subgraphs/*.json, the presets as blueprints: detailer, sampler and preview in one node. By hand, with the
-answer of a ComfyUI that has this pack:
+"""Writes subgraphs/*.json, the presets as blueprints: detailer, sampler and preview in one node.
+
+Run by hand, with the answer of a ComfyUI that has this pack:
 
 curl http://127.0.0.1:8188/object_info > object_info.json && python docs/blueprints.py object_info.json
 """
@@ -18,6 +19,7 @@ from template_parts import PREVIEW
 FOLDER = Path(__file__).resolve().parents[1] / "subgraphs"
 DEBUG = "SelectiveSigmaDetailerDebugNode"
 ENTRY, EXIT = -10, -20
+"""The ids that links use for the inputs and the outputs of a subgraph."""
 PRESETS: dict[str, tuple[Json, Json, str]] = {
     "Selective Sigma, portrait": (
         {"strength": 0.1, "coverage": 0.4, "every": 2},
@@ -35,7 +37,7 @@ PRESETS: dict[str, tuple[Json, Json, str]] = {
         "For models that need 4 to 8 steps: detail at every step.",
     ),
 }
-"""By name: the detailer's settings, the sampler's, and what it is for. The help of the Debug node has them too."""
+"""By name: settings of the detailer, settings of the sampler, description. The help of the Debug node has them too."""
 
 
 def identity(*words: str) -> str:
@@ -45,32 +47,32 @@ def identity(*words: str) -> str:
 class Blueprint:
     """A subgraph around the nodes of a graph."""
 
-    def __init__(self, g: Graph):
-        self.g = g
-        self.links = [dict(zip(LINK, link, strict=True)) for link in g.links]
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.links = [dict(zip(LINK, link, strict=True)) for link in graph.links]
         self.inputs: list[Json] = []
         self.outputs: list[Json] = []
         self.values: dict[str, Any] = {}
-        """Of the widgets that are inputs of the subgraph."""
+        """The values of the widgets that are inputs of the subgraph, by name."""
 
     def add_input(self, node: Json, name: str) -> None:
-        """An input of the subgraph, linked to that of the node; a widget is then one of the subgraph's."""
-        slot, one = next((i, one) for i, one in enumerate(node["inputs"]) if one["name"] == name)
-        one["link"] = self._link(ENTRY, len(self.inputs), node["id"], slot, one["type"])
-        self.inputs.append(self._slot("in", name, one["type"], [one["link"]], len(self.inputs)))
-        if "widget" in one:
-            self.values[name] = node["widgets_values"][self._place(node, name)]
+        """Add an input to the subgraph, linked to that of a node. If it is a widget, the subgraph gets the widget."""
+        slot, socket = next((i, socket) for i, socket in enumerate(node["inputs"]) if socket["name"] == name)
+        socket["link"] = self._link(ENTRY, len(self.inputs), node["id"], slot, socket["type"])
+        self.inputs.append(self._slot("in", name, socket["type"], [socket["link"]], len(self.inputs)))
+        if "widget" in socket:
+            self.values[name] = node["widgets_values"][self._value_index(node, name)]
 
     def add_output(self, name: str, node: Json, slot: int) -> None:
-        """An output of the subgraph."""
+        """Add an output to the subgraph, linked to that of a node."""
         output = node["outputs"][slot]
         link = self._link(node["id"], slot, EXIT, len(self.outputs), output["type"])
         output["links"].append(link)
         self.outputs.append(self._slot("out", name, output["type"], [link], len(self.outputs)))
 
     def saved(self, description: str) -> Json:
-        """The file: one node that is the subgraph."""
-        kind = identity("blueprints", self.g.name)
+        """The contents of the file: one node, which is the subgraph."""
+        kind = identity("blueprints", self.graph.name)
         node = {
             "id": 1,
             "type": kind,
@@ -79,24 +81,24 @@ class Blueprint:
             "flags": {},
             "order": 0,
             "mode": 0,
-            "inputs": [self._socket(one) for one in self.inputs],
-            "outputs": [{"name": one["name"], "type": one["type"], "links": None} for one in self.outputs],
+            "inputs": [self._socket(slot) for slot in self.inputs],
+            "outputs": [{"name": slot["name"], "type": slot["type"], "links": None} for slot in self.outputs],
             "properties": {"proxyWidgets": [["-1", name] for name in self.values]},
             "widgets_values": list(self.values.values()),
         }
-        right = max(one["pos"][0] + one["size"][0] for one in self.g.nodes)
+        right = max(inner["pos"][0] + inner["size"][0] for inner in self.graph.nodes)
         subgraph = {
             "id": kind,
             "version": 1,
             "state": {
                 "lastGroupId": 0,
-                "lastNodeId": len(self.g.nodes),
+                "lastNodeId": len(self.graph.nodes),
                 "lastLinkId": len(self.links),
                 "lastRerouteId": 0,
             },
             "revision": 0,
             "config": {},
-            "name": self.g.name,
+            "name": self.graph.name,
             "description": description,
             "category": "Selective Sigma",
             "inputNode": {"id": ENTRY, "bounding": [-240, 0, 120, 40 + 20 * len(self.inputs)]},
@@ -104,46 +106,47 @@ class Blueprint:
             "inputs": self.inputs,
             "outputs": self.outputs,
             "widgets": [],
-            "nodes": self.g.nodes,
+            "nodes": self.graph.nodes,
             "groups": [],
             "links": self.links,
             "extra": {},
         }
-        saved = {**self.g.saved(), "nodes": [node], "links": [], "last_node_id": 1, "last_link_id": 0}
+        saved = {**self.graph.saved(), "nodes": [node], "links": [], "last_node_id": 1, "last_link_id": 0}
         return {**saved, "definitions": {"subgraphs": [subgraph]}}
 
-    def _socket(self, one: Json) -> Json:
-        widget = {"widget": {"name": one["name"]}} if one["name"] in self.values else {}
-        return {"name": one["name"], "type": one["type"], **widget, "link": None}
+    def _socket(self, slot: Json) -> Json:
+        widget = {"widget": {"name": slot["name"]}} if slot["name"] in self.values else {}
+        return {"name": slot["name"], "type": slot["type"], **widget, "link": None}
 
     @staticmethod
-    def _place(node: Json, name: str) -> int:
-        """Where a widget's value is saved; a seed has another behind it."""
+    def _value_index(node: Json, name: str) -> int:
+        """The index of a widget's value among those saved. A seed has a second value behind it."""
         names: list[str] = []
-        for one in node["inputs"]:
-            if "widget" in one:
-                names += [one["name"], "control"] if one["name"] == "seed" else [one["name"]]
+        for socket in node["inputs"]:
+            if "widget" in socket:
+                names += [socket["name"], "control"] if socket["name"] == "seed" else [socket["name"]]
         return names.index(name)
 
     def _link(self, *ends: Any) -> int:
         self.links.append(dict(zip(LINK, (len(self.links) + 1, *ends), strict=True)))
         return len(self.links)
 
-    def _slot(self, way: str, name: str, kind: str, ids: list[int], place: int) -> Json:
-        named = {"id": identity("blueprints", self.g.name, way, name), "name": name, "type": kind, "linkIds": ids}
-        return {**named, "pos": [-140 if way == "in" else 0, 20 + 20 * place]}
+    def _slot(self, direction: str, name: str, io_type: str, link_ids: list[int], index: int) -> Json:
+        slot = {"id": identity("blueprints", self.graph.name, direction, name), "name": name}
+        slot |= {"type": io_type, "linkIds": link_ids}
+        return {**slot, "pos": [-140 if direction == "in" else 0, 20 + 20 * index]}
 
 
 LINK = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
 
 
-def preset(g: Graph, settings: Json, sampler: Json, description: str) -> Json:
-    ours = g.add(DEBUG, (0, 0, 360, 440), settings)
-    run = g.add("KSampler", (410, 0, 300, 270), {"model": out(ours, "model"), "seed": 7, **sampler})
-    picture = g.add("VAEDecode", (760, 0, 300, 60), {"samples": out(run)})
+def preset(graph: Graph, settings: Json, sampler: Json, description: str) -> Json:
+    ours = graph.add(DEBUG, (0, 0, 360, 440), settings)
+    run = graph.add("KSampler", (410, 0, 300, 270), {"model": out(ours, "model"), "seed": 7, **sampler})
+    picture = graph.add("VAEDecode", (760, 0, 300, 60), {"samples": out(run)})
     inputs = {"mask_ref": out(ours, "mask_ref"), "latent": out(run), "image": out(picture), "show": "average"}
-    preview = g.add(PREVIEW, (760, 120, 420, 480), inputs, title="Where the detail went")
-    blueprint = Blueprint(g)
+    preview = graph.add(PREVIEW, (760, 120, 420, 480), inputs, title="Where the detail went")
+    blueprint = Blueprint(graph)
     blueprint.add_input(ours, "model")
     for name in ("positive", "negative", "latent_image"):
         blueprint.add_input(run, name)

@@ -1,6 +1,8 @@
 """Draws the picture at the top of the README, ``docs/detail.png``, from photographs that the network never saw.
 
-python docs/draw_detail.py FOLDER        FOLDER holds the held-out photographs; ``training/README.md`` names them
+python docs/draw_detail.py FOLDER
+
+FOLDER holds the held-out photographs, which ``training/README.md`` lists.
 """
 
 from __future__ import annotations
@@ -20,15 +22,17 @@ COLUMNS = ["photograph", "plain", "lie everywhere,\nequal fine detail", "Selecti
 
 
 class Part(NamedTuple):
-    """A part of a photograph, and what is shown of its drawings."""
+    """A part of a photograph, and the lines of the picture that show it."""
 
     file: str
     box: tuple[int, int, int, int]
     """Left, top, right and bottom in the file, in pixels; square."""
     lines: tuple[str, ...]
+    """Labels of ``demo.compare``: the whole part, or a close-up."""
     close: tuple[int, int] | None = None
     """(top, left) of the close-up, in pixels of the drawing."""
     smooth: tuple[int, int] | None = None
+    """(top, left) of the smooth close-up, in pixels of the drawing."""
 
 
 PARTS = {
@@ -36,10 +40,11 @@ PARTS = {
     "otter": Part("budgie-oakland-zoo-otters", (560, 220, 1160, 820), (WHOLE, CLOSE_UP), (60, 30)),
     "osprey": Part("budgie-perched-osprey", (430, 170, 1030, 770), (WHOLE, SMOOTH), smooth=(100, 128)),
 }
-"""All from the repository BuddiesOfBudgie/budgie-backgrounds, CC0 1.0: sharp subjects before what is out of focus."""
+"""Sharp subjects before a background out of focus, all from BuddiesOfBudgie/budgie-backgrounds (CC0 1.0)."""
 
 
 def draw(name: str, part: Part, folder: Path) -> list[tuple[str, list[object]]]:
+    """The lines of a part, each a label and its pictures."""
     photo = to_picture(cropped(open_photo(folder / f"{part.file}.jpg").crop(part.box), SIZE))
     comparison = compare(Scene(load(), photo), name, STRENGTH, part.close, part.smooth)
     for row in comparison.rows:

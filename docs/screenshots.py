@@ -1,7 +1,9 @@
-"""Takes the pictures of ComfyUI: docs/comfyui-graph.png, the first template after its run, and docs/comfyui-live.png,
-a run under way with the help open.
+"""Takes the pictures of ComfyUI.
 
-By hand, with ComfyUI's own python, chromium and selenium at hand: python docs/screenshots.py [graph] [live]
+- docs/comfyui-graph.png: the first template after its run;
+- docs/comfyui-live.png: a run in progress, with the help open.
+
+Run by hand with ComfyUI's own Python, which needs selenium and chromium: python docs/screenshots.py [graph] [live]
 """
 
 from __future__ import annotations
@@ -23,67 +25,69 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/comfy"))
 TEMPLATE = ROOT / "example_workflows/01 Try it without a checkpoint.json"
 DEBUG = "SelectiveSigmaDetailerDebugNode"
-# ComfyUI's own title bar and side bar, in pixels of the page.
-LEFT, TOP, SCALE = 66, 80, 1.5
+LEFT, TOP = 66, 80
+"""Width of ComfyUI's side bar and height of its title bar, in pixels of the page."""
+SCALE = 1.5
+"""Pixels of a screenshot for each pixel of the page."""
 
 
-def under_way(info: dict[str, Any]) -> dict[str, Any]:
-    """The demo model through the Debug node, live."""
-    g = Graph("Live", info)
-    demo = g.add("SelectiveSigmaDemoModelNode", (0, 0, 340, 150))
+def live_workflow(info: dict[str, Any]) -> dict[str, Any]:
+    """A workflow in which the demo model runs through the Debug node, with its live preview."""
+    graph = Graph("Live", info)
+    demo = graph.add("SelectiveSigmaDemoModelNode", (0, 0, 340, 150))
     inputs = {name: out(demo, i) for name, i in {"positive": 1, "negative": 2, "latent_image": 4}.items()}
     inputs |= {"steps": 24, "cfg": 1.0, "sampler_name": "euler", "scheduler": "karras"}
-    ours = g.add(DEBUG, (0, 230, 340, 330), {"model": out(demo), "live": True, "every": 1})
-    latent = ksampler(g, (390, 0), {"model": out(ours, "model"), **inputs})
+    ours = graph.add(DEBUG, (0, 230, 340, 330), {"model": out(demo), "live": True, "every": 1})
+    latent = ksampler(graph, (390, 0), {"model": out(ours, "model"), **inputs})
     latent.node["size"] = [560, 560]
-    g.add("PreviewImage", (1000, 0, 300, 300), {"images": out(g.add("VAEDecode", (1000, 350, 300, 50), {
+    graph.add("PreviewImage", (1000, 0, 300, 300), {"images": out(graph.add("VAEDecode", (1000, 350, 300, 50), {
         "samples": latent, "vae": out(demo, "vae")}))})  # fmt: skip
-    return g.saved()
+    return graph.saved()
 
 
-def keep(page: Browser, name: str, folder: Path, right: int = 0) -> None:
-    """The page without its bars, and without ``right`` pixels, 1800 wide at most."""
+def save_picture(page: Browser, name: str, folder: Path) -> None:
+    """Save a screenshot of the page without its bars, at most 1800 pixels wide."""
     page.screenshot(folder / "shot.png")
     picture = Image.open(folder / "shot.png").convert("RGB")
-    picture = picture.crop((int(LEFT * SCALE), int(TOP * SCALE), picture.width - int(right * SCALE), picture.height))
+    picture = picture.crop((int(LEFT * SCALE), int(TOP * SCALE), picture.width, picture.height))
     if picture.width > 1800:
         picture = picture.resize((1800, picture.height * 1800 // picture.width), Image.Resampling.LANCZOS)
     picture.save(ROOT / f"docs/{name}.png", optimize=True)
 
 
-def graph(page: Browser, folder: Path) -> None:
+def take_graph(page: Browser, folder: Path) -> None:
     page.set_view(vue=True)  # The classic view has no wipe.
     page.load(TEMPLATE)
     page.queue(1800)
     time.sleep(6)  # Until "Job completed" is gone.
     page.fit(LEFT, TOP, margin=24)
-    keep(page, "comfyui-graph", folder)
+    save_picture(page, "comfyui-graph", folder)
     page.set_view(vue=False)
 
 
-def live(page: Browser, folder: Path, info: dict[str, Any]) -> None:
+def take_live(page: Browser, folder: Path, info: dict[str, Any]) -> None:
     page.set_view(vue=True)
-    page.load(under_way(info))
+    page.load(live_workflow(info))
     page.fit(LEFT, TOP, margin=24)
     page.help(DEBUG)
     page.run("window.ssdStep = 0; window.app.queuePrompt(0)")
     page.run("window.app.api.addEventListener('progress', e => { window.ssdStep = e.detail.value; })")
     page.wait("return window.ssdStep >= 15", 1800)
-    keep(page, "comfyui-live", folder)
+    save_picture(page, "comfyui-live", folder)
     page.set_view(vue=False)
 
 
-def main(which: list[str]) -> None:
+def main(pictures: list[str]) -> None:
     from browser import Browser
     from server_process import Server
 
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as folder_name:
+        folder = Path(folder_name)
         with Server(folder) as server, Browser(server.url, 1760, 1010, scale=SCALE) as page:
-            if "graph" in which:
-                graph(page, folder)
-            if "live" in which:
-                live(page, folder, server.get("/object_info"))
+            if "graph" in pictures:
+                take_graph(page, folder)
+            if "live" in pictures:
+                take_live(page, folder, server.get("/object_info"))
 
 
 if __name__ == "__main__":

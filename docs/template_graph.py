@@ -1,4 +1,4 @@
-"""A workflow in the form that ComfyUI's frontend saves, written node by node from the server's own description."""
+"""A workflow as ComfyUI's frontend saves it, built node by node from the server's description of its nodes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 Json = dict[str, Any]
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
-LIST = "COMFY_AUTOGROW_V3"
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
+LIST_TYPE = "COMFY_AUTOGROW_V3"
 WITHOUT_CODE = {"MarkdownNote"}
-NOTE = {"color": "#223", "bgcolor": "#181a24"}
-"""Dark, since one frontend writes notes in grey, another in white."""
+NOTE_COLOURS = {"color": "#223", "bgcolor": "#181a24"}
+"""Dark, since one frontend writes the text of notes in grey and another in white."""
 OURS = "SelectiveSigma"
 
 
@@ -29,24 +29,29 @@ class Socket(NamedTuple):
 
 @dataclass
 class Graph:
-    """One workflow; ``info`` is ``/object_info``."""
+    """One workflow."""
 
     name: str
     info: Json
+    """The answer of ComfyUI's ``/object_info``."""
     since: str = "0.3.64"
-    """The first ComfyUI that has all of its nodes."""
+    """The first version of ComfyUI that has all nodes of the workflow."""
 
     def __post_init__(self) -> None:
         self.nodes: list[Json] = []
         self.links: list[list[Any]] = []
 
     def add(self, kind: str, place: tuple[int, int, int, int], values: Json | None = None, **more: Any) -> Json:
-        """One node.
+        """Add a node.
 
         Args:
+            kind: the class of the node.
             place: x, y, width, height.
-            values: by input name, a widget's value or the ``Socket`` that it is linked to.
+            values: by input name, the value of a widget, or the ``Socket`` that the input is linked to.
             more: ``title``, ``models`` (what a loader offers to download), ``mode``.
+
+        Raises:
+            ValueError: if the node has no input of a name in ``values``.
         """
         values = dict(values or {})
         info = self.info[kind]
@@ -63,51 +68,54 @@ class Graph:
             {"localized_name": name, "name": name, "type": io_type, "links": []}
             for name, io_type in zip(info["output_name"], info["output"], strict=True)
         ]
-        sockets, widgets, values, needed = [], [], [], 0
+        sockets, widgets, widget_values, saved_count = [], [], [], 0
         inputs = [
-            (n, spec, part) for part in ("required", "optional") for n, spec in info["input"].get(part, {}).items()
+            (name, spec, group)
+            for group in ("required", "optional")
+            for name, spec in info["input"].get(group, {}).items()
         ]
-        for name, (io_type, *rest), part in inputs:
-            extra = rest[0] if rest else {}
-            if io_type == LIST:
-                grown = [key for key in values if key.startswith(f"{name}.")]
-                sockets += [self._input(node, key, values[key].type, values.pop(key)) for key in grown]
+        for name, (io_type, *rest), group in inputs:
+            options = rest[0] if rest else {}
+            if io_type == LIST_TYPE:
+                item_names = [key for key in values if key.startswith(f"{name}.")]
+                sockets += [self._input(node, key, values[key].type, values.pop(key)) for key in item_names]
                 for output in node["outputs"]:
                     output["type"] = sockets[-1]["type"]
-            elif extra.get("socketless") or extra.get("hidden"):
+            elif options.get("socketless") or options.get("hidden"):
                 continue
-            elif isinstance(io_type, list) or io_type in WIDGETS:
-                value = values.pop(name, extra.get("default", first(io_type, extra)))
+            elif isinstance(io_type, list) or io_type in WIDGET_TYPES:
+                value = values.pop(name, options.get("default", first_choice(io_type, options)))
                 link = value if isinstance(value, Socket) else None
                 widgets.append(self._input(node, name, "COMBO" if isinstance(io_type, list) else io_type, link))
                 widgets[-1]["widget"] = {"name": name}
-                values.append(extra.get("default", 0.0) if link else value)
-                # What later versions added at the end and is left at its default is not saved, for the earlier ones.
-                if (part == "required" and not extra.get("advanced")) or value != extra.get("default"):
-                    needed = len(values)
-                if extra.get("control_after_generate"):
-                    values.append("fixed")
-                    needed = len(values)
+                widget_values.append(options.get("default", 0.0) if link else value)
+                # Inputs that later versions added at the end are saved only if they are not at their default, so that
+                # earlier versions can load the workflow.
+                if (group == "required" and not options.get("advanced")) or value != options.get("default"):
+                    saved_count = len(widget_values)
+                if options.get("control_after_generate"):
+                    widget_values.append("fixed")
+                    saved_count = len(widget_values)
                 if io_type == "COMFY_DYNAMICCOMBO_V3":
-                    values += nested(extra["options"][0])
-                    needed = len(values)
+                    widget_values += nested_defaults(options["options"][0])
+                    saved_count = len(widget_values)
             else:
                 sockets.append(self._input(node, name, io_type, values.pop(name, None)))
-                if part == "optional":
+                if group == "optional":
                     sockets[-1]["shape"] = 7
         if values:
             raise ValueError(f"{kind} has no input {', '.join(values)}")
         node["inputs"] = [*sockets, *widgets]
-        slots = {id(one): i for i, one in enumerate(node["inputs"])}
+        slots = {id(socket): slot for slot, socket in enumerate(node["inputs"])}
         for link, target in self._pending:
             link[4] = slots[id(target)]
-        node["widgets_values"] = values[:needed]
+        node["widgets_values"] = widget_values[:saved_count]
         return node
 
     def note(self, place: tuple[int, int, int], text: str) -> None:
-        """Words at x, y and so many pixels wide, as high as they are."""
-        node = self._node("MarkdownNote", (*place, written_height(text, place[2])))
-        node |= {"title": "Note", "properties": {}, "widgets_values": [text], **NOTE}
+        """Add a note at x, y with this width, as high as its text."""
+        node = self._node("MarkdownNote", (*place, note_height(text, place[2])))
+        node |= {"title": "Note", "properties": {}, "widgets_values": [text], **NOTE_COLOURS}
 
     def _node(self, kind: str, place: tuple[int, int, int, int]) -> Json:
         self._pending: list[tuple[list[Any], Json]] = []
@@ -140,34 +148,34 @@ class Graph:
         }
 
 
-def written_height(text: str, width: int) -> int:
-    """Of a note, in either view."""
+def note_height(text: str, width: int) -> int:
+    """The height of a note with this text, in pixels, large enough in both views."""
     paragraphs = text.split("\n\n")
-    lines = sum(math.ceil(len(one) / ((width - 50) / 5.4)) for one in paragraphs)
+    lines = sum(math.ceil(len(paragraph) / ((width - 50) / 5.4)) for paragraph in paragraphs)
     return 26 + 14 * lines + 9 * len(paragraphs)
 
 
 def out(node: Json, name: str | int = 0) -> Socket:
-    """An output by its place or its name."""
+    """An output of a node, by its slot or its name."""
     if isinstance(name, str):
         name = [output["name"] for output in node["outputs"]].index(name)
     return Socket(node, name)
 
 
-def first(io_type: Any, extra: Json) -> Any:
-    """What a choice without a default stands at."""
-    options = io_type if isinstance(io_type, list) else extra.get("options")
-    if not options:
+def first_choice(io_type: Any, options: Json) -> Any:
+    """The value of a choice without a default: the first one; None for an input that is no choice."""
+    choices = io_type if isinstance(io_type, list) else options.get("options")
+    if not choices:
         return None
-    return options[0]["key"] if isinstance(options[0], dict) else options[0]
+    return choices[0]["key"] if isinstance(choices[0], dict) else choices[0]
 
 
-def nested(option: Json) -> list[Any]:
-    """The first choices below a choice that brings inputs of its own."""
+def nested_defaults(choice: Json) -> list[Any]:
+    """The values of the inputs that a choice brings with it."""
     widget_values: list[Any] = []
-    for part in option.get("inputs", {}).values():
-        for io_type, extra in part.values():
-            widget_values.append(extra.get("default", first(io_type, extra)))
+    for group in choice.get("inputs", {}).values():
+        for io_type, options in group.values():
+            widget_values.append(options.get("default", first_choice(io_type, options)))
             if io_type == "COMFY_DYNAMICCOMBO_V3":
-                widget_values += nested(extra["options"][0])
+                widget_values += nested_defaults(options["options"][0])
     return widget_values

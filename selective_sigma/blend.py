@@ -1,4 +1,4 @@
-"""HOW: the two predictions of a step put together under its mask (method.md section 3)."""
+"""HOW: combines the two predictions of a step under its mask (method.md section 3)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def add_effect(
     ``others`` that the lied call predicts too are blended with their own lied predictions instead.
 
     Args:
-        lied: may be None if ``effect`` is given.
-        effect: the effect of an earlier call of the step, used instead of this call's own.
+        lied: the lied prediction; None if ``effect`` is passed.
+        effect: the effect of an earlier call of the step. It is then added instead.
 
     Raises:
         ValueError: if the lied call predicts an ``other`` that the plain call does not.
@@ -50,7 +50,7 @@ def blend(plain: Prediction, lied: Prediction, mask: Latent, index: int) -> Outp
 
 
 def _check_names(names: set[str]) -> None:
-    """Raise ``ValueError`` if one call of a step returned ``names`` that the other did not."""
+    """Raise ``ValueError`` if there are any ``names``, which only one of the two calls of a step returned."""
     if names:
         listed = ", ".join(sorted(names))
         raise ValueError(f"evaluate returned {listed} in one call of a step alone: name the same others in both")

@@ -66,8 +66,8 @@ def floats(text: str, option: str) -> list[float]:
         raise ValueError(f"{option} is {text!r}: give numbers, as in {option} 0,0.05,0.1") from None
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"selective-sigma {__version__}")
         raise typer.Exit
 
@@ -75,7 +75,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="print the version")
+        bool, typer.Option("--version", metavar="", callback=_print_version, is_eager=True, help="print the version")
     ] = False,
 ) -> None:
     """More detail from diffusion samplers, only where the model draws it."""
@@ -98,7 +98,7 @@ def demo(
         Settings(strength=strength)
 
         with ProgressBar() as progress:
-            # Torch takes seconds to import, in which something has to be seen; Ctrl-C is still __main__'s.
+            # Torch takes seconds to import, during which something has to be seen. Ctrl-C is still handled by __main__.
             progress.begin("loading torch")
             from .demo.show import COLUMNS, cells, draw_demo
         with interruptions(), progress:
@@ -115,7 +115,7 @@ def demo(
         table.add_row(*cells(row))
     show_table(table)
     console = Console()
-    # Whoever reads it from a pipe wraps it as they like.
+    # In a pipe, lines are not wrapped: the reader may wrap them.
     console.print(drawn.text, soft_wrap=not console.is_terminal, markup=False, highlight=False)
 
 
@@ -150,13 +150,13 @@ def sweep(
     with refusals():
         strengths, coverages = floats(strength, "--strength"), floats(coverage, "--coverage")
         extra: dict[str, Any] = {"mask_source": mask_source, "lie": lie}
-        for s, c in product(strengths, coverages):
-            Settings(strength=s, coverage=c, **extra)
+        for cell in product(strengths, coverages):
+            Settings(*cell, **extra)
         if not math.isfinite(guidance):
             raise ValueError(f"guidance is {guidance}: give a finite number; 1 is none")
         if not model and (prompt is not None or sampler == "own"):
-            what = "--prompt" if prompt is not None else "--sampler own"
-            raise ValueError(f"{what} is for a checkpoint: give --model FOLDER too")
+            option = "--prompt" if prompt is not None else "--sampler own"
+            raise ValueError(f"{option} is for a checkpoint: give --model FOLDER too")
         if model and (photo is not None or flow):
             raise ValueError(f"{'--flow' if flow else '--photo'} is for the embedded network: leave out it or --model")
 
@@ -178,20 +178,20 @@ def sweep(
             content=f"{zlib.crc32(Path(photo).read_bytes()):08x}" if photo and Path(photo).is_file() else "",
             settings=tuple(extra.items()),
         )
-        # A wrong model is refused before a folder that holds another sweep.
+        # A wrong model is refused first, before a folder that holds another sweep.
         if model:
             check_checkpoint(model)
         folder = sweeping.Folder(out, job)
         pipe, sample = open_source(job, flow, model, state.device)
         folder.make()
-    wanted = sweeping.cells(strengths, coverages)
-    missing = folder.missing(wanted)
-    # Every process lists the missing cells before any of them is made, or the shares would overlap.
+    all_cells = sweeping.cells(strengths, coverages)
+    missing = folder.missing(all_cells)
+    # Every process lists the missing cells before any of them is drawn. Otherwise the shares would overlap.
     state.wait_for_everyone()
 
     def stopped() -> str:
-        pictures = {cell.name for cell in wanted}
-        finished = len(pictures) - len(folder.missing(wanted))
+        pictures = {cell.name for cell in all_cells}
+        finished = len(pictures) - len(folder.missing(all_cells))
         return f"Stopped. {finished} of {len(pictures)} pictures are in {out}; the same command makes the rest."
 
     with interruptions(stopped), state.split_between_processes(missing) as share, ProgressBar() as progress:
@@ -202,12 +202,12 @@ def sweep(
     if not state.is_main_process:
         return
     folder.figure(strengths, coverages).save(out / "sweep.png")
-    reports = [{**cell._asdict(), **result.report} for cell in wanted if (result := folder.load(cell))]
+    reports = [{**cell._asdict(), **result.report} for cell in all_cells if (result := folder.load(cell))]
     if as_json:
         typer.echo(json.dumps({"figure": str(out / "sweep.png"), "cells": reports}))
         return
     names = ("strength", "coverage", "calls", "plain", "lied")
     table = Table(*(name.replace("calls", "model calls") for name in names), title=f"{out / 'sweep.png'}")
-    for r in reports:
-        table.add_row(*(f"{r[name]:g}" for name in names))
+    for report in reports:
+        table.add_row(*(f"{report[name]:g}" for name in names))
     show_table(table)

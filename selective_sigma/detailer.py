@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .blend import add_effect, blend
-from .lie import SMALLEST, Lie
+from .lie import SMALLEST_KEEP, Lie
 from .mask_maker import MaskMaker, ones
 from .prediction import (
     Call,
@@ -26,7 +26,7 @@ from .prediction import (
 )
 from .published import PublishedSchedule
 from .report import Reason, Report
-from .schedule import SLACK, Schedule, Step
+from .schedule import LEVEL_TOLERANCE, Schedule, Step
 from .settings import Family, Settings, check_sigmas
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class MaskRecord(NamedTuple):
 
 
 class Detailer:
-    """Adds detail to one run of a sampler. Owns all state of that run, so that two runs never share any.
+    """Adds detail to one run of a sampler. It holds all state of that run, and no other run shares it.
 
     >>> detailer = Detailer(Settings(strength=0.1), sigmas)
     >>> output = detailer.step(evaluate, x, sigma)     # in place of evaluate(x, sigma)
@@ -51,7 +51,7 @@ class Detailer:
     Attributes:
         report: what the run did, and what it cost.
         mask: the latest mask, (batch, 1, *space), float32, or a list of one per stream; None before the first.
-        masks: a ``MaskRecord`` of every step in which the lie was told, if ``record`` is set.
+        masks: a ``MaskRecord`` for every step in which the lie was told; empty unless ``record`` is set.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Detailer:
         limit: Tensor | None = None,
         within: Tensor | None = None,
         record: bool = False,
-        loops: bool = False,
+        allow_restart: bool = False,
     ):
         """Args:
             sigmas: the run's noise levels, descending, one more than there are steps, or any slice
@@ -73,15 +73,15 @@ class Detailer:
             window: noise levels (high, low) between which the lie is told: ``start`` and ``end`` of the model's
                 own noise range. None takes ``start`` and ``end`` as shares of ``sigmas``, which is right if
                 ``sigmas`` is a whole schedule.
-            limit: where detail may go, (batch or 1, 1, *space) in [0, 1]; multiplies the mask.
-            within: the part that inpainting regenerates, (batch or 1, 1, *space) in [0, 1]; the mask compares
-                places within this part only. Both maps are clamped to [0, 1] and resized to the latent. If there
-                are several streams, they apply to the first one; if there is one, a map of zeros leaves it plain.
-            record: keep the mask of every step in ``masks``.
-            loops: allow the sampler to run through its levels more than once. Without it, a second run raises.
+            limit: where detail may go, (batch or 1, 1, *space) in [0, 1]. The mask is multiplied by it.
+            within: the part that inpainting regenerates, (batch or 1, 1, *space) in [0, 1]. The mask compares places
+                within this part only. Both maps are clamped to [0, 1] and resized to the latent. They apply to the
+                first stream. If there is only one stream, a map of zeros leaves the run plain.
+            record: whether to keep the mask of every step in ``masks``.
+            allow_restart: whether the sampler may run through its levels more than once. If not, a second run raises.
 
         Raises:
-            TypeError, ValueError: if one of these is invalid; the message names it.
+            TypeError, ValueError: if an argument is invalid. The message names it.
         """
         if not isinstance(settings, Settings):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"settings is a {type(settings).__name__}: give selective_sigma.Settings(...)")
@@ -101,7 +101,7 @@ class Detailer:
         self._mask_maker = MaskMaker(settings, limit, within)
         self._records_masks = record
         self._one_pass = settings.one_pass and limit is None
-        self._may_run_again, self._finished = loops, False
+        self._allow_restart, self._is_finished = allow_restart, False
         if settings.mask_source == "response":
             self._schedule = Schedule(levels, settings, family, window)
         else:
@@ -115,13 +115,13 @@ class Detailer:
         Constant and published masks blend each prediction with its own lied one instead.
 
         Args:
-            evaluate: the model.
+            evaluate: calls the model.
             x: noisy latent (batch, channels, *space), one to three space axes; a list of such tensors for
                 a model of several streams.
-            sigma: its noise level, one for the whole batch: 0-d, or (batch,) of equal values.
+            sigma: the noise level of ``x``: 0-d, or (batch,) of equal values.
 
         Raises:
-            TypeError, ValueError: before any model call, if ``x`` or ``sigma`` is invalid; after a call, if its
+            TypeError, ValueError: before any model call, if ``x`` or ``sigma`` is invalid; after a call, if the
                 prediction does not fit ``x``.
             RuntimeError: at the first step of a second run.
         """
@@ -160,7 +160,7 @@ class Detailer:
         """Another prediction of a step, for a host that calls its model several times for one ``x`` (cond, uncond).
 
         Args:
-            first: the output of ``step`` for the first of these calls. Its effect or its mask is used again.
+            first: the output of ``step`` for the first of these calls. Its effect, or else its mask, is used again.
         """
         level = self._check(x, sigma)
         step = self._step_at(level, sigma)
@@ -177,11 +177,11 @@ class Detailer:
 
     @property
     def _lied_call_is_last(self) -> bool:
-        """True under a mask of ones, which must leave the model in the same state as the one-pass path."""
+        """Whether the plain call comes first: under a mask of ones, the model must end as on the one-pass path."""
         return self.settings.mask_override == "ones"
 
     def _why_plain(self, step: Step, dose: float, x: Latent) -> Reason | None:
-        """Why the step is plain; None where the lie is told."""
+        """The reason why the step is plain; None if the lie is told."""
         if self.settings.idle:
             return Reason.IDLE
         if self._mask_maker.is_black(x):
@@ -197,7 +197,7 @@ class Detailer:
         self, evaluate: Evaluate, x: Latent, sigma: Tensor, level: float, step: Step
     ) -> tuple[Prediction, Prediction | None]:
         """The lied and the plain prediction of a step; the plain one is None on the one-pass path."""
-        lie = Lie(max(math.exp(-self._schedule.dose(step)), SMALLEST), self.family, self.settings.lie)
+        lie = Lie(max(math.exp(-self._schedule.dose(step)), SMALLEST_KEEP), self.family, self.settings.lie)
         scale = lie.scale(level)
         scaled = [stream if scale == 1.0 else stream * scale for stream in streams(x)]
         lied_x = scaled[0] if isinstance(x, Tensor) else scaled
@@ -207,9 +207,9 @@ class Detailer:
         if self._one_pass:
             return self._call_model(evaluate, lied_call), None
         if self._lied_call_is_last:
-            plain = self._call_model(evaluate, replace(plain_call, followed=True))
+            plain = self._call_model(evaluate, replace(plain_call, is_first_of_two=True))
             return self._call_model(evaluate, lied_call), plain
-        lied = self._call_model(evaluate, replace(lied_call, followed=True))
+        lied = self._call_model(evaluate, replace(lied_call, is_first_of_two=True))
         return lied, self._call_model(evaluate, plain_call)
 
     def _call_model(self, evaluate: Evaluate, call: Call) -> Prediction:
@@ -225,25 +225,27 @@ class Detailer:
 
     def _step_at(self, level: float, sigma: Tensor) -> Step:
         # A level that was rounded to the dtype of sigma still belongs to its own step.
-        return self._schedule.at(level, 1.0 + max(SLACK - 1.0, torch.finfo(sigma.dtype).eps))
+        return self._schedule.at(level, 1.0 + max(LEVEL_TOLERANCE - 1.0, torch.finfo(sigma.dtype).eps))
 
     def _refuse_second_run(self, step: Step) -> None:
         first, last = (self._schedule.steps[i].index if self._schedule.steps else 0 for i in (0, -1))
-        if self._finished and step.index == first and not self._may_run_again:
+        if self._is_finished and step.index == first and not self._allow_restart:
             raise RuntimeError("this Detailer has finished its run: make one for each run of a sampler")
-        self._finished = self._finished or step.index == last > first
+        self._is_finished = self._is_finished or step.index == last > first
 
     def _check(self, x: Latent, sigma: Tensor) -> float:
-        """Check ``x`` and ``sigma``, and return the noise level. Waits for the device once."""
-        lead = check_latent(x)
+        """Check ``x`` and ``sigma``, and return the noise level. This waits for the device once."""
+        first_stream = check_latent(x)
         if not isinstance(sigma, Tensor) or not sigma.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"sigma is {sigma!r}: give a floating-point tensor, 0-d or one value per sample")
         levels = check_sigmas(sigma, "sigma")
-        if len(levels) not in (1, len(lead)):
-            raise ValueError(f"sigma has {len(levels)} values for a batch of {len(lead)}: give one, or one per sample")
+        if len(levels) not in (1, len(first_stream)):
+            raise ValueError(
+                f"sigma has {len(levels)} values for a batch of {len(first_stream)}: give one, or one per sample"
+            )
         if any(level != levels[0] for level in levels):
             raise ValueError(f"sigma holds several noise levels ({min(levels):g} to {max(levels):g}): give one a call")
-        self._mask_maker.check_fits(lead)
+        self._mask_maker.check_fits(first_stream)
         return levels[0]
 
 

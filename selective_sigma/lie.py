@@ -1,4 +1,4 @@
-"""WHAT: the noise level to tell the model instead of the true one, and the input to match."""
+"""WHAT: the noise level that the model is told in place of the true one, and the factor for its input."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Level = TypeVar("Level", float, Tensor)
 
-SMALLEST = 1e-6
-"""Least ``Lie.keep``: a model cannot be told that there is no noise."""
+SMALLEST_KEEP = 1e-6
+"""Smallest ``Lie.keep``: a model cannot be told that there is no noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,6 @@ def noise_to_signal(sigma: float, family: Family) -> float:
     return sigma if family == "ve" else sigma / max(1.0 - sigma, 1e-4)
 
 
-def e_folds(strength: float) -> float:
-    """Size of a lie, -ln(1 - strength). Doses are added in this unit, and effects are proportional to it."""
-    return -math.log(max(1.0 - strength, SMALLEST))
+def to_e_folds(strength: float) -> float:
+    """The dose of a lie, -ln(1 - strength). Doses add up in this unit, and effects are proportional to it."""
+    return -math.log(max(1.0 - strength, SMALLEST_KEEP))

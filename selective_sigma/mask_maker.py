@@ -1,4 +1,4 @@
-"""The masks of one run: constant, response or published, within the maps that a user gives."""
+"""The masks of one run: constant, response or published, limited by the maps that a user passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class MaskMaker:
-    """Makes the mask of each step of one run. Of the three kinds, only the published one depends on earlier steps.
+    """Makes the mask of each step of one run. Only a published mask depends on earlier steps.
 
     Args:
         limit, within: see ``Detailer``. In a model of several streams they apply to the first one.
@@ -33,7 +33,7 @@ class MaskMaker:
 
     @property
     def is_response(self) -> bool:
-        """Whether the mask is made from both predictions of the step; else it is constant or published."""
+        """Whether the mask is a response mask, made from both predictions of the step."""
         return self._settings.constant_mask is None and not self._is_published
 
     def check_fits(self, x: Tensor) -> None:
@@ -43,11 +43,11 @@ class MaskMaker:
                 check_fits(name, values, x.shape)
 
     def is_black(self, x: Latent) -> bool:
-        """Whether a map is zero everywhere, so that there is no place for detail; never of several streams."""
+        """Whether a map is zero everywhere, which leaves no place for detail. False if there are several streams."""
         return self._has_black_map and len(streams(x)) == 1
 
     def ready(self, x: Latent) -> bool:
-        """Whether a mask can be made at this step; ``change`` needs the prediction of an earlier step."""
+        """Whether a mask can be made at this step. ``change`` needs the prediction of an earlier step."""
         if not self._is_published:
             return True
         if not self._published:
@@ -59,12 +59,12 @@ class MaskMaker:
         """Store a plain prediction, with which a published mask compares the next one."""
         self._published_masks(plain, x)
 
-    def make(self, plain: Prediction, lied: Prediction, x: Latent, e_folds: float) -> Latent:
+    def make(self, plain: Prediction, lied: Prediction, x: Latent, dose: float) -> Latent:
         """The mask of a step, (batch, 1, *space), float32, or one per stream.
 
         Args:
             plain, lied: the predictions of the step at the noisy latent ``x``.
-            e_folds: size of the lie, -ln(1 - strength).
+            dose: size of the lie in e-folds, -ln(1 - strength).
         """
         constant = self._settings.constant_mask
         if constant is not None:
@@ -74,10 +74,10 @@ class MaskMaker:
         else:
             coverage, within = self._settings.coverage, self._maps["within"]
             masks: list[Tensor] = []
-            both = zip(streams(plain.denoised), streams(lied.denoised), _guided(plain), strict=True)
-            for true, false, guided in both:
-                mask = response(true.detach(), false.detach(), coverage, e_folds, within, guided.detach())
-                masks.append(mask)
+            predictions = zip(streams(plain.denoised), streams(lied.denoised), _guided(plain), strict=True)
+            for plain_stream, lied_stream, guided_stream in predictions:
+                stream_predictions = plain_stream.detach(), lied_stream.detach()
+                masks.append(response(*stream_predictions, coverage, dose, within, guided_stream.detach()))
                 within = None
         limit = self._maps["limit"]
         if limit is not None and self._settings.mask_override == "off":
@@ -89,7 +89,8 @@ class MaskMaker:
         return mask if self._settings.mask_override != "off" else map_streams(partial(_zero_unless, is_finite), mask)
 
     def _published_masks(self, plain: Prediction, x: Latent) -> list[Tensor]:
-        return [m.make(*pair) for m, *pair in zip(self._published, _guided(plain), streams(x), strict=True)]
+        masks = zip(self._published, _guided(plain), streams(x), strict=True)
+        return [published.make(guided_stream, x_stream) for published, guided_stream, x_stream in masks]
 
 
 def ones(like: Tensor) -> Tensor:

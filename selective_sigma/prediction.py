@@ -1,4 +1,4 @@
-"""What passes between a host and the core: a call, the model's answer, and what a step returns."""
+"""What passes between a host and the core: a call, the prediction of the model, and the output of a step."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Call:
     index: int
     """Index of the step in the run, from 0; -1 for a call outside the run's noise levels."""
     true_sigma: Tensor
-    """The noise level passed to ``step``. Schedules of conditioning and the like must use this one."""
+    """The noise level passed to ``step``. Schedules of conditioning and the like must go by this level."""
     lie: Lie | None = None
     """The lie, for a host that applies it itself instead of using ``x`` and ``sigma``; None in a plain call."""
     conds: Literal["all", "positive"] = "all"
-    """Which conditionings the lie is told to: all, or the positive one, which ``denoised`` is predicted from."""
-    followed: bool = False
-    """Whether another call of the same step follows, so that this one must leave no trace in the model."""
+    """The conditionings that the lie is told to: all, or the positive one, which ``denoised`` is predicted from."""
+    is_first_of_two: bool = False
+    """Whether a second call of the same step is still to come. This call must then leave no trace in the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Prediction:
     others: Mapping[str, Latent] = field(default_factory=dict[str, Latent])
     """Other predictions of that shape that the step uses (uncond, ...), by name."""
     guided: Latent | None = None
-    """In a plain call: the guided prediction, whose detail the mask counts as held; None if that is ``denoised``."""
+    """In a plain call: the guided prediction, whose detail the mask counts as held; None if it is ``denoised``."""
     cached: bool = False
     """Whether a cache answered in place of the model. The step then stays plain, and its dose is told later."""
 
@@ -58,20 +58,20 @@ class Output(Prediction):
     """The result of a step. A plain step returns the very tensors of its call."""
 
     kind: Literal["plain", "lied", "blended"] = "plain"
-    """Which calls it comes from: the plain one, the lied one, or both under a mask."""
+    """The calls that the result comes from: the plain one, the lied one, or both, blended under a mask."""
     index: int = -1
     """The step's index in the run, or -1."""
     mask: Latent | None = None
-    """(batch, 1, *space), float32, per stream; None in a step in which no lie is told."""
+    """The mask of the step, (batch, 1, *space), float32, or one per stream; None if no lie was told."""
     effect: Latent | None = None
-    """What was added to every prediction, at least float32; None if each was blended with its lied one, or none was."""
+    """What was added to every prediction, at least float32; None if no effect was added."""
 
 
 Evaluate: TypeAlias = Callable[[Call], Prediction]
 
 
 def map_streams(function: Callable[..., T], *latents: Latent) -> T | list[T]:
-    """Apply ``function`` to the tensors, or stream by stream to lists of them."""
+    """Apply ``function`` to latents of one tensor each, or stream by stream to latents of several."""
     if isinstance(latents[0], Tensor):
         return function(*latents)
     return [function(*streams) for streams in zip(*latents, strict=True)]
@@ -83,7 +83,7 @@ def streams(latent: Latent) -> list[Tensor]:
 
 
 def finite_samples(*predictions: Prediction) -> Tensor:
-    """(batch,) bool: samples in which no prediction holds NaN or inf."""
+    """Whether each sample is free of NaN and inf in all predictions, (batch,) bool."""
     latents = [latent for p in predictions for latent in (p.denoised, *p.others.values())]
     tensors = [t.detach() for latent in latents for t in streams(latent)]
     # One sum per sample is several times faster than isfinite() of every value. Half precision would overflow.
@@ -95,7 +95,7 @@ def check_latent(x: Latent) -> Tensor:
     """Check that ``x`` is a latent, and return its first stream.
 
     Raises:
-        TypeError, ValueError: if it is not; the message says what a latent is.
+        TypeError, ValueError: if it is not. The message says what a latent is.
     """
     if not isinstance(x, Tensor | list) or not streams(x):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"x is {x!r}: give a tensor (batch, channels, *space), or a list of such")
@@ -112,21 +112,23 @@ def check_prediction(prediction: object, x: Latent) -> Prediction:
     """Check that ``prediction`` is a ``Prediction`` shaped like ``x``, and return it.
 
     Raises:
-        TypeError, ValueError: if it is not; the message names the part.
+        TypeError, ValueError: if it is not. The message names the latent at fault.
     """
     if not isinstance(prediction, Prediction):
         raise TypeError(f"evaluate returned a {type(prediction).__name__}: return Prediction(denoised)")
-    wanted = [tuple(t.shape) for t in streams(x)]
-    parts: dict[str, object] = {"denoised": prediction.denoised, **prediction.others}
+    expected_shapes = [tuple(t.shape) for t in streams(x)]
+    latents: dict[str, object] = {"denoised": prediction.denoised, **prediction.others}
     if prediction.guided is not None:
-        parts["guided"] = prediction.guided
-    for name, latent in parts.items():
+        latents["guided"] = prediction.guided
+    for name, latent in latents.items():
         kind, tensors = type(latent).__name__, [latent]
         if isinstance(x, list) and isinstance(latent, list):
             tensors = cast("list[object]", latent)
         shapes = [tuple(t.shape) for t in tensors if isinstance(t, Tensor) and t.is_floating_point()]
         if len(shapes) < len(tensors):
             raise TypeError(f"evaluate returned {name} as {kind}: return it as x is, floating point")
-        if shapes != wanted:
-            raise ValueError(f"evaluate returned {name} of shape {shapes} for x of {wanted}: return it shaped like x")
+        if shapes != expected_shapes:
+            raise ValueError(
+                f"evaluate returned {name} of shape {shapes} for x of {expected_shapes}: return it shaped like x"
+            )
     return prediction

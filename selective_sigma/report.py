@@ -1,4 +1,4 @@
-"""What one run did and what it cost."""
+"""What one run did, and what it cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Reason(str, Enum):
-    """Why a step went without detail. ``text`` gives the reason in words, to follow "no detail:"."""
+    """Why a step went without detail. ``text`` says it in words that can follow "no detail:"."""
 
     IDLE = "idle", "strength or coverage is 0"
     WINDOW = "window", "outside start and end"
@@ -43,14 +43,14 @@ class Report:
     plain: int = 0
     lied: int = 0
     e_folds: float = 0.0
-    """Sum of the doses told, -ln(1 - strength) each; equal to the schedule's sum if no step was missed."""
+    """Sum of the doses told, -ln(1 - strength) each. It equals the sum of the schedule if no step was missed."""
     skipped: dict[Reason, int] = field(default_factory=dict[Reason, int])
     """Steps without detail, by reason."""
     _finite: list[Tensor] = field(default_factory=list[Tensor], repr=False)
 
     @property
     def calls(self) -> int:
-        """Model calls made; the bare sampler makes ``steps``."""
+        """Model calls made. The bare sampler makes ``steps``."""
         return self.plain + self.lied
 
     @property
@@ -66,7 +66,7 @@ class Report:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
     def count_finite(self, finite: Tensor) -> None:
-        """Store which samples are finite, (batch,) bool. Only ``nonfinite`` reads them, and waits for the device."""
+        """Store which samples are finite, (batch,) bool. Only ``nonfinite`` reads this, and waits for the device."""
         self._finite.append(finite)
 
     def as_dict(self) -> dict[str, object]:

@@ -30,15 +30,15 @@ RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What the detailer does. Bad values raise ``ValueError`` naming setting, value and range.
+    """What the detailer does. An invalid value raises ``ValueError``, which names the setting, the value and the range.
 
-    The first seven have the order of the published node's inputs.
+    The first seven settings have the order of the published node's inputs.
     """
 
     strength: float = 0.1
-    """Peak fraction of the noise-to-signal ratio removed in the lied pass; negative softens."""
+    """Largest share of the noise-to-signal ratio that the model is not told about. Negative values soften."""
     coverage: float = 0.5
-    """0 nowhere, 0.5 the mask as it is, 1 everywhere (then one call a step)."""
+    """Where detail goes: 0 nowhere, 0.5 the mask as it is, 1 everywhere (with one model call a step)."""
     start: float = 0.2
     """Share of the model's noise range after which the lie is told. The composition is decided before it."""
     end: float = 1.0
@@ -48,13 +48,13 @@ class Settings:
     as on rectified flow and in runs of few steps (method.md section 5).
     """
     ema: float = 0.9
-    """``change`` only: weight of the previous mask, per step."""
+    """``change`` only: weight of the previous mask at each step."""
     mask_clip_percentile: float = 0.2
-    """``change`` and ``first`` only: share of the pixels clipped at either end before the stretch to [0, 1]."""
+    """``change`` and ``first`` only: share of the pixels that is clipped at either end before the stretch to [0, 1]."""
     mask_override: MaskOverride = "off"
     """A constant mask, to check the blend. Both calls are made at any coverage."""
     every: int = 2
-    """The lie is told at every n-th active step, with the dose of n steps. A step that is skipped passes it on."""
+    """The lie is told at every n-th active step, with the dose of n steps. A skipped step passes its dose on."""
     mask_source: MaskSource = "response"
     """What the mask is made from.
 
@@ -65,15 +65,15 @@ class Settings:
     The last two also use the published schedule.
     """
     lie: LieKind = "noise_to_signal"
-    """On flow models: lie about the noise-to-signal ratio, or (as other packs do) about sigma alone."""
+    """What the lie is about on flow models: the noise-to-signal ratio, or sigma alone, as in other packs."""
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
             value: object = getattr(self, name)
-            whole = name == "every"
-            kind = Integral if whole else Real
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= float(value) <= high:
-                number = "whole number" if whole else "number"
+            is_whole = name == "every"
+            number_type = Integral if is_whole else Real
+            if isinstance(value, bool) or not isinstance(value, number_type) or not low <= float(value) <= high:
+                number = "whole number" if is_whole else "number"
                 raise ValueError(f"{name} is {value!r}: give a {number} from {low:g} to {high:g}")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
@@ -82,7 +82,7 @@ class Settings:
         if self.start >= self.end:
             raise ValueError(f"start is {self.start!r} and end is {self.end!r}: start must lie before end")
 
-    # Which mask coverage and mask_override ask for; ``mask.odds`` is what coverage does to a response mask.
+    # The kind of mask that coverage and mask_override ask for. ``mask.odds`` says how coverage shifts a response mask.
     @property
     def idle(self) -> bool:
         """Whether the result is the plain run, so that a host need not wrap anything."""
@@ -101,14 +101,16 @@ class Settings:
 
 
 def check_sigmas(values: Any, name: str = "sigmas") -> list[float]:
-    """Noise levels as floats, in one transfer from the device.
+    """The noise levels as floats, in one transfer from the device.
 
     Raises:
         TypeError: if ``values`` are not numbers.
-        ValueError: if one is not a finite number of at least zero.
+        ValueError: if a value is not finite, or is below zero.
     """
     try:
-        levels = [float(v) for v in (values.detach().flatten().tolist() if hasattr(values, "detach") else values)]
+        levels = [
+            float(value) for value in (values.detach().flatten().tolist() if hasattr(values, "detach") else values)
+        ]
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {values!r}: give a sequence or a tensor of noise levels") from None
     for level in levels:

@@ -2,10 +2,10 @@
 // tests/comfy/test_frontend.py compares them with Python's.
 export const STEPS = 20;
 const RHO = 7;
-const LAST = 0.5; // The share of the lie in the step that ends at zero noise.
-const LONG = 0.6; // Steps over more e-folds than this are never in a group with others.
-const SMALLEST = 1e-6;
-const SLACK = 1 + 1e-6; // For rounding, where noise levels are compared.
+const LAST_STEP_SHARE = 0.5; // The share of the lie in the step that ends at zero noise.
+const LONG_STEP = 0.6; // Steps over more e-folds than this are never in a group with others.
+const SMALLEST_KEEP = 1e-6;
+const LEVEL_TOLERANCE = 1 + 1e-6; // For rounding, where noise levels are compared.
 const TAPER = 0.15; // Share of the run over which the first published pack fades out.
 
 // The noise levels of SDXL's 1000 timesteps.
@@ -42,8 +42,8 @@ function rounded(value) {
 function shares({ start, end }) {
   const [first, stop] = [levelAt(start), levelAt(end)];
   return levels.slice(0, -1).map((level, i) => {
-    const within = stop <= level * SLACK && level <= first * SLACK;
-    return within ? (levels[i + 1] === 0 ? LAST : 1) : 0;
+    const within = stop <= level * LEVEL_TOLERANCE && level <= first * LEVEL_TOLERANCE;
+    return within ? (levels[i + 1] === 0 ? LAST_STEP_SHARE : 1) : 0;
   });
 }
 
@@ -63,14 +63,14 @@ function publishedShares({ start, end }) {
 export function doses(settings) {
   const { strength, start, end, every, mask_source: source } = settings;
   const weights = (source ?? "response") === "response" ? shares(settings) : publishedShares(settings);
-  const efolds = weights.map((share) => -Math.log(Math.max(1 - strength * share, SMALLEST)));
+  const efolds = weights.map((share) => -Math.log(Math.max(1 - strength * share, SMALLEST_KEEP)));
   const lengths = efolds.map((_, i) => (levels[i + 1] > 0 ? Math.log(levels[i] / levels[i + 1]) : Infinity));
   const sums = efolds.map(() => 0);
   const last = efolds.length - 1;
   let first = 0;
   efolds.forEach((efold, i) => {
-    const follows = i === last || lengths[i + 1] <= LONG || lengths[i + 1] === Infinity;
-    const short = Math.max(...lengths.slice(first, i + 1)) <= LONG;
+    const follows = i === last || lengths[i + 1] <= LONG_STEP || lengths[i + 1] === Infinity;
+    const short = Math.max(...lengths.slice(first, i + 1)) <= LONG_STEP;
     if (!(i > first && i - first < every && short && follows && efold && sums[first])) first = i;
     sums[first] += efold;
   });

@@ -56,16 +56,16 @@ def compare(
         smooth: (top, left) of the smooth close-up, else where it has least.
     """
     plain, selective = scene.draw(0.0), scene.draw(strength)
-    same = scene.matched(strength)
-    methods = {"plain": (plain, 0.0), "everywhere": (scene.draw(same, 1.0), same), "selective": (selective, strength)}
+    equal = scene.strength_everywhere(strength)
+    methods = {"plain": (plain, 0.0), "everywhere": (scene.draw(equal, 1.0), equal), "selective": (selective, strength)}
     rows: list[Row] = []
-    for method, (sample, its_strength) in methods.items():
+    for method, (sample, method_strength) in methods.items():
         inside, outside = (value.item() for value in scene.detail(sample.picture))
-        rows.append(Row(name, method, its_strength, scene.steps, sample.report.calls, inside, outside))
+        rows.append(Row(name, method, method_strength, scene.steps, sample.report.calls, inside, outside))
     labels = [
         "photograph",
         "plain",
-        f"lie everywhere\nstrength {same:.2g}",
+        f"lie everywhere\nstrength {equal:.2g}",
         f"Selective Sigma\nstrength {strength:.3g}",
     ]
     pictures = [scene.photo, *(sample.picture for sample, _ in methods.values())]

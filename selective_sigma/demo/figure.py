@@ -34,24 +34,24 @@ def grid(
             method did to single pixels stays visible.
         note: a line below.
     """
-    heights = [max(round(tile * p.height / p.width) for p in pictures if p) for _, pictures in rows]
+    heights = [max(round(tile * picture.height / picture.width) for picture in line if picture) for _, line in rows]
     width = MARGIN + len(columns) * (tile + GAP)
     height = HEAD + sum(heights) + GAP * len(rows) + (FOOT if note else 0)
     canvas = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(canvas)
-    font, small = ImageFont.load_default(size=16), ImageFont.load_default(size=14)
+    font, note_font = ImageFont.load_default(size=16), ImageFont.load_default(size=14)
     for i, label in enumerate(columns):
         middle = MARGIN + i * (tile + GAP) + tile / 2, HEAD / 2
         draw.multiline_text(middle, label, INK, font, anchor="mm", align="center")
     top = HEAD
-    for (label, pictures), high in zip(rows, heights, strict=True):
-        draw.multiline_text((MARGIN / 2 - 2, top + high / 2), label, INK, font, anchor="mm", align="center")
+    for (label, pictures), row_height in zip(rows, heights, strict=True):
+        draw.multiline_text((MARGIN / 2 - 2, top + row_height / 2), label, INK, font, anchor="mm", align="center")
         for i, picture in enumerate(pictures):
             if picture is None:
                 continue
             shape = (tile, round(tile * picture.height / picture.width))
-            way = Image.Resampling.NEAREST if tile >= picture.width else Image.Resampling.LANCZOS
-            canvas.paste(picture.convert("RGB").resize(shape, way), (MARGIN + i * (tile + GAP), top))
-        top += high + GAP
-    draw.text((MARGIN, top + 2), note, INK, small)
+            resampling = Image.Resampling.NEAREST if tile >= picture.width else Image.Resampling.LANCZOS
+            canvas.paste(picture.convert("RGB").resize(shape, resampling), (MARGIN + i * (tile + GAP), top))
+        top += row_height + GAP
+    draw.text((MARGIN, top + 2), note, INK, note_font)
     return canvas

@@ -86,18 +86,18 @@ class Network(nn.Module):
         """The raw output (batch, 3, h, w) for ``x`` (batch, 7, h, w) and ``c_noise`` (batch,)."""
         time = self.time(waves(c_noise))
         hidden = self.first(F.pixel_unshuffle(x, 2))
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         for shrink, blocks in zip(self.shrink, self.encoder, strict=True):
             hidden = shrink(hidden)
             for block in blocks:  # type: ignore[union-attr]
                 hidden = block(hidden, time)
-                kept.append(hidden)
+                skips.append(hidden)
         for block in self.middle:
             hidden = block(hidden, time)
         for level, (grow, blocks) in enumerate(zip(self.grow, self.decoder, strict=True)):
             hidden = grow(F.interpolate(hidden, scale_factor=2.0) if level else hidden)
             for block in blocks:  # type: ignore[union-attr]
-                hidden = block(hidden + kept.pop(), time)
+                hidden = block(hidden + skips.pop(), time)
         return self.full(torch.cat([self.last(hidden), x], 1))
 
     def denoise(self, x: Tensor, sigma: Tensor | float, thumbnail: Tensor | None = None) -> Tensor:

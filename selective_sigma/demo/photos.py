@@ -63,7 +63,7 @@ def shape_of(source: str | Path, pixels: int = 256 * 256) -> tuple[int, int]:
     """(height, width) of about so many pixels in the photograph's own shape, fit for the network."""
     photo = open_photo(source)
     scale = (pixels / (photo.width * photo.height)) ** 0.5
-    return tuple(max(MULTIPLE, round(n * scale / MULTIPLE) * MULTIPLE) for n in (photo.height, photo.width))  # type: ignore[return-value]
+    return tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (photo.height, photo.width))  # type: ignore[return-value]
 
 
 def open_photo(source: str | Path) -> Image:
@@ -107,10 +107,10 @@ def cropped(photo: Image, size: int | tuple[int, int], centre: tuple[float, floa
     height, width = (side // MULTIPLE * MULTIPLE for side in ((size, size) if isinstance(size, int) else size))
     scale = max(width / photo.width, height / photo.height)
     # At most all of it: the quotients may be rounded up.
-    wide, high = min(width / scale, photo.width), min(height / scale, photo.height)
-    left = min(max(centre[0] * photo.width - wide / 2, 0.0), photo.width - wide)
-    top = min(max(centre[1] * photo.height - high / 2, 0.0), photo.height - high)
-    box = (left, top, left + wide, top + high)
+    box_width, box_height = min(width / scale, photo.width), min(height / scale, photo.height)
+    left = min(max(centre[0] * photo.width - box_width / 2, 0.0), photo.width - box_width)
+    top = min(max(centre[1] * photo.height - box_height / 2, 0.0), photo.height - box_height)
+    box = (left, top, left + box_width, top + box_height)
     if scale == 1.0:
         box = tuple(map(round, box))
     scaled = photo.resize((width, height), Image.Resampling.LANCZOS, box)  # pyright: ignore[reportArgumentType]

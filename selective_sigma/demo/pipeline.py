@@ -50,13 +50,13 @@ class PhotoUNet(ModelMixin):
         else:
             sigma = to_log_sigma(time, self.log_sigma).exp()
             scale = (sigma**2 + 1).sqrt()
-        s, k = (v.reshape(-1, 1, 1, 1) for v in (sigma, scale))
         ratio = sigma * scale if self.flow else sigma
-        x = sample.float() if self.flow else sample.float() * k
-        noisy = (x * k if self.flow else x) / LATENT_SCALE
+        pixel_sigma, pixel_scale = (value.reshape(-1, 1, 1, 1) for value in (sigma, scale))
+        x = sample.float() if self.flow else sample.float() * pixel_scale
+        noisy = (x * pixel_scale if self.flow else x) / LATENT_SCALE
         denoised = self.network.preconditioned(noisy, ratio / LATENT_SCALE, condition.float()) * LATENT_SCALE
-        predicted = ((x - denoised) / s).to(sample.dtype)
-        return UNet2DOutput(sample=predicted) if return_dict else (predicted,)
+        prediction = ((x - denoised) / pixel_sigma).to(sample.dtype)
+        return UNet2DOutput(sample=prediction) if return_dict else (prediction,)
 
 
 class PhotoPipeline(DiffusionPipeline):
@@ -78,8 +78,8 @@ class PhotoPipeline(DiffusionPipeline):
         """
         device, dtype = self.unet.device, self.unet.dtype
         condition = torch.cat([small, torch.ones_like(small[:, :1])], 1).to(device, dtype)
-        guided = guidance_scale != 1
-        if guided:
+        is_guided = guidance_scale != 1
+        if is_guided:
             condition = torch.cat([torch.zeros_like(condition), condition])
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         generator = torch.Generator().manual_seed(seed)
@@ -89,11 +89,11 @@ class PhotoPipeline(DiffusionPipeline):
         progress: Any = self.progress_bar
         with progress(total=len(self.scheduler.timesteps)) as bar:
             for t in self.scheduler.timesteps:
-                model_input = torch.cat([latents] * 2) if guided else latents
+                model_input = torch.cat([latents] * 2) if is_guided else latents
                 if hasattr(self.scheduler, "scale_model_input"):
                     model_input = self.scheduler.scale_model_input(model_input, t)
                 output = self.unet(model_input, t.expand(len(model_input)), condition, return_dict=False)[0]
-                if guided:
+                if is_guided:
                     uncond, cond = output.chunk(2)
                     output = uncond + guidance_scale * (cond - uncond)
                 latents = self.scheduler.step(output, t, latents, return_dict=False, **extra)[0]

@@ -27,9 +27,9 @@ CLOSE = 128
 STRETCH = 2.0
 """Contrast of the smooth close-up: what a screen hides and a print shows."""
 FIRST_GUESS = 0.25
-"""Of ``Scene.matched``, as a share of the strength under the mask."""
+"""First guess of ``Scene.strength_everywhere``, as a share of the strength under the mask."""
 TOLERANCE, TRIES = 0.02, 3
-"""Of ``Scene.matched``: relative error of the detail inside, and runs of the sampler."""
+"""Limits of ``Scene.strength_everywhere``: relative error of the detail inside, and runs of the sampler."""
 
 
 @dataclass
@@ -65,38 +65,38 @@ class Scene:
         """Fine detail of brightness; specks of colour do not count."""
         return detail(luma(picture), *self.regions)
 
-    def matched(self, selective: float) -> float:
-        """The strength at which the lie told everywhere gives as much detail inside as ``selective`` under the mask."""
+    def strength_everywhere(self, selective: float) -> float:
+        """The strength at which the lie everywhere gives as much detail inside as ``selective`` does under the mask."""
         if not selective:
             return 0.0
         target = self.detail(self.draw(selective).picture).inside.item()
-        before = (0.0, self.detail(self.draw(0.0).picture).inside.item())
+        previous = (0.0, self.detail(self.draw(0.0).picture).inside.item())
         guess = FIRST_GUESS * selective
         errors: dict[float, float] = {}
         for _ in range(TRIES):
             inside = self.detail(self.draw(guess, 1.0).picture).inside.item()
             errors[guess] = abs(inside / target - 1)
-            if errors[guess] < TOLERANCE or inside == before[1]:
+            if errors[guess] < TOLERANCE or inside == previous[1]:
                 break
-            slope = (inside - before[1]) / (guess - before[0])
-            before = guess, inside
+            slope = (inside - previous[1]) / (guess - previous[0])
+            previous = guess, inside
             guess = round(min(max(guess + (target - inside) / slope, -0.9), 0.9), 4)
         return min(errors, key=errors.__getitem__)
 
     def busy_corner(self) -> tuple[int, int]:
-        """(top, left) of the close-up that holds most of what the photograph has most detail in."""
+        """(top, left) of the close-up that holds most of the part with most detail."""
         return best_window(self.regions.inside)
 
     def smooth_corner(self) -> tuple[int, int]:
-        """(top, left) of the close-up that holds most of what is smooth."""
+        """(top, left) of the close-up that holds most of the smooth part."""
         return best_window(self.regions.outside if self.smooth is None else self.smooth)
 
 
 def best_window(region: Tensor, side: int = CLOSE) -> tuple[int, int]:
-    """(top, left) of the square that holds most of ``region`` (1, 1, h, w), and is most surrounded by it."""
+    """(top, left) of the square with most of ``region`` (1, 1, h, w) in it, and among equal ones most around it."""
     side = min(side, *region.shape[2:])
-    near = F.avg_pool2d(region, 9, 1, 4)
-    shares = F.avg_pool2d(region + 0.01 * near, side, 1)[0, 0]
+    surroundings = F.avg_pool2d(region, 9, 1, 4)
+    shares = F.avg_pool2d(region + 0.01 * surroundings, side, 1)[0, 0]
     return divmod(int(shares.argmax()), shares.shape[1])
 
 

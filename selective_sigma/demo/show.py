@@ -29,10 +29,10 @@ REGIONS = (
     "Inside and outside: fine detail of brightness (RMS) in the third of the pixels where the photograph itself has "
     "most and least of it. Calls are model calls; 1.00x is the plain sampler."
 )
-SWEPT = 6
-"""Runs of the sampler for the two sweeps, beside those of the comparison."""
-COMPARED = 4
-"""About so many runs for a comparison; the search for equal detail decides."""
+SWEEP_RUNS = 6
+"""Runs of the sampler for the two sweeps, beyond those of the comparison."""
+COMPARISON_RUNS = 4
+"""Expected runs for a comparison. The search for equal detail may need more or fewer."""
 COLUMNS = ("photograph", "method", "strength", "calls", "inside", "outside")
 
 
@@ -59,7 +59,7 @@ def draw_demo(
     """Draw pictures and page into ``out``.
 
     Args:
-        out: the folder; it is made where it is missing.
+        out: the folder. It is made if it is missing.
         steps: of the sampler.
         seed: of the noise.
         progress: a bar that is shown already.
@@ -73,14 +73,14 @@ def draw_demo(
     network = load()
     scenes = {name: _scene(network, name, steps, seed, progress) for name in ([photo] if photo else PHOTOS)}
     folder.make(out)
-    progress.begin("pictures", COMPARED * len(scenes) + SWEPT)
+    progress.begin("pictures", COMPARISON_RUNS * len(scenes) + SWEEP_RUNS)
     demo = Demo([], str(out / "demo.html"), [])
     wipes: list[page.Wipe] = []
     figures: list[page.Figure] = []
     for source, scene in scenes.items():
         name = Path(source).stem
         comparison = compare(scene, name, strength)
-        # A photograph of the user's may lie in the very folder: it is not written over.
+        # A user's photograph may lie in this folder, and is not written over.
         file = f"{name}.png" if source in NAMES else f"{name}_compared.png"
         demo.pictures.append(_save(side_by_side(comparison, scene.factor), out / file))
         text = f"{name}, drawn three ways with as much fine detail in the busy part; below, parts of busy and smooth."
@@ -122,21 +122,21 @@ def _sweeps(scene: Scene, out: Path, strength: float) -> list[page.Figure]:
             f"Coverage, at strength {strength:g}",
             "From everywhere (1) to nowhere (0): the masks below show where the lie was told.",
             "coverage_sweep.png",
-            {f"coverage {c:g}": scene.draw(strength, c) for c in COVERAGES},
+            {f"coverage {coverage:g}": scene.draw(strength, coverage) for coverage in COVERAGES},
         ),
         (
             "Strength, at coverage 0.5",
             "Softer below 0, the plain sampler's picture at 0, finer above.",
             "strength_sweep.png",
-            {f"strength {s:g}": scene.draw(s) for s in STRENGTHS},
+            {f"strength {value:g}": scene.draw(value) for value in STRENGTHS},
         ),
     ]
     figures: list[page.Figure] = []
     for title, text, file, samples in sweeps:
         pictures = [image(sample.picture) for sample in samples.values()]
         masks = [to_image(sample.mask[0]) for sample in samples.values()]
-        both = grid([("picture", pictures), ("mask", masks)], list(samples), note=f"{title}, {scene.steps} steps")
-        figures.append(page.Figure(title, text, _save(both, out / file)))
+        sheet = grid([("picture", pictures), ("mask", masks)], list(samples), note=f"{title}, {scene.steps} steps")
+        figures.append(page.Figure(title, text, _save(sheet, out / file)))
     return figures
 
 
@@ -146,7 +146,7 @@ def _save(picture: Any, path: Path) -> str:
 
 
 def _peak_mib() -> float | None:
-    """Most memory this process has held, in MiB; Windows does not tell."""
+    """The most memory that this process has held, in MiB; None on Windows, which does not say."""
     if sys.platform == "win32":
         return None
     import resource

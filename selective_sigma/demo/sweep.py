@@ -26,7 +26,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the cell's files. All cells without detail are one picture: the plain sampler's."""
+        """The name of the cell's files. All cells without detail share one picture, that of the plain sampler."""
         return f"s{self.strength:+}_c{self.coverage}" if self.strength and self.coverage else "plain"
 
 
@@ -48,7 +48,7 @@ class Job:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All of it, flat, as a record holds it."""
+        """All fields in one dict, as a record stores them."""
         return {name: value for name, value in asdict(self).items() if name != "settings"} | dict(self.settings)
 
 
@@ -61,7 +61,7 @@ class Result(NamedTuple):
 
 
 def cells(strengths: Sequence[float], coverages: Sequence[float]) -> list[Cell]:
-    return [Cell(s, c) for s in strengths for c in coverages]
+    return [Cell(strength, coverage) for strength in strengths for coverage in coverages]
 
 
 def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Result:
@@ -73,14 +73,14 @@ def compute(pipe: Any, sample: Callable[[], Tensor], job: Job, cell: Cell) -> Re
     mean = torch.stack(masks).mean(0)[0, 0] if masks else torch.zeros(picture.shape[1:])
     report = run.report.as_dict()
     if run.settings.idle:
-        # Nothing was installed that could count: these are the plain sampler's calls.
+        # Nothing was installed that could count. These are the calls of the plain sampler.
         report |= {"steps": len(calls), "calls": len(calls), "plain": len(calls)}
     return Result(to_image(picture), to_image(mean[None]), report)
 
 
 @contextmanager
 def counted(pipe: Any) -> Iterator[list[None]]:
-    """Counts the calls that the pipe makes of its denoiser, as the length of a list."""
+    """A list that grows by one item with each call of the pipe's denoiser."""
     calls: list[None] = []
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     handle = denoiser.register_forward_pre_hook(lambda *_: calls.append(None))
@@ -117,7 +117,7 @@ class Folder:
     def store(self, cell: Cell, result: Result) -> None:
         result.picture.save(self.path / f"{cell.name}.png")
         result.mask.save(self.path / f"{cell.name}_mask.png")
-        # The record comes last and whole: a cell cut off halfway is made again.
+        # The record is written last, and at once: a cell that was cut off halfway is made again.
         record = self.path / f"{cell.name}.json"
         part = record.with_suffix(".part")
         part.write_text(json.dumps({"job": self.job.facts, "report": result.report}))
@@ -133,25 +133,26 @@ class Folder:
             return Result(picture, mask, record["report"])
         return None
 
-    def missing(self, wanted: Sequence[Cell]) -> list[Cell]:
-        """The wanted cells whose pictures are not stored yet, one for each picture."""
-        return [cell for cell in {cell.name: cell for cell in wanted}.values() if self.load(cell) is None]
+    def missing(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Those of ``cells`` whose pictures are not stored yet, one for each picture."""
+        return [cell for cell in {cell.name: cell for cell in cells}.values() if self.load(cell) is None]
 
     def figure(self, strengths: Sequence[float], coverages: Sequence[float]) -> Image.Image:
         """Pictures above, masks below; columns run along the longer of the two axes."""
-        across = len(coverages) >= len(strengths)
+        lines = [(f"strength\n{strength:g}", cells([strength], coverages)) for strength in strengths]
+        columns = [f"coverage {coverage:g}" for coverage in coverages]
+        if len(coverages) < len(strengths):
+            lines = [(f"coverage\n{coverage:g}", cells(strengths, [coverage])) for coverage in coverages]
+            columns = [f"strength {strength:g}" for strength in strengths]
         rows: list[tuple[str, list[Image.Image]]] = []
-        for fixed in strengths if across else coverages:
-            line = [Cell(fixed, c) for c in coverages] if across else [Cell(s, fixed) for s in strengths]
+        for label, line in lines:
             results = [result for cell in line if (result := self.load(cell))]
-            label = f"strength\n{fixed:g}" if across else f"coverage\n{fixed:g}"
-            rows += [(label, [r.picture for r in results]), ("mask", [r.mask for r in results])]
-        columns = [f"coverage {c:g}" for c in coverages] if across else [f"strength {s:g}" for s in strengths]
+            rows += [(label, [result.picture for result in results]), ("mask", [result.mask for result in results])]
         return grid(rows, columns)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A stored record, or None where the file is missing or holds something else."""
+    """A stored record; None if the file is missing or holds something else."""
     with suppress(FileNotFoundError, ValueError):
         record = json.loads(path.read_text())
         if isinstance(record, dict):

@@ -1,6 +1,6 @@
-"""What a command says in a terminal: lines, refusals, tables, and how far it is.
+"""What a command shows in a terminal: lines, refusals, tables and progress.
 
-Nothing here imports torch: the first line has to appear before torch is loaded.
+Nothing here imports torch, since the first line has to appear before torch is loaded.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-# Progress and talk go to stderr, so that --json leaves stdout to machines.
-talk = Console(stderr=True)
+stderr_console = Console(stderr=True)
+"""For progress and messages, so that --json leaves stdout to machines."""
 
 
 def say(text: str) -> None:
     """Print a line, never wrapped."""
-    talk.print(text, soft_wrap=True, markup=False, highlight=False)
+    stderr_console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def show_table(table: Table) -> None:
-    """Print a table as wide as it is, however narrow the terminal: a row that is cut short tells nothing."""
+    """Print a table in its full width, even if the terminal is narrower: a row that is cut short says nothing."""
     console = Console()
     console.width = max(console.width, Console(width=1000).measure(table).maximum)
     console.print(table)
@@ -56,8 +56,8 @@ def interruptions(stopped: Callable[[], str] = lambda: "Stopped.") -> Iterator[N
 
     def leave(*_: object) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # A bar that is still there has hidden it.
-        talk.show_cursor()
+        # A progress bar has hidden the cursor.
+        stderr_console.show_cursor()
         say(stopped())
         os._exit(130)
 
@@ -75,17 +75,17 @@ def interruptions(stopped: Callable[[], str] = lambda: "Stopped.") -> Iterator[N
 
 
 class ProgressBar:
-    """How far a command is: a bar in a terminal; in a pipe a line at each beginning and each step.
+    """The progress of a command: a bar in a terminal, and in a pipe a line at each beginning and each step.
 
-    A context, in which ``begin`` names what is done now and ``advance`` counts.
+    It is a context manager. Within it, ``begin`` names a task and ``advance`` counts its steps.
     """
 
     def __init__(self) -> None:
         count = MofNCompleteColumn(), TimeElapsedColumn()
         columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), *count
-        self._bar = Progress(*columns, console=talk, disable=not talk.is_terminal)
+        self._bar = Progress(*columns, console=stderr_console, disable=not stderr_console.is_terminal)
         self._task = self._bar.add_task("", total=None)
-        self._what, self._total, self._done, self._began = "", None, 0, time.monotonic()
+        self._description, self._total, self._finished_steps, self._began = "", None, 0, time.monotonic()
 
     def __enter__(self) -> ProgressBar:
         self._bar.start()
@@ -96,26 +96,28 @@ class ProgressBar:
     ) -> None:
         self._bar.stop()
 
-    def begin(self, what: str, total: int | None = None) -> None:
-        """``total`` steps of ``what`` come now; None: their number is not known."""
-        self._what, self._total, self._done = what, total, 0
-        self._bar.update(self._task, description=what, total=total, completed=0)
-        self._tell(what)
+    def begin(self, description: str, total: int | None = None) -> None:
+        """Begin a task of ``total`` steps; None if their number is not known."""
+        self._description, self._total, self._finished_steps = description, total, 0
+        self._bar.update(self._task, description=description, total=total, completed=0)
+        self._say_in_pipe(description)
 
     def advance(self) -> None:
-        """One more step is done."""
-        self._done += 1
-        # A search may take more steps than were counted on.
-        if self._total is not None and self._done > self._total:
-            self._total = self._done
-        self._bar.update(self._task, completed=self._done, total=self._total)
-        of = "" if self._total is None else f" of {self._total}"
-        self._tell(f"{self._what}: {self._done}{of}, {time.monotonic() - self._began:.0f} s")
+        """Count one more step."""
+        self._finished_steps += 1
+        # A search may take more steps than expected.
+        if self._total is not None and self._finished_steps > self._total:
+            self._total = self._finished_steps
+        self._bar.update(self._task, completed=self._finished_steps, total=self._total)
+        of_total = "" if self._total is None else f" of {self._total}"
+        self._say_in_pipe(
+            f"{self._description}: {self._finished_steps}{of_total}, {time.monotonic() - self._began:.0f} s"
+        )
 
     def complete(self) -> None:
-        """No more steps will come, though more had been counted on."""
-        self._bar.update(self._task, completed=self._done, total=self._done)
+        """End the task, even if it had fewer steps than expected."""
+        self._bar.update(self._task, completed=self._finished_steps, total=self._finished_steps)
 
-    def _tell(self, text: str) -> None:
-        if not talk.is_terminal:
+    def _say_in_pipe(self, text: str) -> None:
+        if not stderr_console.is_terminal:
             say(text)

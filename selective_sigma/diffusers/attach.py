@@ -267,14 +267,14 @@ class Traces:
         return copies == 2 and self._sliceable and not self.needs_all_rows
 
     @contextmanager
-    def removed(self, followed: bool) -> Iterator[None]:
+    def removed(self, is_first_of_two: bool) -> Iterator[None]:
         """Within, a call that another call of the step follows leaves no trace:
 
         - the global random generators of torch, numpy and Python have their state back;
         - plain numbers in modules and in attention processors have their value back;
         - First Block Cache keeps the call apart, in a state of its own.
         """
-        if not followed:
+        if not is_first_of_two:
             yield
             return
         parameters = (p for part in self._watched.values() for p in part.parameters() if p.device.type == "cuda")

@@ -148,7 +148,7 @@ class ModelCall:
 
     def evaluate(self, call: Call) -> Prediction:
         """The model's prediction in a plain or a lied call."""
-        with self._traces.removed(call.followed):
+        with self._traces.removed(call.is_first_of_two):
             if call.kind == "plain":
                 self._latest = self._ask(rebuilt(self._arguments, {}))
             else:

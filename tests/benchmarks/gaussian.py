@@ -1,4 +1,4 @@
-"""The denoiser whose every run has an exact solution."""
+"""A denoiser whose runs have an exact solution."""
 
 from __future__ import annotations
 

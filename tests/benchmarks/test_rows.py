@@ -1,4 +1,4 @@
-"""Every figure that the texts give is one of the rows."""
+"""The tables of the pages are made from the stored rows."""
 
 import re
 from pathlib import Path
@@ -7,17 +7,15 @@ import pytest
 
 import benchmarks.__main__ as main
 from benchmarks.figures import Provenance, Value, read, write
-from benchmarks.models import WHOLE
+from benchmarks.models import WHOLE_PHOTOGRAPHS
 from benchmarks.report import BLOCKS, PAGES, fill, table
 
 ROOT = Path(__file__).parents[2]
 ROWS = read(ROOT / "docs/evidence/rows.jsonl")
-MARK = re.compile(r"\[evidence: (?P<key>[^\]]+?) (?P<field>\w+) = (?P<value>-?[\d.]+)\]")
-"""How a docstring cites a row: ``[evidence: leak/photographs/VE Karras/euler/20/ours leak = 0.04]``."""
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_tables_say_what_was_measured(page):
+def test_tables_are_those_of_the_stored_rows(page):
     text = (ROOT / page).read_text()
     assert fill(text, ROWS) == text, "python -m benchmarks --report"
 
@@ -28,32 +26,10 @@ def test_the_evidence_shows_every_table():
     assert len(re.findall(r"^\|", text, re.MULTILINE)) > 60
 
 
-def stale(text, rows):
-    """Citations that are not what was measured."""
-    by_key = {row.key: row for row in rows}
-    return [
-        mark[0]
-        for mark in MARK.finditer(text)
-        if mark["key"] not in by_key
-        or f"{getattr(by_key[mark['key']], mark['field']):.{len(mark['value'].partition('.')[2])}f}" != mark["value"]
-    ]
-
-
-def test_figures_cited_in_the_code_are_rows():
-    texts = [path.read_text() for path in (ROOT / "selective_sigma").rglob("*.py")]
-    assert [wrong for text in texts for wrong in stale(text, ROWS)] == []
-    rows = [Value("coverage", "photographs", "coverage 0.5", 0.414)]
-    cited = "[evidence: coverage/photographs/coverage 0.5 value = {}]"
-    assert stale(cited.format("0.41"), rows) == []
-    for figure in ("0.42", "0.4140", "0.413"):
-        assert stale(cited.format(figure), rows) == ([] if figure == "0.4140" else [cited.format(figure)])
-    assert stale("[evidence: nothing/like/it value = 1]", rows)
-
-
-def test_a_figure_that_is_no_row_is_noticed():
+def test_a_figure_that_is_not_in_the_rows_is_replaced():
     rows = [Value("smooth", "photographs", "ours", 0.41)]
-    stale = table(["", "ours"], [["photographs", "0.42"]])
-    text = f"<!-- figures: smooth -->\n{stale}\n<!-- /figures -->"
+    stale_table = table(["", "ours"], [["photographs", "0.42"]])
+    text = f"<!-- figures: smooth -->\n{stale_table}\n<!-- /figures -->"
     assert fill(text, rows) == text.replace("0.42", "0.41")
     with pytest.raises(KeyError):
         fill("<!-- figures: nothing -->\n<!-- /figures -->", rows)
@@ -65,13 +41,13 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     assert read(tmp_path / "rows.jsonl") == rows
 
 
-def test_photographs_that_are_not_here_are_said_to_be_skipped(monkeypatch, capsys, tmp_path):
-    """In one line, and nothing is measured."""
+def test_missing_photographs_are_reported_as_skipped(monkeypatch, capsys, tmp_path):
+    """The message takes one line, and nothing is measured."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(main, "_git", lambda *_: "")
-    monkeypatch.setattr(main, "FOLDER", None)
+    monkeypatch.setattr(main, "HELD_OUT_FOLDER", None)
     monkeypatch.setattr(main, "PAGES", ())
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--only", "kinds", "--models", WHOLE])
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--only", "kinds", "--models", WHOLE_PHOTOGRAPHS])
     assert main.main() == 0
-    assert capsys.readouterr().err.splitlines()[0].startswith(f"SKIPPED {WHOLE}: set PHOTOGRAPHS to the folder")
+    assert capsys.readouterr().err.splitlines()[0].startswith(f"SKIPPED {WHOLE_PHOTOGRAPHS}: set PHOTOGRAPHS to")
     assert not (tmp_path / "docs").exists()

@@ -1,13 +1,13 @@
-"""Samplers against the exact solution for a Gaussian, in distribution or point by point."""
+"""The samplers, compared with the exact solution for a Gaussian: in distribution, or pixel by pixel."""
 
 from itertools import pairwise
 
 import pytest
 import torch
 
-from benchmarks.methods import EVERYWHERE, METHODS, OURS, THEIRS, ours, plain
+from benchmarks.methods import EVERYWHERE, METHODS, OURS, PUBLISHED, bare, ours
 from benchmarks.models import mixture8
-from benchmarks.samplers import SAMPLERS, SCHEDULES, MethodRun, noise, sample
+from benchmarks.samplers import SAMPLERS, SCHEDULES, MethodRun, sample, seeded_noise
 
 from .gaussian import gaussian
 
@@ -19,13 +19,13 @@ def model_of(batch=2, size=32):
     return gaussian(torch.full((batch, 1, size, size), STD), range(batch), MEAN)
 
 
-def bare(sampler, steps, schedule="VE Karras", batch=2):
-    return sample(model_of(batch), plain, 0.0, sampler, schedule, steps).picture
+def bare_picture(sampler, steps, schedule="VE Karras", batch=2):
+    return sample(model_of(batch), bare, 0.0, sampler, schedule, steps).picture
 
 
 def exact(model, high):
-    """The probability-flow ODE of a Gaussian: x - mean shrinks as sqrt(std^2 + sigma^2)."""
-    x = noise(model.seeds, model.shape)() * high
+    """The end of the probability-flow ODE of a Gaussian, on which x - mean shrinks like sqrt(std^2 + sigma^2)."""
+    x = seeded_noise(model.seeds, model.shape)() * high
     return MEAN + (x - MEAN) * STD / (STD**2 + high**2) ** 0.5
 
 
@@ -33,33 +33,34 @@ def exact(model, high):
 @pytest.mark.parametrize("sampler", DETERMINISTIC)
 def test_deterministic_samplers_converge_to_the_ode(sampler, schedule):
     high = SCHEDULES[schedule].levels(10)[0]
-    errors = [(bare(sampler, n, schedule) - exact(model_of(), high)).abs().mean() for n in (10, 100)]
+    errors = [(bare_picture(sampler, n, schedule) - exact(model_of(), high)).abs().mean() for n in (10, 100)]
     assert errors[1] < errors[0] / 3
     assert errors[1] < (0.05 if sampler == "euler" else 0.01)
 
 
 def test_second_order_is_better():
-    errors = {s: (bare(s, 40) - exact(model_of(), 14.61)).abs().mean() for s in DETERMINISTIC}
+    pictures = {sampler: bare_picture(sampler, 40) for sampler in DETERMINISTIC}
+    errors = {sampler: (pictures[sampler] - exact(model_of(), 14.61)).abs().mean() for sampler in pictures}
     assert errors["dpmpp_2m"] < errors["euler"] / 3
 
 
-@pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s != "euler_cfg_pp"])
+@pytest.mark.parametrize("sampler", [sampler for sampler in SAMPLERS if sampler != "euler_cfg_pp"])
 def test_every_sampler_draws_the_distribution(sampler):
-    pictures = bare(sampler, 100, batch=8)
+    pictures = bare_picture(sampler, 100, batch=8)
     assert pictures.mean() == pytest.approx(MEAN, abs=0.03)
     assert pictures.std() == pytest.approx(STD, rel=0.06)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_calls_are_counted_and_runs_repeat(sampler):
-    first, second = (sample(model_of(), plain, 0.0, sampler, steps=7) for _ in range(2))
+    first, second = (sample(model_of(), bare, 0.0, sampler, steps=7) for _ in range(2))
     assert first.calls == (13 if sampler == "dpmpp_sde" else 7)
     assert torch.equal(first.picture, second.picture)
     assert not torch.equal(first.picture, sample(model_of(), METHODS[EVERYWHERE], 0.1, sampler, steps=7).picture)
 
 
 def test_a_picture_is_the_same_in_any_batch():
-    assert torch.equal(noise([3, 5], (2, 4))()[1], noise([5], (1, 4))()[0])
+    assert torch.equal(seeded_noise([3, 5], (2, 4))()[1], seeded_noise([5], (1, 4))()[0])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -67,24 +68,23 @@ def test_levels_descend_to_zero_and_the_window_lies_in_them(schedule):
     levels = schedule.levels(6)
     assert len(levels) == 7
     assert levels[-1] == 0
-    assert all(a > b for a, b in pairwise(levels))
+    assert all(high > low for high, low in pairwise(levels))
     high, low = schedule.window(0.2, 0.9)
     assert schedule.to_sigma(levels[0]) > high > low > 0
     assert schedule.window(0, 1) == (1e9, 0)
 
 
 def test_the_range_is_that_of_the_models():
-    # Stable Diffusion's ends (k-diffusion prints them), and SD3's sigma at a fifth of the way under shift 3.
+    # The ends of Stable Diffusion's range as k-diffusion prints them, and SD3's sigma at a fifth of its range, shift 3.
     assert SCHEDULES["VE normal"].levels(20)[0] == pytest.approx(14.6146, abs=1e-3)
     assert SCHEDULES["VE normal"].levels(20)[19] == pytest.approx(0.0292, abs=1e-4)
     assert SCHEDULES["flow, shift 3"].window(0.2, 0.9)[0] == pytest.approx(3 * 0.8 / (1 + 2 * 0.8))
 
 
 def test_mask_ones_and_full_coverage_agree():
-    one, two = (
-        sample(model_of(), ours(**s), 0.2, steps=8).picture for s in ({"coverage": 1.0}, {"mask_override": "ones"})
-    )
-    assert torch.equal(one, two)
+    methods = ours(coverage=1.0), ours(mask_override="ones")
+    full, ones = (sample(model_of(), method, 0.2, steps=8).picture for method in methods)
+    assert torch.equal(full, ones)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -95,21 +95,20 @@ def test_every_step_of_a_run_is_found_by_its_level(sampler, schedule):
 
 
 def test_run_holds_the_levels_in_the_models_own_terms():
-    seen = []
-    sample(model_of(), lambda run, _: seen.append(run) or run.evaluate, 0.1, schedule="flow, shift 3", steps=5)
-    assert isinstance(seen[0], MethodRun)
-    assert all(0 <= sigma < 1 for sigma in seen[0].sigmas)
+    run = sample(model_of(), bare, 0.0, schedule="flow, shift 3", steps=5)
+    assert isinstance(run, MethodRun)
+    assert all(0 <= sigma < 1 for sigma in run.sigmas)
 
 
 def test_rows_are_counted_with_guidance_and_samplers_step_with_the_guided_picture():
     models = [mixture8([0], guidance=guidance, size=16) for guidance in (1.0, 2.0)]
-    alone, guided = (sample(model, plain, 0.0, steps=5) for model in models)
-    assert (alone.calls, alone.rows) == (5, 5)
+    unguided, guided = (sample(model, bare, 0.0, steps=5) for model in models)
+    assert (unguided.calls, unguided.rows) == (5, 5)
     assert (guided.calls, guided.rows) == (5, 10)
-    assert not torch.allclose(alone.picture, guided.picture, atol=1e-2)
+    assert not torch.allclose(unguided.picture, guided.picture, atol=1e-2)
     detailed = sample(models[1], METHODS[OURS], 0.1, steps=5)
-    # A lied call asks about the positive conditioning alone.
+    # A lied call has the row of the positive conditioning alone.
     assert detailed.rows == 2 * 5 + detailed.detailer.report.lied
     assert detailed.calls == 5 + detailed.detailer.report.lied
-    both = sample(models[1], METHODS[THEIRS], 0.1, steps=20)
-    assert both.rows == 2 * both.calls > 40
+    published = sample(models[1], METHODS[PUBLISHED], 0.1, steps=20)
+    assert published.rows == 2 * published.calls > 40

@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 
 from selective_sigma import Call, Detailer, Prediction, Settings
-from selective_sigma.schedule import LONG, SLACK
+from selective_sigma.schedule import LEVEL_TOLERANCE, LONG_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ levels_above_zero = (
     st.lists(st.floats(0.01, 100), min_size=2, max_size=30, unique=True)
     .map(lambda values: sorted(values, reverse=True))
     # Two levels that are nearer to each other than this are one to the lookup.
-    .filter(lambda levels: all(high > low * SLACK**2 for high, low in pairwise(levels)))
+    .filter(lambda levels: all(high > low * LEVEL_TOLERANCE**2 for high, low in pairwise(levels)))
 )
 """Noise levels of a run that descends to a level above zero."""
 
@@ -36,7 +36,7 @@ def karras(steps: int, top: float = 10.0, low: float = 0.05) -> Tensor:
 
 def short_steps(steps: int, family: str = "ve", top: float = 10.0) -> Tensor:
     """(steps + 1,) float32 to zero, in even steps of noise to signal short enough to lend their dose."""
-    ratios = top * torch.exp(-0.5 * LONG * torch.arange(steps))
+    ratios = top * torch.exp(-0.5 * LONG_STEP * torch.arange(steps))
     return torch.cat([ratios if family == "ve" else ratios / (1 + ratios), torch.zeros(1)])
 
 
@@ -73,9 +73,9 @@ def start(shape: Sequence[int], dtype: torch.dtype = torch.float64, seed: int = 
 
 def euler(step: Callable[[Tensor, Tensor], Any], x: Tensor, levels: Tensor) -> Tensor:
     """``step(x, sigma)`` gives denoised. The same on both families."""
-    for now, then in pairwise(levels):
-        denoised = step(x, now)
-        x = denoised + (x - denoised) * (then / now).to(x.dtype)
+    for sigma, next_sigma in pairwise(levels):
+        denoised = step(x, sigma)
+        x = denoised + (x - denoised) * (next_sigma / sigma).to(x.dtype)
     return x
 
 

@@ -55,7 +55,7 @@ def test_a_blended_step_is_made_of_both_calls_under_its_mask(source, shape, dtyp
         assert out.denoised.dtype == dtype
         if out.kind == "blended":
             blended.append(i)
-            assert [(call.kind, call.followed) for call in model.seen] == [("lied", True), ("plain", False)]
+            assert [(call.kind, call.is_first_of_two) for call in model.seen] == [("lied", True), ("plain", False)]
             assert out.mask is detailer.mask is detailer.masks[-1].mask
             assert out.mask.dtype == torch.float32
             assert out.mask.shape == (shape[0], 1, *shape[2:])

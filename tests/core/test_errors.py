@@ -93,7 +93,7 @@ def test_a_second_run_is_refused():
     with pytest.raises(RuntimeError, match="make one for each run"):
         detailer.step(refuse, x, levels[0])
     # A host whose sampler may run its levels again says so.
-    detailer, twice = Detailer(Settings(), levels, loops=True), [*levels[:-1], *levels[:-1]]
+    detailer, twice = Detailer(Settings(), levels, allow_restart=True), [*levels[:-1], *levels[:-1]]
     kinds = [detailer.step(lambda call: Prediction(call.x * 0.5), x, sigma).kind for sigma in twice]
     assert kinds[:10] == kinds[10:]
 

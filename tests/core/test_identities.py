@@ -18,32 +18,32 @@ SOURCES = CHOICES["mask_source"]
 
 def heun(step, x, levels):
     """Calls twice at each level but the first and the last, the second time on what came of the first."""
-    for now, then in pairwise(levels):
-        slope = (x - step(x, now)) / now
-        guess = x + slope * (then - now)
-        if then > 0:
-            slope = (slope + (guess - step(guess, then)) / then) / 2
-        x = x + slope * (then - now)
+    for sigma, next_sigma in pairwise(levels):
+        slope = (x - step(x, sigma)) / sigma
+        guess = x + slope * (next_sigma - sigma)
+        if next_sigma > 0:
+            slope = (slope + (guess - step(guess, next_sigma)) / next_sigma) / 2
+        x = x + slope * (next_sigma - sigma)
     return x
 
 
 def midpoint(step, x, levels):
     """Calls between two levels as well, as DPM-2 does."""
-    for now, then in pairwise(levels):
-        middle = (now * then).sqrt() if then > 0 else now / 2
-        slope = (x - step(x, now)) / now
-        guess = x + slope * (middle - now)
-        x = x + (guess - step(guess, middle)) / middle * (then - now)
+    for sigma, next_sigma in pairwise(levels):
+        middle = (sigma * next_sigma).sqrt() if next_sigma > 0 else sigma / 2
+        slope = (x - step(x, sigma)) / sigma
+        guess = x + slope * (middle - sigma)
+        x = x + (guess - step(guess, middle)) / middle * (next_sigma - sigma)
     return x
 
 
 def restart(step, x, levels):
     """Goes up again in the middle, and probes above and between the run's own levels."""
-    for now, then in zip([*levels[:8], *levels[3:-1]], [*levels[1:8], levels[3], *levels[4:]], strict=True):
-        denoised = step(x, now)
-        step(x, now * 1.0001)
-        step(x, (now + then) / 2)
-        x = denoised + (x - denoised) * (then / now).to(x.dtype)
+    for sigma, next_sigma in zip([*levels[:8], *levels[3:-1]], [*levels[1:8], levels[3], *levels[4:]], strict=True):
+        denoised = step(x, sigma)
+        step(x, sigma * 1.0001)
+        step(x, (sigma + next_sigma) / 2)
+        x = denoised + (x - denoised) * (next_sigma / sigma).to(x.dtype)
     return x
 
 
@@ -97,8 +97,8 @@ def test_identities_on_samplers_that_call_twice_probe_or_go_up(sampler, source, 
         assert run.report.lied >= 2, name
     assert torch.equal(results["zeros"], expected)
     assert torch.equal(results["ones"], results["full"])
-    away = {name: float((result - expected).norm()) for name, result in results.items()}
-    assert 0 < away["masked"] < away["full"]
+    distances = {name: float((result - expected).norm()) for name, result in results.items()}
+    assert 0 < distances["masked"] < distances["full"]
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -106,8 +106,8 @@ def test_identities_on_samplers_that_call_twice_probe_or_go_up(sampler, source, 
 def test_limits_of_ones_and_zeros_are_everywhere_and_nowhere(coverage, source):
     levels, model, x = karras(12), Denoiser(IMAGE), start(IMAGE)
     chosen = Settings(coverage=coverage, mask_source=source)
-    expected, free = bare(model, x, levels), detailed(model, x, levels, chosen)[0]
-    assert torch.equal(detailed(model, x, levels, chosen, limit=torch.ones(1, 1, 12, 12))[0], free)
+    expected, unlimited = bare(model, x, levels), detailed(model, x, levels, chosen)[0]
+    assert torch.equal(detailed(model, x, levels, chosen, limit=torch.ones(1, 1, 12, 12))[0], unlimited)
     assert torch.equal(detailed(model, x, levels, chosen, limit=torch.zeros(1, 1, 6, 6))[0], expected)
     half = torch.zeros(1, 1, 12, 12)
     half[..., :6] = 1
@@ -118,22 +118,22 @@ def test_limits_of_ones_and_zeros_are_everywhere_and_nowhere(coverage, source):
 
 
 def test_a_plain_step_returns_the_very_tensors():
-    levels, kept, x = karras(10), [], start(IMAGE)
+    levels, calls, x = karras(10), [], start(IMAGE)
 
     def model(call):
-        kept.append((call, Prediction(call.x * 0.5, {"uncond": call.x * 2})))
-        return kept[-1][1]
+        calls.append((call, Prediction(call.x * 0.5, {"uncond": call.x * 2})))
+        return calls[-1][1]
 
     for chosen, step in ((Settings(), 0), (Settings(strength=0.0), 6), (Settings(coverage=0.0), 6)):
         out = Detailer(chosen, levels).step(model, x, levels[step])
-        call, prediction = kept[-1]
+        call, prediction = calls[-1]
         assert call.x is x
         assert call.sigma is call.true_sigma
         assert (call.kind, call.index) == ("plain", step)
         assert out.denoised is prediction.denoised
         assert out.others["uncond"] is prediction.others["uncond"]
         assert (out.kind, out.index, out.mask) == ("plain", step, None)
-    assert len(kept) == 3
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("coverage", [0.5, 1.0])
@@ -152,19 +152,19 @@ def test_a_schedule_cut_at_even_places_gives_the_unsplit_run_bit_for_bit(family,
             lied += [call for call in model.seen if call.kind == "lied"]
         return latent, [(float(call.sigma), float(call.true_sigma)) for call in lied]
 
-    whole, expected_calls = run([])
+    unsplit, expected_calls = run([])
     assert len(expected_calls) > 7
     for cuts in ([2], [10], [4, 8, 18], range(2, 20, 2)):
         result, parts = run(cuts)
-        assert torch.equal(result, whole)
+        assert torch.equal(result, unsplit)
         assert parts == expected_calls
     # Runs of one step cannot carry each other's doses: there each step is told its own.
-    single, _ = detailed(model, x, levels, Settings(coverage=coverage, every=1), window=window)
-    assert torch.equal(run(range(1, 20))[0], single)
+    each_step, _ = detailed(model, x, levels, Settings(coverage=coverage, every=1), window=window)
+    assert torch.equal(run(range(1, 20))[0], each_step)
     # Elsewhere as nearly as two runs of another `every` agree.
-    odd, _ = run([7, 13])
-    assert not torch.equal(odd, whole)
-    assert (odd - whole).norm() < 0.5 * (whole - bare(model, x, levels)).norm()
+    uneven, _ = run([7, 13])
+    assert not torch.equal(uneven, unsplit)
+    assert (uneven - unsplit).norm() < 0.5 * (unsplit - bare(model, x, levels)).norm()
 
 
 @pytest.mark.parametrize("sampler", [euler, heun, midpoint])

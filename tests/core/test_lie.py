@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selective_sigma import Detailer, Prediction, Settings
-from selective_sigma.lie import SMALLEST, Lie, noise_to_signal
+from selective_sigma.lie import SMALLEST_KEEP, Lie, noise_to_signal
 
 from .runs import DTYPES, IMAGE, Denoiser, detailed, start
 
@@ -15,7 +15,7 @@ LIES = ("noise_to_signal", "fixed_input")
 
 
 def lie(strength, family="ve", kind="noise_to_signal"):
-    return Lie(max(1 - strength, SMALLEST), family, kind)
+    return Lie(max(1 - strength, SMALLEST_KEEP), family, kind)
 
 
 @given(st.floats(0.001, 0.999), strengths)
@@ -48,7 +48,7 @@ def test_the_lie_at_both_ends_of_a_flow_model_s_range(sigma, tell, scale):
 def test_flow_never_leaves_the_model_s_range(sigma, strength, kind):
     expected = lie(strength, "flow", kind)
     assert 0 <= expected.tell(sigma) <= 1 + 1e-9
-    assert 0 < expected.scale(sigma) <= 1 / SMALLEST * (1 + 1e-9)
+    assert 0 < expected.scale(sigma) <= 1 / SMALLEST_KEEP * (1 + 1e-9)
 
 
 @given(st.floats(0, 1), st.sampled_from(["ve", "flow"]), st.sampled_from(LIES))

@@ -1,14 +1,15 @@
 """The published pack's masks, which remember earlier steps."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from selective_sigma import Settings
-from selective_sigma.published import EMPTY, PublishedMask, stretch
+from selective_sigma.published import EMPTY_MEAN, PublishedMask, stretch
 
 from .runs import DTYPES, start
 
@@ -22,16 +23,17 @@ def walk(shape=(2, 3, 8, 10), steps=4, dtype=torch.float32):
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
+@example(0.5, 0.05)  # Masks that are almost empty.
 def test_change_is_the_mean_move_over_channels_remembered(ema, coverage):
     first, *later = masks_of(PublishedMask(Settings(mask_source="change", ema=ema, coverage=coverage)), *walk())
     assert first.max() == 0
     memory = None
-    for (before, now), mask in zip(zip(walk(), walk()[1:], strict=False), later, strict=True):
-        fresh = stretch((now - before).abs().mean(1, keepdim=True), 0.2)
-        memory = fresh if memory is None else ema * memory + (1 - ema) * fresh
-        # Coverage shifts what is shown and not what is remembered; an all but empty mask is none.
+    for (previous, prediction), mask in zip(pairwise(walk()), later, strict=True):
+        change = stretch((prediction - previous).abs().mean(1, keepdim=True), 0.2)
+        memory = change if memory is None else ema * memory + (1 - ema) * change
+        # Coverage shifts the mask and not the memory. A mask that is almost empty becomes zeros.
         expected = (memory + 2 * (coverage - 0.5)).clamp(0, 1)
-        expected = expected * (expected.mean((1, 2, 3), keepdim=True) >= EMPTY)
+        expected = expected * (expected.mean((1, 2, 3), keepdim=True) >= EMPTY_MEAN)
         torch.testing.assert_close(mask, expected, atol=1e-6, rtol=0)
 
 

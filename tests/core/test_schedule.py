@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from selective_sigma import Reason, Settings
 from selective_sigma.published import TAPER, PublishedSchedule, strength_shares
-from selective_sigma.schedule import OUTSIDE, SLACK, Schedule, levels_at
+from selective_sigma.schedule import LEVEL_TOLERANCE, OUTSIDE, Schedule, levels_at
 
 from .runs import karras, levels_above_zero, levels_of
 
@@ -26,7 +26,7 @@ def test_lookup_is_by_value_and_a_step_holds_the_levels_down_to_the_next(levels,
     for i, (high, low) in reversed([*enumerate(pairwise(levels))]):
         assert schedule.at(high).index == i
         between = low + share * (high - low)
-        if low * SLACK < between <= high and high > low * SLACK:
+        if low * LEVEL_TOLERANCE < between <= high and high > low * LEVEL_TOLERANCE:
             assert schedule.at(between).index == i
     assert schedule.at(0.0) == schedule.at(levels[0] * 1.5) == OUTSIDE
     assert schedule.dose(OUTSIDE) == schedule.mark_told(OUTSIDE) == 0
@@ -74,8 +74,8 @@ def test_a_schedule_that_touches_zero_on_its_way_still_has_its_steps():
 def test_the_window_is_inclusive_at_both_ends(family, first, last):
     levels = levels_of(family, 12).tolist()
     schedule = Schedule(levels, Settings(every=1), family, window=(levels[first], levels[last]))
-    assert [step.index for step in schedule.steps if step.e_folds] == [*range(first, last + 1)]
-    assert all((step.reason is None) == (step.e_folds != 0) for step in schedule.steps)
+    assert [step.index for step in schedule.steps if step.scheduled_dose] == [*range(first, last + 1)]
+    assert all((step.reason is None) == (step.scheduled_dose != 0) for step in schedule.steps)
     assert {step.reason for step in schedule.steps} <= {None, Reason.WINDOW}
     # A host's noise range may differ in the last digit.
     nudged = (levels[first] * (1 - 1e-7), levels[last] * (1 + 1e-7))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selective_sigma import Settings
-from selective_sigma.lie import SMALLEST
-from selective_sigma.schedule import LAST, LONG, Schedule, Step
+from selective_sigma.lie import SMALLEST_KEEP
+from selective_sigma.schedule import LAST_STEP_SHARE, LONG_STEP, Schedule, Step
 from selective_sigma.settings import RANGES
 
 from .runs import karras, levels_above_zero, short_steps
@@ -74,7 +74,7 @@ def test_every_active_step_is_told_the_strength_and_the_step_to_zero_its_share(l
     levels = [level / 101 for level in levels] + [0.0] * to_zero
     schedule = Schedule(levels, Settings(strength=strength, every=1), family, window=(1.0, 0.0))
     peaks = strengths(schedule)
-    last = [strength * LAST] if to_zero else [strength]
+    last = [strength * LAST_STEP_SHARE] if to_zero else [strength]
     assert peaks == pytest.approx([strength] * (len(peaks) - 1) + last, abs=1e-9)
 
 
@@ -83,14 +83,14 @@ def test_every_active_step_is_told_the_strength_and_the_step_to_zero_its_share(l
 def test_doses_add_up_as_e_folds_and_never_hide_all_of_the_noise(strength, family):
     levels = short_steps(9, family).tolist()
     schedule = Schedule(levels, Settings(strength=strength, every=8), family, window=(levels[0], 0.0))
-    assert strengths(schedule)[0] == pytest.approx(1 - max(1 - strength, SMALLEST) ** 8)
+    assert strengths(schedule)[0] == pytest.approx(1 - max(1 - strength, SMALLEST_KEEP) ** 8)
 
 
 @pytest.mark.parametrize("every", [2, 8])
 def test_a_long_step_is_a_group_of_its_own(every):
     ratios = [10.0]
     for length in (0.5, 0.5, 0.5, 0.5, 1.1, 1.1, 0.5, 0.5):
-        ratios.append(ratios[-1] * math.exp(-length * LONG))
+        ratios.append(ratios[-1] * math.exp(-length * LONG_STEP))
     schedule = Schedule([*ratios, 0.0], Settings(every=every), window=(10.0, 0.0))
     one = -math.log1p(-Settings().strength)
     doses = [round(dose / one, 6) for dose in doses_of(schedule)]

@@ -96,7 +96,7 @@ def test_a_constant_mask_tells_the_lie_to_every_conditioning(chosen):
     calls = []
 
     def model(call):
-        calls.append((call.kind, call.conds, call.followed))
+        calls.append((call.kind, call.conds, call.is_first_of_two))
         return Prediction(call.x * 0.5)
 
     Detailer(Settings(**ALL, **chosen), karras(12)).step(model, start(IMAGE), karras(12)[6])

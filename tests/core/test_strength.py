@@ -58,16 +58,16 @@ def energies(predict, sigmas: Tensor, sampler: str, flow: bool) -> Tensor:
         return ancestral(predict, sigmas)
     x = torch.sqrt(((1 - sigmas[0]) * MODES if flow else MODES) ** 2 + sigmas[0].double() ** 2)
     before, length = None, 0.0
-    for now, then in pairwise(sigmas):
-        a, b = (1 - float(s) if flow else 1.0 for s in (now, then))
-        used = denoised = predict(x, now)
-        if sampler == "2m" and then > 0:
-            h = math.log(float(now) / float(then) * b / max(a, 1e-4))
+    for sigma, next_sigma in pairwise(sigmas):
+        a, b = (1 - float(s) if flow else 1.0 for s in (sigma, next_sigma))
+        used = denoised = predict(x, sigma)
+        if sampler == "2m" and next_sigma > 0:
+            h = math.log(float(sigma) / float(next_sigma) * b / max(a, 1e-4))
             if before is not None:
                 used = denoised + (denoised - before) * h / (2 * length)
             length = h
         before = denoised
-        keep = float(then) / float(now)
+        keep = float(next_sigma) / float(sigma)
         x = keep * x + (b - a * keep) * used
     return x**2
 
@@ -75,11 +75,11 @@ def energies(predict, sigmas: Tensor, sampler: str, flow: bool) -> Tensor:
 def ancestral(predict, sigmas: Tensor) -> Tensor:
     """Euler ancestral, eta 1, on VE models."""
     variance = MODES**2 + sigmas[0].double() ** 2
-    for now, then in pairwise(sigmas.double()):
-        up = then * torch.sqrt(1 - (then / now) ** 2)
-        down = then**2 / now
-        gain = predict(torch.ones_like(MODES), now.float())
-        variance = (gain + (1 - gain) * down / now) ** 2 * variance + up**2
+    for sigma, next_sigma in pairwise(sigmas.double()):
+        up = next_sigma * torch.sqrt(1 - (next_sigma / sigma) ** 2)
+        down = next_sigma**2 / sigma
+        gain = predict(torch.ones_like(MODES), sigma.float())
+        variance = (gain + (1 - gain) * down / sigma) ** 2 * variance + up**2
     return variance
 
 
@@ -118,16 +118,16 @@ def test_one_strength_does_the_same_at_any_number_of_steps(name, sampler, every)
 
 def test_the_tables_of_method_md_are_these():
     text = (Path(__file__).parents[2] / "docs/method.md").read_text()
-    shown = {"Karras": "karras", "Euler": "euler", "DPM++ 2M": "2m", "Euler ancestral": "ancestral"}
-    name, found = "", []
+    printed = {"Karras": "karras", "Euler": "euler", "DPM++ 2M": "2m", "Euler ancestral": "ancestral"}
+    name, tabled = "", []
     for first, sampler, figures in re.findall(
         r"^\| ([\w ,]*)\| (Euler|DPM[+]{2} 2M|Euler ancestral) \|([ \d|]+)\|$", text, re.M
     ):
-        name = shown.get(first.strip(), first.strip().replace(", shift", "")) or name
-        found.append((name, shown[sampler]))
-        gains = row(name, shown[sampler], Settings(coverage=1.0)).values()
+        name = printed.get(first.strip(), first.strip().replace(", shift", "")) or name
+        tabled.append((name, printed[sampler]))
+        gains = row(name, printed[sampler], Settings(coverage=1.0)).values()
         assert [int(figure) for figure in figures.split("|")] == [round(100 * g) for g in gains], (name, sampler)
-    assert sorted(found) == sorted(CASES)
+    assert sorted(tabled) == sorted(CASES)
 
 
 @pytest.mark.parametrize("strength", [-0.1, 0.05, 0.1, 0.2])
@@ -139,7 +139,7 @@ def test_the_gain_is_what_the_theory_says(strength):
 
 
 def test_the_last_step_has_to_be_halved(monkeypatch):
-    monkeypatch.setattr(schedule, "LAST", 1.0)
+    monkeypatch.setattr(schedule, "LAST_STEP_SHARE", 1.0)
     gains = row("flow 3", "euler", Settings(coverage=1.0))
     assert gains[4] > 1.2 * gains[20] > 1.2 * 1.5 * 0.1
 
@@ -148,10 +148,10 @@ def test_long_steps_have_to_stand_for_themselves(monkeypatch):
     text = (Path(__file__).parents[2] / "docs/method.md").read_text()
     for rule in ("with the rule", "without"):
         gains = row("normal", "2m", Settings(coverage=1.0, every=2)).values()
-        shown = re.search(rf"^\| {rule} \| (.*) \|$", text, re.M)
-        assert shown
-        assert [int(figure) for figure in shown[1].split("/")] == [round(100 * g) for g in gains]
-        monkeypatch.setattr(schedule, "LONG", math.inf)
+        printed = re.search(rf"^\| {rule} \| (.*) \|$", text, re.M)
+        assert printed
+        assert [int(figure) for figure in printed[1].split("/")] == [round(100 * g) for g in gains]
+        monkeypatch.setattr(schedule, "LONG_STEP", math.inf)
     assert min(gains) < 0
 
 

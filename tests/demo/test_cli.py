@@ -296,7 +296,7 @@ def test_words_in_a_pipe_are_not_wrapped(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_terminal_shows_a_bar_before_anything_is_counted(monkeypatch: pytest.MonkeyPatch):
     screen = io.StringIO()
-    monkeypatch.setattr(terminal, "talk", Console(file=screen, force_terminal=True, width=80))
+    monkeypatch.setattr(terminal, "stderr_console", Console(file=screen, force_terminal=True, width=80))
     with terminal.ProgressBar() as progress:
         progress.begin("loading torch")
         progress._bar.refresh()

@@ -59,4 +59,4 @@ def test_its_constants_are_the_codes(name, value, module):
 
 def test_its_tables_hold_what_is_tuned():
     stated = {name for name, _, _ in CONSTANTS}
-    assert {"POWER", "FLOOR", "LAST", "LONG"} <= stated
+    assert {"POWER", "FLOOR", "LAST_STEP_SHARE", "LONG_STEP"} <= stated

@@ -64,8 +64,8 @@ class Capture:
         self, masks: Sequence[MaskRecord], report: Report, latents: Sequence[Tensor] = (), steps: int = 0
     ) -> None:
         """Add a finished run; ``latents`` are what the sampler node will put out."""
-        kept = tuple(record._replace(mask=first_stream(record.mask).detach().float().cpu()) for record in masks)
-        self._runs.append(CapturedRun(kept, report, tuple(map(fingerprint, latents)), steps))
+        records = tuple(record._replace(mask=first_stream(record.mask).detach().float().cpu()) for record in masks)
+        self._runs.append(CapturedRun(records, report, tuple(map(fingerprint, latents)), steps))
         while len(self._runs) > 1 and sum(map(mask_bytes, tuple(self._runs))) > MOST_BYTES:
             self._runs.popleft()
 
@@ -76,13 +76,13 @@ class Capture:
 
     def of(self, samples: Tensor) -> CapturedRun | None:
         """The run that made these samples, or None. Of several that did, the latest."""
-        closest, least = None, SAME_LATENT
-        wanted = fingerprint(samples)
+        closest, least_distance = None, SAME_LATENT
+        reference = fingerprint(samples)
         for run in tuple(self._runs):
             for candidate in run.fingerprints:
-                distance = fingerprint_distance(candidate, wanted)
-                if distance <= least:
-                    closest, least = run, distance
+                distance = fingerprint_distance(candidate, reference)
+                if distance <= least_distance:
+                    closest, least_distance = run, distance
         return closest
 
 
@@ -94,11 +94,11 @@ def fingerprint(samples: Tensor) -> Tensor:
     return torch.cat([torch.tensor([float(flat.numel())]), means.cpu()])
 
 
-def fingerprint_distance(a: Tensor, b: Tensor) -> float:
-    """Relative distance of two fingerprints; infinite where the latents differ in size."""
-    if a.shape != b.shape or a[0] != b[0]:
+def fingerprint_distance(candidate: Tensor, reference: Tensor) -> float:
+    """Distance of two fingerprints, relative to ``reference``; infinite if the latents differ in size."""
+    if candidate.shape != reference.shape or candidate[0] != reference[0]:
         return float("inf")
-    return float((a[1:] - b[1:]).norm() / b[1:].norm().clamp(min=1e-12))
+    return float((candidate[1:] - reference[1:]).norm() / reference[1:].norm().clamp(min=1e-12))
 
 
 def mask_bytes(run: CapturedRun) -> int:

@@ -18,34 +18,36 @@ EASYCACHE = "easycache"
 
 def with_wrappers(options: dict[str, Any], wrappers: dict[str, Callable[..., Any]]) -> dict[str, Any]:
     """Options with these wrappers, by wrapper type. They are added last, and so run innermost."""
-    inner = dict(options.get("transformer_options") or {})
-    inner["wrappers"] = dict(inner.get("wrappers") or {})
+    transformer_options = dict(options.get("transformer_options") or {})
+    transformer_options["wrappers"] = dict(transformer_options.get("wrappers") or {})
     for kind, wrapper in wrappers.items():
-        inner["wrappers"][kind] = {**inner["wrappers"].get(kind, {}), KEY: [wrapper]}
-    return {**options, "transformer_options": inner}
+        transformer_options["wrappers"][kind] = {**transformer_options["wrappers"].get(kind, {}), KEY: [wrapper]}
+    return {**options, "transformer_options": transformer_options}
 
 
 def has_easycache(options: dict[str, Any]) -> bool:
     """Whether EasyCache may answer in place of the network. (LazyCache skips whole steps, above guidance.)"""
-    inner = options.get("transformer_options") or {}
-    return EASYCACHE in inner and EASYCACHE in (inner.get("wrappers") or {}).get(WrappersMP.DIFFUSION_MODEL, {})
+    transformer_options = options.get("transformer_options") or {}
+    return EASYCACHE in transformer_options and EASYCACHE in (transformer_options.get("wrappers") or {}).get(
+        WrappersMP.DIFFUSION_MODEL, {}
+    )
 
 
 def with_easycache_ended(options: dict[str, Any]) -> dict[str, Any]:
     """Options under which EasyCache neither answers a call nor keeps anything of it, as after its end percent."""
-    inner = dict(options["transformer_options"])
-    inner[EASYCACHE] = inner[EASYCACHE].clone()
-    inner[EASYCACHE].end_t = math.inf
-    return {**options, "transformer_options": inner}
+    transformer_options = dict(options["transformer_options"])
+    transformer_options[EASYCACHE] = transformer_options[EASYCACHE].clone()
+    transformer_options[EASYCACHE].end_t = math.inf
+    return {**options, "transformer_options": transformer_options}
 
 
 def with_our_wrapper_only(options: dict[str, Any]) -> dict[str, Any]:
     """Options under which other packs have no function between ``calc_cond_batch`` and our ``apply_model`` wrapper."""
-    inner = dict(options["transformer_options"])
-    wrappers = dict(inner["wrappers"])
+    transformer_options = dict(options["transformer_options"])
+    wrappers = dict(transformer_options["wrappers"])
     wrappers[WrappersMP.APPLY_MODEL] = {KEY: wrappers[WrappersMP.APPLY_MODEL][KEY]}
-    inner["wrappers"] = wrappers
-    options = {**options, "transformer_options": inner}
+    transformer_options["wrappers"] = wrappers
+    options = {**options, "transformer_options": transformer_options}
     options.pop("model_function_wrapper", None)
     return options
 

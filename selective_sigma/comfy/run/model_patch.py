@@ -58,7 +58,8 @@ def patch(model: Any, settings: Settings, **options: Any) -> Any:
         run_options = RunOptions(settings, **options)
         run_args = {**extra_args, "denoise_mask": denoise_mask}
         run = SamplerRun(run_options, type(sampler).__name__, guider, guider, noise, sigmas, run_args, GUIDER_ARGUMENTS)
-        result = executor(ModelStandIn(run), sigmas, run.marked(extra_args), run.wrapped_callback(callback), *rest)
+        extra_args, callback = run.wrapped_extra_args(extra_args), run.wrapped_callback(callback)
+        result = executor(ModelStandIn(run), sigmas, extra_args, callback, *rest)
         run.end(result, sigmas)
         return result
 

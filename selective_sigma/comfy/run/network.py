@@ -16,7 +16,7 @@ class NetworkPass:
     lie: Lie | None = None
     """What the network is told; None for the true noise level."""
     extra: bool = False
-    """Whether the bare sampler would not make this call."""
+    """Whether the bare sampler makes no such call."""
     skipped: bool = False
     """Whether the network is not called, in a pass that only calls the ControlNets."""
 

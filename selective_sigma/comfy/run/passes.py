@@ -1,4 +1,4 @@
-"""Answers a guider's requests for predictions, with detail in them.
+"""Answers a guider's requests for predictions, and adds detail to the answers.
 
 The wrapper is the innermost one around ComfyUI's ``calc_cond_batch``:
 
@@ -39,7 +39,7 @@ class SamplerCall:
     answered: list[tuple[Tensor, Output]] = field(default_factory=list)
     """The latents that predictions were requested for, each with the step's output for it."""
     in_request: bool = False
-    """Whether a request is being answered. A request that is made meanwhile is part of it."""
+    """Whether a request is being answered. Another request is then part of it."""
 
     def first_output(self, x: Tensor) -> Output | None:
         """The output for an earlier request about this latent or, if it had detail, about a copy of it; else None."""
@@ -63,13 +63,13 @@ class RequestHandler:
         self._call: SamplerCall | None = None
         self._pass = NetworkPass()
 
-    def installed_in(self, options: dict[str, Any]) -> dict[str, Any]:
-        """A copy of ``model_options`` in which this object answers the requests of the run."""
+    def wrapped_model_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """A copy of ``model_options`` with which this object answers the requests of the run."""
         wrappers: dict[str, Any] = {WrappersMP.APPLY_MODEL: self.apply_model}
         if has_easycache(options):
             wrappers[WrappersMP.DIFFUSION_MODEL] = self.diffusion_model
         if "denoise_mask_function" in options:
-            options = {**options, "denoise_mask_function": self._noting_mask(options["denoise_mask_function"])}
+            options = {**options, "denoise_mask_function": self._recording_mask(options["denoise_mask_function"])}
         handler = options.get("context_handler")
         if handler is None:
             return with_wrappers(options, {WrappersMP.CALC_COND_BATCH: self.calc_cond_batch, **wrappers})
@@ -103,21 +103,21 @@ class RequestHandler:
         """The guider's positive conditioning, or None."""
         return (getattr(self.guider, "conds", None) or {}).get("positive")
 
-    def _noting_mask(self, function: Any) -> Any:
-        """A ``denoise_mask_function`` (Differential Diffusion) whose mask replaces that of the sampler call."""
+    def _recording_mask(self, function: Any) -> Any:
+        """A ``denoise_mask_function`` (of Differential Diffusion) that also stores its mask in the sampler call."""
 
-        def noting(*args: Any, **named: Any) -> Tensor:
+        def record_mask(*args: Any, **named: Any) -> Tensor:
             mask: Tensor = function(*args, **named)
             if self._call is not None and self._call.frames is not None:
                 self._call.frames.denoise_mask = mask
             return mask
 
-        return noting
+        return record_mask
 
     def context_windows(self, handler: Any, calc: Any, *request: Any) -> Any:
         """In place of a context handler's ``execute``. A clip that fits into one window is requested as a whole."""
-        windowed = handler.should_use_context(*request)
-        return self.calc_cond_batch((lambda *args: handler.execute(calc, *args)) if windowed else calc, *request)
+        needs_windows = handler.should_use_context(*request)
+        return self.calc_cond_batch((lambda *args: handler.execute(calc, *args)) if needs_windows else calc, *request)
 
     def apply_model(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **named: Any) -> Tensor:
         """The innermost APPLY_MODEL wrapper: the last place before the network that has both latent and noise level."""

@@ -1,4 +1,4 @@
-"""One request of a guider for predictions, answered with detail in them."""
+"""One request of a guider for predictions, and the answer to it, with detail."""
 
 from __future__ import annotations
 
@@ -42,19 +42,20 @@ class PredictionRequest:
         options: dict[str, Any],
     ):
         self._handler, self._call, self._calc, self._model = handler, call, calc, model
-        self._conds, self._requested, self._x, self._timestep, self._options = conds, len(conds), x, timestep, options
+        self._conds, self._requested_count = conds, len(conds)
+        self._x, self._timestep, self._options = x, timestep, options
         position = position_of(conds, handler.positive)
         self._lacks_positive = position is None and handler.positive is not None
         if position is None:
             position = next((i for i, cond in enumerate(conds) if cond is not None), 0)
         self._positive = position
-        """The position of the positive conditioning or, without one, of the first that there is."""
+        """The position of the positive conditioning, or of the first conditioning if none is positive."""
         self._has_cache = has_easycache(options)
         self._controls: ControlNetAnswers | None = None
-        """Only in a step of two passes."""
+        """None in a step of one pass."""
         self._answers: dict[str, list[Tensor]] = {}
         self._uncached: dict[str, bool] = {}
-        self._latest = "plain"
+        self._latest_kind = "plain"
 
     def answer(self, first: Output | None) -> tuple[Output, list[Tensor]]:
         """The output of the step, and a prediction for each cond: the model's own where no detail is added.
@@ -67,31 +68,31 @@ class PredictionRequest:
             output = detailer.step(self._evaluate, x, self._call.sigma)
         else:
             output = detailer.again(self._evaluate, x, self._call.sigma, first)
-        answers = self._answers[self._latest]
+        answers = self._answers[self._latest_kind]
         if output.kind == "blended":
             answers = list(answers)
             answers[self._positive] = pack_streams(output.denoised)
             for position, other in output.others.items():
                 answers[int(position)] = pack_streams(other)
-        return output, answers[: self._requested]
+        return output, answers[: self._requested_count]
 
     def _evaluate(self, call: Call) -> Prediction:
-        """What the detailer calls. The ``others`` of the prediction are named by their positions in the request."""
-        if call.followed and not self._answers:
+        """The detailer's ``evaluate``. ``others`` of the prediction are named by their positions in the request."""
+        if call.is_first_of_two and not self._answers:
             self._prepare_two_passes(call)
-        if self._has_cache and call.kind == "lied" and call.followed:
-            # Plain pass first: EasyCache decides in it. Where the cache answers, there is no lied pass, since nothing
-            # could be compared with it.
+        if self._has_cache and call.kind == "lied" and call.is_first_of_two:
+            # The plain pass comes first, since EasyCache decides in it. If the cache answers, there is no lied pass: it
+            # could not be compared with anything.
             self._run_pass("plain", self._conds)
             if not self._uncached["plain"]:
                 return self._prediction("plain", cached=True)
         positive_only = call.conds == "positive" and call.kind == "lied"
         if call.kind not in self._answers:
-            # The positive one keeps its position, which patches go by. Those after it are left out and not None,
-            # since ComfyUI would make an empty answer for each.
+            # The positive conditioning keeps its position, which patches go by. Those after it are left out and not
+            # None, since ComfyUI makes an empty answer for each None.
             conds = [*[None] * self._positive, self._conds[self._positive]] if positive_only else self._conds
             self._run_pass(call.kind, conds, call)
-        self._latest = call.kind
+        self._latest_kind = call.kind
         return self._prediction(call.kind, positive_only, cached=not self._uncached[call.kind])
 
     def _prepare_two_passes(self, call: Call) -> None:
@@ -100,8 +101,9 @@ class PredictionRequest:
             self._positive, self._conds = len(self._conds), [*self._conds, self._handler.positive]
         self._controls = ControlNetAnswers()
         self._conds = self._controls.with_stand_ins(self._conds)
-        # The lied pass comes first and can ask only about its own conditionings, with its own latent. Where it lacks
-        # some, or its latent differs in clean frames, the ControlNets are asked before, as the plain pass asks them.
+        # The lied pass comes first, and asks the ControlNets about its own conditionings with its own latent. If it
+        # lacks some conditionings, or if its latent has other clean frames, the ControlNets are asked before it, in the
+        # way in which the plain pass asks them.
         others = [cond for i, cond in enumerate(self._conds) if i != self._positive]
         same_latent = call.conds == "positive" and self._call.frames is None
         if has_control(others if same_latent else self._conds):
@@ -109,18 +111,18 @@ class PredictionRequest:
                 self._calc(self._model, self._conds, self._x, self._timestep, with_our_wrapper_only(self._options))
 
     def _run_pass(self, kind: str, conds: list[Any], call: Call | None = None) -> None:
-        """Keep the model's answers to one pass; without ``call``, to the pass of the bare sampler."""
-        lie, hidden = (None, False) if call is None else (call.lie, call.followed)
+        """Store the model's answers to one pass. Without ``call``, it is the pass of the bare sampler."""
+        lie, is_first_of_two = (None, False) if call is None else (call.lie, call.is_first_of_two)
         x, frames = self._x, self._call.frames
         if lie is not None and frames is not None:
             x = frames.in_lied_call(x, self._timestep, lie)
-        options = with_easycache_ended(self._options) if hidden and self._has_cache else self._options
+        options = with_easycache_ended(self._options) if is_first_of_two and self._has_cache else self._options
         count = self._handler.count
         uncached_before = count.uncached
         if self._controls is not None:
             self._controls.begin_pass()
-        state = restoring_state(options, self._model.diffusion_model, x.device) if hidden else nullcontext()
-        with state, self._handler.network_pass(NetworkPass(lie, extra=hidden)):
+        state = restoring_state(options, self._model.diffusion_model, x.device) if is_first_of_two else nullcontext()
+        with state, self._handler.network_pass(NetworkPass(lie, extra=is_first_of_two)):
             self._answers[kind] = self._calc(self._model, conds, x, self._timestep, options)
         self._uncached[kind] = not self._has_cache or count.uncached > uncached_before
 
@@ -133,7 +135,7 @@ class PredictionRequest:
                 for i, (cond, answer) in enumerate(zip(self._conds, answers, strict=True))
                 if i != self._positive and cond is not None
             }
-        # Only for masks: that of a step of two passes, and published masks, which use every step.
+        # Masks alone need the guided prediction: the mask of a step of two passes, and published masks at every step.
         uses_guided = self._controls is not None or self._handler.detailer.settings.mask_source != "response"
         guided = self._guided(answers) if kind == "plain" and uses_guided else None
         return Prediction(unpack_streams(answers[self._positive], shapes), others, guided, cached)
@@ -141,7 +143,7 @@ class PredictionRequest:
     def _guided(self, answers: list[Tensor]) -> Latent | None:
         """The guided prediction, for guiders with one ``cfg`` that request positive first and negative last.
 
-        None for other guiders, and where the negative is left out.
+        None for other guiders, and if the negative is left out.
         """
         cfg = getattr(self._handler.guider, "cfg", None)
         # Some guiders keep a list, with one cfg for each step.

@@ -66,7 +66,7 @@ class DetailSamplerFunction:
         extra_args = {} if extra_args is None else extra_args
         name = getattr(self._function, "__name__", "sampler").removeprefix("sample_")
         run = SamplerRun(self._options, name, model, model.inner_model, x, sigmas, extra_args)
-        extra_args, callback = run.marked(extra_args), run.wrapped_callback(callback)
+        extra_args, callback = run.wrapped_extra_args(extra_args), run.wrapped_callback(callback)
         result = self._function(
             ModelStandIn(run), x, sigmas, extra_args=extra_args, callback=callback, disable=disable, **more
         )
@@ -87,7 +87,7 @@ class ModelStandIn:
 
     def __call__(self, x: Tensor, sigma: Tensor, *args: Any, **named: Any) -> Tensor:
         run: SamplerRun = getattr(self, MARK)
-        return run.step(x, sigma, {**dict(zip(run.order, args, strict=False)), **named})
+        return run.step(x, sigma, {**dict(zip(run.argument_names, args, strict=False)), **named})
 
     def __getattr__(self, name: str) -> Any:
         if name == MARK:  # Of a copy whose slot is not set yet.

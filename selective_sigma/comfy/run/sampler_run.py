@@ -63,7 +63,7 @@ class SamplerRun:
         guider: the guider behind it, whose ``inner_model`` is the ``BaseModel``.
         x: latent (batch, channels, *space), or several packed into (batch, 1, N).
         sigmas: noise levels of the run. They are copied, since uni_pc writes into them.
-        order: names of the arguments that may follow sigma by position.
+        argument_names: names of the arguments that may follow sigma by position, in order.
 
     Raises:
         ValueError: the sampler or the model is wrapped already.
@@ -78,13 +78,13 @@ class SamplerRun:
         x: Tensor,
         sigmas: Tensor,
         extra_args: dict[str, Any],
-        order: tuple[str, ...] = ("denoise_mask", "model_options", "seed"),
+        argument_names: tuple[str, ...] = ("denoise_mask", "model_options", "seed"),
     ):
         self._model_options: dict[str, Any] = extra_args.get("model_options") or {}
         # Another pack's wrapper may stand between two of ours and have no such attribute. The options pass through it.
         if hasattr(inner, MARK) or MARK in self._model_options:
             raise ValueError(TWICE)
-        self.name, self.inner, self.order = name, inner, order
+        self.name, self.inner, self.argument_names = name, inner, argument_names
         self._options = options
         self._base: Any = guider.inner_model
         sampling = self._base.model_sampling
@@ -104,22 +104,23 @@ class SamplerRun:
             limit=latent.limit_for_latent(options.limit, x, self._shapes),
             within=latent.inpainted_region(extra_args.get("denoise_mask"), self._shapes),
             record=options.capture is not None,
-            loops=True,
+            allow_restart=True,
         )
         self._sampler_calls = 0
         self._handler = RequestHandler(self._detailer, guider, self._shapes)
 
-    def marked(self, extra_args: dict[str, Any]) -> dict[str, Any]:
-        """The sampler's arguments, with options that have this run's mark, and let it answer requests."""
-        return {**extra_args, "model_options": {**self._handler.installed_in(self._model_options), MARK: True}}
+    def wrapped_extra_args(self, extra_args: dict[str, Any]) -> dict[str, Any]:
+        """The sampler's arguments, with marked ``model_options`` that let this run answer requests."""
+        model_options = self._handler.wrapped_model_options(self._model_options)
+        return {**extra_args, "model_options": {**model_options, MARK: True}}
 
     def wrapped_callback(self, callback: Any) -> Any:
-        """The sampler's callback, which also notes the denoised latent and runs in ``around_callback``."""
+        """The sampler's callback. It also stores the denoised latent, and runs in ``around_callback``."""
         around = self._options.around_callback
         if self._options.capture is None and around is None:
             return callback
 
-        def noting(*args: Any) -> Any:
+        def recording_callback(*args: Any) -> Any:
             # A sampler function passes one dict. A Sampler without one passes step, denoised, x, number of steps.
             denoised = args[0].get("denoised") if len(args) == 1 else args[1]
             self._last_denoised = denoised
@@ -130,7 +131,7 @@ class SamplerRun:
             with around(self._step_preview(denoised)):
                 return callback(*args)
 
-        return noting
+        return recording_callback
 
     def _step_preview(self, denoised: Tensor) -> StepPreview:
         mask = self._detailer.mask

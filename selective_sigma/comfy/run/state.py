@@ -33,7 +33,7 @@ CONTAINERS = (dict, list, set, deque)
 LAYER_PATCHES = frozenset({"patches", "patches_replace", "wrappers", "callbacks", "sample_sigmas", EASYCACHE})
 """Keys of ``transformer_options`` that are not searched. Patches of layers come in hundreds and keep no state."""
 MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
-MOST_VALUES, DEEPEST, MOST_ELEMENTS = 2000, 6, 4096
+MOST_VALUES, MOST_DEPTH, MOST_ELEMENTS = 2000, 6, 4096
 """Limits of the search: values visited, depth of nesting, and elements of a tensor that is copied."""
 SAMPLED_PLACES = (0.0, 0.37, 0.81)
 """Places in each weight, as shares of its length, that are compared to see whether weights changed."""
@@ -80,11 +80,11 @@ def values_of_other_packs(options: dict[str, Any]) -> list[Any]:
 
     Patches of layers and plain data are left out.
     """
-    inner = options.get("transformer_options") or {}
-    values = [value for name, value in inner.items() if name not in LAYER_PATCHES]
+    transformer_options = options.get("transformer_options") or {}
+    values = [value for name, value in transformer_options.items() if name not in LAYER_PATCHES]
     values.append(options.get("model_function_wrapper"))
-    for kinds in (inner.get("wrappers") or {}).values():
-        values += [wrapper for key, wrappers in kinds.items() if key not in (KEY, EASYCACHE) for wrapper in wrappers]
+    for by_key in (transformer_options.get("wrappers") or {}).values():
+        values += [wrapper for key, wrappers in by_key.items() if key not in (KEY, EASYCACHE) for wrapper in wrappers]
     return [value for value in values if not isinstance(value, DATA)]
 
 
@@ -97,7 +97,7 @@ class StateSnapshot:
         self._visited: dict[int, Any] = {}
         self._restorers: list[Callable[[], object]] = [self._save_attributes()]
         for value in (*vars(network).values(), *pack_values):
-            self._save(value, DEEPEST)
+            self._save(value, MOST_DEPTH)
 
     def restore(self) -> None:
         """Write the data back, unless weights or hooks of the network changed."""
@@ -110,8 +110,8 @@ class StateSnapshot:
         network = self._network
 
         def data() -> dict[str, Any]:
-            kinds = (*DATA, *CONTAINERS)
-            return {n: v for n, v in vars(network).items() if n not in MODULE_ATTRIBUTES and isinstance(v, kinds)}
+            attributes = ((name, value) for name, value in vars(network).items() if name not in MODULE_ATTRIBUTES)
+            return {name: value for name, value in attributes if isinstance(value, (*DATA, *CONTAINERS))}
 
         before = data()
 
@@ -194,7 +194,8 @@ def sampled_weights_and_hooks(network: nn.Module) -> tuple[list[Tensor], list[in
         if type(weight.data) is Tensor and weight.numel() and weight.device.type != "meta":
             values = weight.detach().reshape(-1)
             sampled = parts.setdefault((weight.device, weight.dtype), [])
-            sampled += [values[(at := int(share * values.numel())) : at + 1] for share in SAMPLED_PLACES]
+            indices = [int(share * values.numel()) for share in SAMPLED_PLACES]
+            sampled += [values[index : index + 1] for index in indices]
     kinds = ("_forward_hooks", "_forward_pre_hooks")
     hooks = [key for module in network.modules() for kind in kinds for key in getattr(module, kind)]
     return [torch.cat(values) for values in parts.values()], hooks
