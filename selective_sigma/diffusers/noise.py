@@ -65,7 +65,9 @@ class Noise:
         scheduler: its timesteps are set, and it has not stepped yet.
 
     Attributes:
+        family: ``ve`` or ``flow``.
         times, sigmas: one value for each of the run's timesteps.
+        curve: the time as a function of the noise level.
         prediction, sign: the scheduler reads ``sign`` times the model's answer as this prediction (``READINGS``).
         count: the time at full noise.
         slack: how far the times are rounded, compared with the noise levels.
