@@ -149,6 +149,12 @@ class StepTracker:
             self._busy = False
 
     def _answer(self, module: nn.Module, ask: Callable[[Any], Any], arguments: Any) -> Any:
+        """Answer a call with detail if it begins or follows in a step. Else pass it on, and record it.
+
+        Args:
+            ask: calls the module with (args, kwargs).
+            arguments: (args, kwargs) of the call.
+        """
         calls = [call for each in self.streams if (call := each.model_call(class_of(module), arguments)) is not None]
         if calls and len(calls) == len(self.streams):
             copies = calls[0].sample.read(arguments)
@@ -188,6 +194,7 @@ class StepTracker:
         return (CallKind.REPEATED if repeats else CallKind.BEGINS), step
 
     def _begin(self, call: ModelCall, sample: Tensor, step: int) -> Output:
+        """Begin a step. The first one makes the detailer, with the noise levels from there on."""
         if self.detailer is None:
             noise = self.streams[0].noise
             levels = list(dict.fromkeys([*noise.sigmas[step:], 0.0]))
@@ -199,6 +206,7 @@ class StepTracker:
         return output
 
     def _follow(self, call: ModelCall) -> Output:
+        """Answer a further call of the current step."""
         assert self.detailer is not None
         assert self._first is not None
         return self.detailer.again(call.evaluate, call.x, call.sigma, self._first.output)
@@ -231,6 +239,14 @@ class StepTracker:
         return result
 
     def _learn_from(self, scheduler: Any, args: Any, kwargs: Any) -> None:
+        """Learn from the calls of a step that stayed plain.
+
+        Args:
+            args, kwargs: those that the scheduler's ``step`` is called with.
+
+        Raises:
+            ValueError: the step does not fit. The message says why.
+        """
         step = SchedulerStep.of(scheduler, args, kwargs)
         if self.state is State.READY and not self.learner.streams:
             if scheduler is not self._scheduler:

@@ -126,6 +126,7 @@ class PredictionRequest:
         self._uncached[kind] = not self._has_cache or count.uncached > uncached_before
 
     def _prediction(self, kind: str, positive_only: bool = False, cached: bool = False) -> Prediction:
+        """The stored answers to one pass. With ``positive_only``, the pass had no other conditionings."""
         answers, shapes = self._answers[kind], self._handler.shapes
         others: dict[str, Latent] = {}
         if not positive_only:
