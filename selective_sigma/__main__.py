@@ -21,8 +21,8 @@ EXTRA = {
 def main() -> None:
     # Exit at once: some of the imports swallow KeyboardInterrupt. A command installs a handler of its own later.
     signal.signal(signal.SIGINT, _stop)
-    # libgomp reads this when torch is imported. Its threads spin while they wait for one another, which makes
-    # everything several times slower beside other work. This few turns cost nothing on an idle machine.
+    # libgomp reads this when torch is imported. Its threads spin while they wait for one another. On a busy machine the
+    # spinning makes everything several times slower. A limit of 2000 turns costs nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         from .cli import app

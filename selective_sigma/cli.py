@@ -178,7 +178,7 @@ def sweep(
             content=f"{zlib.crc32(Path(photo).read_bytes()):08x}" if photo and Path(photo).is_file() else "",
             settings=tuple(extra.items()),
         )
-        # A wrong model is refused first, before a folder that holds another sweep.
+        # Check the model before the folder: if both are wrong, the error is about the model.
         if model:
             check_checkpoint(model)
         folder = sweeping.Folder(out, job)

@@ -37,21 +37,42 @@ class MaskRecord(NamedTuple):
     """The mask of one step of a recorded run."""
 
     step: int
+    """Index of the step in the run."""
     sigma: float
+    """The true noise level."""
     strength: float
+    """The strength that was told in the step. It includes the doses of the other steps of the group."""
     mask: Latent
+    """(batch, 1, *space), float32, or one per stream."""
 
 
 class Detailer:
-    """Adds detail to one run of a sampler. It holds all state of that run, and no other run shares it.
+    """Adds detail to one run of a sampler. Make one for each run: it holds the state of that run.
 
     >>> detailer = Detailer(Settings(strength=0.1), sigmas)
     >>> output = detailer.step(evaluate, x, sigma)     # in place of evaluate(x, sigma)
+
+    Args:
+        sigmas: the run's noise levels, descending, one more than there are steps, or any slice
+            of a schedule. Steps that rise (unsampling, restarts) are left plain.
+        family: ``ve`` for x = x0 + sigma n, ``flow`` for x = (1 - sigma) x0 + sigma n.
+        window: noise levels (high, low) between which the lie is told: ``start`` and ``end`` of the model's
+            own noise range. None takes ``start`` and ``end`` as shares of ``sigmas``, which is right if
+            ``sigmas`` is a whole schedule.
+        limit: where detail may go, (batch or 1, 1, *space) in [0, 1]. The mask is multiplied by it.
+        within: the part that inpainting regenerates, (batch or 1, 1, *space) in [0, 1]. The mask compares places
+            within this part only. Both maps are clamped to [0, 1] and resized to the latent. They apply to the
+            first stream. If there is only one stream, a map of zeros leaves the run plain.
+        record: whether to keep the mask of every step in ``masks``.
+        allow_restart: whether the sampler may run through its levels more than once. If not, a second run raises.
 
     Attributes:
         report: what the run did, and what it cost.
         mask: the latest mask, (batch, 1, *space), float32, or a list of one per stream; None before the first.
         masks: a ``MaskRecord`` for every step in which the lie was told; empty unless ``record`` is set.
+
+    Raises:
+        TypeError, ValueError: if an argument is invalid. The message names it.
     """
 
     def __init__(
@@ -66,23 +87,6 @@ class Detailer:
         record: bool = False,
         allow_restart: bool = False,
     ):
-        """Args:
-            sigmas: the run's noise levels, descending, one more than there are steps, or any slice
-                of a schedule. Steps that rise (unsampling, restarts) are left plain.
-            family: ``ve`` for x = x0 + sigma n, ``flow`` for x = (1 - sigma) x0 + sigma n.
-            window: noise levels (high, low) between which the lie is told: ``start`` and ``end`` of the model's
-                own noise range. None takes ``start`` and ``end`` as shares of ``sigmas``, which is right if
-                ``sigmas`` is a whole schedule.
-            limit: where detail may go, (batch or 1, 1, *space) in [0, 1]. The mask is multiplied by it.
-            within: the part that inpainting regenerates, (batch or 1, 1, *space) in [0, 1]. The mask compares places
-                within this part only. Both maps are clamped to [0, 1] and resized to the latent. They apply to the
-                first stream. If there is only one stream, a map of zeros leaves the run plain.
-            record: whether to keep the mask of every step in ``masks``.
-            allow_restart: whether the sampler may run through its levels more than once. If not, a second run raises.
-
-        Raises:
-            TypeError, ValueError: if an argument is invalid. The message names it.
-        """
         if not isinstance(settings, Settings):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"settings is a {type(settings).__name__}: give selective_sigma.Settings(...)")
         levels = check_sigmas(sigmas)
@@ -141,8 +145,9 @@ class Detailer:
         lied, plain = self._call_both(evaluate, x, sigma, level, step)
         if lied.cached:
             self.report.skip(Reason.CACHED)
+            # The cached call was not counted. If it is the only call of the step, count it as plain.
             self.report.plain += plain is None
-            # The prediction must be that of the last call, whose state stays in the model.
+            # The model keeps the state of its last call, so return the prediction of that call.
             return _output(lied if plain is None or self._lied_call_is_last else plain, "plain", step)
         self.report.e_folds += self._schedule.mark_told(step)
         if plain is None:
@@ -177,7 +182,10 @@ class Detailer:
 
     @property
     def _lied_call_is_last(self) -> bool:
-        """Whether the plain call comes first: under a mask of ones, the model must end as on the one-pass path."""
+        """Whether the lied call is the second one. This is so under ``mask_override`` ones only.
+
+        The model must then be left in the same state as on the one-pass path, which makes the lied call alone.
+        """
         return self.settings.mask_override == "ones"
 
     def _why_plain(self, step: Step, dose: float, x: Latent) -> Reason | None:

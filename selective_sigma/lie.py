@@ -21,17 +21,27 @@ SMALLEST_KEEP = 1e-6
 class Lie:
     """The noise level to tell a model in place of the true one (method.md section 1).
 
-    Both methods take the true level, a float or a tensor of any shape, and hold at every level from 0 to the highest.
-    The lie is never computed back from two levels: at the highest one, a flow model is told the true level.
+    With k = ``keep`` and the true level t::
+
+        family, kind             tell(t)                  scale(t)
+        ve                       k t                      1
+        flow, noise_to_signal    k t / (1 - (1 - k) t)    1 / (1 - (1 - k) t)
+        flow, fixed_input        min(k t, 1)              1
+
+    Both methods take a float or a tensor of any shape, and are defined from level 0 to the highest one. Pass the
+    ``Lie`` itself on, not the two levels: at the highest level a flow model is told the true level, and the two levels
+    no longer say what ``keep`` is.
 
     >>> Lie(0.9, "flow").tell(1.0), Lie(0.9, "flow").scale(0.5)
     (1.0, 1.0526315789473684)
     """
 
     keep: float
-    """Factor on the noise-to-signal ratio that the model is told, 1 - strength; above 1 at negative strength."""
+    """Factor on the noise-to-signal ratio, 1 - strength. It exceeds 1 at negative strength."""
     family: Family = "ve"
+    """How the model adds noise: ``ve`` is x = x0 + sigma n, ``flow`` is x = (1 - sigma) x0 + sigma n."""
     kind: LieKind = "noise_to_signal"
+    """What ``keep`` multiplies on flow models: the noise-to-signal ratio, or (``fixed_input``) the noise level."""
 
     def tell(self, level: Level) -> Level:
         """The noise level to tell the model in place of ``level``."""
@@ -51,10 +61,13 @@ class Lie:
 
 
 def noise_to_signal(sigma: float, family: Family) -> float:
-    """sigma / alpha, in which a step has the same size on flow as on VE models. Finite at sigma = 1 too."""
+    """The noise-to-signal ratio, sigma / alpha. It is finite at sigma = 1 too.
+
+    In this ratio a step has the same size on flow and on VE models.
+    """
     return sigma if family == "ve" else sigma / max(1.0 - sigma, 1e-4)
 
 
 def to_e_folds(strength: float) -> float:
-    """The dose of a lie, -ln(1 - strength). Doses add up in this unit, and effects are proportional to it."""
+    """The dose of a lie in e-folds, -ln(1 - strength). Doses add up. To first order the effect is proportional."""
     return -math.log(max(1.0 - strength, SMALLEST_KEEP))

@@ -23,13 +23,13 @@ BLUR_ROUNDS = 6
 FLOOR = 0.12
 """Value of V, below which the whole mask darkens.
 
-V compares how much the detail held varies over a picture with the detail that the lie adds. A picture with a subject
-varies; one without any detail holds the same little everywhere.
+V is the variation of the detail held, relative to the detail that the lie adds. In a picture with a subject the detail
+varies. In a picture without any, the detail is equally small everywhere.
 """
 CHUNK_VALUES = 2**20
 """Number of values that ``detail_energy`` processes at once, in whole channels.
 
-On a clip this takes a third of the time, and far less memory.
+Compared with all channels at once, a clip takes a third of the time and far less memory.
 """
 TINY_ENERGY = 1e-12
 """Energy of fine detail that counts as none."""
@@ -41,7 +41,8 @@ def odds(coverage: float) -> float:
     """The odds k of ``response`` at a coverage: 0 at coverage 1, ``HALF_LIT`` at 0.5, infinite at 0.
 
     With these exponents the mean of the mask rises evenly along the slider, without a jump at either end. Photographs
-    are mostly dark at 0.5: an exponent of 1.5 for 2 would leave nearly a third of the rise to the last tenth.
+    are mostly dark at 0.5. With an exponent of 1.5 in place of 2, the last tenth of the slider would bring nearly a
+    third of the rise.
     """
     return HALF_LIT * (2.0 * (1.0 - coverage)) ** 2 / math.sqrt(2.0 * coverage) if coverage > 0 else math.inf
 
@@ -61,9 +62,12 @@ def response(
         m = 1 / (1 + (k / q)^POWER),  q = (E / E0)^HELD_POWER (R / R0) min(1, V / FLOOR)
         R = dose^2 E / G,  R0 = dose^2 E0 / G0,  V = dose^2 S / G0
 
-    E is the energy of fine detail in the picture that the effect is added to, and G that in ``lied - plain``. E0 and G0
-    are their means over the sample (for video, over the whole clip), S is the standard deviation of E. k are the
-    ``odds`` of coverage. V is small in a picture without a subject, which stays dark.
+    - E: energy of fine detail in the picture that the effect is added to.
+    - G: energy of fine detail in ``lied - plain``.
+    - E0, G0: means of E and G over the sample; for video, over the whole clip.
+    - S: standard deviation of E over the sample.
+    - k: ``odds`` of coverage.
+    - V: small in a picture without a subject. Such a picture stays dark.
 
     Args:
         plain, lied: predictions of one step, (batch, channels, *space).
@@ -79,7 +83,7 @@ def response(
     added = detail_energy(lied, minus=plain).clamp_(min=TINY_ENERGY)
     mean_held, mean_added = (mean(energy, within).clamp_(min=TINY_ENERGY) for energy in (held, added))
     variation = mean((held - mean_held).square_(), within).sqrt_().clamp_(min=TINY_ENERGY)
-    # k / q is one scale for each sample, k E0^(1 + HELD_POWER) / G0 max(1, FLOOR / V), times G / E^(1 + HELD_POWER).
+    # k / q = scale * G / E^(1 + HELD_POWER), with scale = k E0^(1 + HELD_POWER) / G0 * max(1, FLOOR / V) per sample.
     floor_factor = ((FLOOR / dose**2) * mean_added / variation).clamp_(min=1.0)
     scale = odds(coverage) * mean_held.pow(1.0 + HELD_POWER) / mean_added * floor_factor
     ratio = added.mul_(scale).div_(held.pow_(1.0 + HELD_POWER))

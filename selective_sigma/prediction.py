@@ -48,7 +48,7 @@ class Prediction:
     others: Mapping[str, Latent] = field(default_factory=dict[str, Latent])
     """Other predictions of that shape that the step uses (uncond, ...), by name."""
     guided: Latent | None = None
-    """In a plain call: the guided prediction, whose detail the mask counts as held; None if it is ``denoised``."""
+    """In a plain call: the guided prediction; None if it is ``denoised``. The mask counts its detail as held."""
     cached: bool = False
     """Whether a cache answered in place of the model. The step then stays plain, and its dose is told later."""
 
@@ -71,7 +71,7 @@ Evaluate: TypeAlias = Callable[[Call], Prediction]
 
 
 def map_streams(function: Callable[..., T], *latents: Latent) -> T | list[T]:
-    """Apply ``function`` to latents of one tensor each, or stream by stream to latents of several."""
+    """Apply ``function`` to the tensors of all ``latents``. For latents of several streams, do so stream by stream."""
     if isinstance(latents[0], Tensor):
         return function(*latents)
     return [function(*streams) for streams in zip(*latents, strict=True)]

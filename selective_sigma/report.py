@@ -10,7 +10,11 @@ from torch import Tensor
 
 
 class Reason(str, Enum):
-    """Why a step went without detail. ``text`` says it in words that can follow "no detail:"."""
+    """Why a step went without detail.
+
+    ``text`` says it to a user, after the words "no detail". ``Detailer._why_plain`` chooses the reason, or takes the
+    one of the schedule (``Step.reason``). ``Detailer.step`` counts ``CACHED``, and the diffusers host ``LEARNING``.
+    """
 
     IDLE = "idle", "strength or coverage is 0"
     WINDOW = "window", "outside start and end"

@@ -43,9 +43,9 @@ class Step:
     high: float
     low: float
     group: int = -1
-    """Number of the group of steps that share one dose; -1 where no lie is ever told."""
+    """Number of the group of steps that share one dose; -1 if the step is in no group."""
     reason: Reason | None = None
-    """Why no lie is ever told; None in a step of a group."""
+    """Why the lie is never told in the step; None if it may be told."""
     scheduled_dose: float = 0.0
     """What the step adds to the dose of its group, in e-folds."""
 
@@ -67,8 +67,13 @@ class Schedule:
       due in these steps are summed, and divided by their number.
     - A run begins at the first step that is entered. Doses of earlier groups do not count as missed.
 
-    For each call of the model, call ``enter`` with the step, ask ``dose`` for the dose to tell, and call ``mark_told``
-    after it was told.
+    For each call of the model, call ``enter`` with the step and ``dose`` for the dose to tell. After the dose was told,
+    call ``mark_told``.
+
+    Args:
+        sigmas: the run's noise levels, descending, one more than there are steps. A step that rises is plain.
+        window: noise levels (high, low) between which the lie is told. None takes ``start`` and ``end`` as shares of
+            ``sigmas``.
     """
 
     def __init__(
@@ -78,11 +83,6 @@ class Schedule:
         family: Family = "ve",
         window: tuple[float, float] | None = None,
     ):
-        """Args:
-        sigmas: the run's noise levels, descending, one more than there are steps. A step that rises is plain.
-        window: noise levels (high, low) between which the lie is told; None takes ``start`` and ``end`` as shares
-            of ``sigmas``.
-        """
         # Some samplers pad their schedule with a leading zero.
         first_index = next((i for i, sigma in enumerate(sigmas) if sigma > 0), len(sigmas))
         levels = sigmas[first_index:]
@@ -94,7 +94,7 @@ class Schedule:
         self._next_group = 0
         """The first group whose dose was neither told nor passed on."""
         self._missed_dose = 0.0
-        """What earlier groups should have told and did not; negative if they told too much."""
+        """Dose that earlier groups had to tell and did not; negative if they told more than they had to."""
         self._entered_index: int | None = None
         self._latest_dose = 0.0
         """The dose told at the step that was entered last."""

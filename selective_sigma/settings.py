@@ -36,7 +36,10 @@ class Settings:
     """
 
     strength: float = 0.1
-    """Largest share of the noise-to-signal ratio that the model is not told about. Negative values soften."""
+    """Share of the noise-to-signal ratio that the lie hides from the model in each step. Negative values soften.
+
+    The last step hides less (method.md section 5). A group of steps hides the shares of all its steps at once.
+    """
     coverage: float = 0.5
     """Where detail goes: 0 nowhere, 0.5 the mask as it is, 1 everywhere (with one model call a step)."""
     start: float = 0.2
@@ -82,7 +85,8 @@ class Settings:
         if self.start >= self.end:
             raise ValueError(f"start is {self.start!r} and end is {self.end!r}: start must lie before end")
 
-    # The kind of mask that coverage and mask_override ask for. ``mask.odds`` says how coverage shifts a response mask.
+    # These properties say which kind of mask the settings ask for. For the effect of coverage on a response mask, see
+    # ``mask.odds``.
     @property
     def idle(self) -> bool:
         """Whether the result is the plain run, so that a host need not wrap anything."""

@@ -35,10 +35,13 @@ class PhotoUNet(ModelMixin):
     def forward(
         self, sample: Tensor, timestep: Tensor, condition: Tensor | None = None, return_dict: bool = True
     ) -> UNet2DOutput | tuple[Tensor]:
-        """Args:
-        sample: on the table scaled to unit variance, ``x / sqrt(sigma^2 + 1)``; on flow as it is.
-        timestep: (batch,) position in the noise table, fractions allowed; on flow 1000 sigma.
-        condition: (batch, 4, h, w), thumbnail and flag; None draws without.
+        """Predict the noise in ``sample``; on flow, predict the velocity.
+
+        Args:
+            sample: (batch, channels, h, w). On the noise table it has unit variance, ``x / sqrt(sigma^2 + 1)``; on
+                flow it is x itself.
+            timestep: (batch,) position in the noise table, fractions allowed; on flow 1000 sigma.
+            condition: (batch, 4, h, w), thumbnail and flag; None draws without a condition.
         """
         time = timestep.float().reshape(-1).expand(len(sample)).to(sample.device)
         if condition is None:

@@ -1,9 +1,9 @@
-"""Listening to a pipeline's parts from outside, and leaving no trace in them.
+"""Listens to a pipeline's parts from outside, and leaves no trace in them.
 
-During one call of a pipeline, and no longer, its modules and its scheduler are instances of a subclass of their class,
-whose methods ask a listener. Everything that sits on a module's ``forward`` (offload hooks, caches, LoRA layers), and
-compiled code, is called beneath that, and may change meanwhile. Between two calls the parts are as they were: to
-compile, save, copy or offload them works as ever.
+During a call of the pipeline, the class of its modules and of its scheduler is replaced by a subclass. The methods of
+the subclass ask a listener. Whatever sits on a module's ``forward`` (offload hooks, caches, LoRA layers, compiled code)
+is called beneath the listener and may change during the call. After the call, the parts have their own class again, and
+can be compiled, saved, copied or offloaded as usual.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import torch
 from torch import nn
 
 Listener = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-"""``listener(target, call, args, kwargs)`` returns what ``target`` returns in place of ``call(*args, **kwargs)``."""
+"""``listener(target, call, args, kwargs)`` replaces ``call(*args, **kwargs)``, and returns what the caller gets."""
 
 _KEPT = "_selective_sigma_listener"
-"""Attribute of an enabled pipeline, so that the listener lives as long as the pipeline does."""
+"""Attribute in which an enabled pipeline keeps its listener, so that both live equally long."""
 
 
 _listeners: dict[tuple[int, int], dict[str, Listener]] = {}
-"""By thread and by the target's id, as another thread may sample with the same model; within, by the method's name."""
+"""Listeners by (thread, id of the target), then by method. Another thread may sample with the same model."""
 _lock = threading.Lock()
 
 
@@ -46,7 +46,7 @@ def components(pipe: Any) -> list[nn.Module]:
 
 @contextmanager
 def listening(target: Any, listeners: dict[str, Listener]) -> Iterator[None]:
-    """Within, this thread's calls of methods of ``target`` go to listeners, by the methods' names."""
+    """While the context is open, this thread's calls of ``target.<name>`` go to ``listeners[name]``."""
     key = threading.get_ident(), id(target)
     outer = _listeners.get(key)
     try:
@@ -58,7 +58,7 @@ def listening(target: Any, listeners: dict[str, Listener]) -> Iterator[None]:
 
 @contextmanager
 def listening_to_scheduler(scheduler: Any, listeners: dict[str, Listener]) -> Iterator[None]:
-    """The same for a scheduler and the deep copies of it that are made within, as pipelines with sound do.
+    """As ``listening``, for a scheduler and its deep copies. Pipelines with sound make a copy for each call.
 
     Raises:
         ValueError: another thread samples with this scheduler.
@@ -82,7 +82,7 @@ def listening_to_scheduler(scheduler: Any, listeners: dict[str, Listener]) -> It
 
 
 def set_listener(pipe: Any, listener: Listener | None) -> None:
-    """Have ``listener`` answer ``pipe(...)`` in every thread; None gives ``pipe`` its own class back."""
+    """Let ``listener`` answer ``pipe(...)`` in every thread. None removes the listener and the subclass."""
     _put(pipe, vars(pipe), _KEPT, listener)
 
 
@@ -91,13 +91,13 @@ def has_listener(pipe: Any) -> bool:
 
 
 def class_of(module: Any) -> type:
-    """A module's own class, also while it is listened to or compiled."""
+    """The class of a module, without our subclass and without the wrapper of ``torch.compile``."""
     kind = type(getattr(module, "_orig_mod", module))
     return kind.__mro__[1] if _is_listening(kind) else kind
 
 
 def _put(target: Any, table: dict[Any, Any], key: Any, value: Any) -> None:
-    """Put listeners of ``target`` into a table, or take them out (None), and give it the class that goes with that."""
+    """Set ``table[key]``, or remove it (None). Then give ``target`` the subclass if it has listeners, else its own."""
     with _lock:
         table.pop(key, None)
         if value is not None:
@@ -109,7 +109,7 @@ def _put(target: Any, table: dict[Any, Any], key: Any, value: Any) -> None:
 
 
 def _listener(target: Any, method: str) -> Listener | None:
-    """What this thread's calls of a method go to."""
+    """This thread's listener for a method of ``target``, or None."""
     return _listeners.get((threading.get_ident(), id(target)), {}).get(method)
 
 
@@ -119,7 +119,7 @@ def _is_listening(kind: type) -> bool:
 
 @functools.cache
 def _listening_class(kind: Any) -> Any:
-    """A subclass of ``kind`` whose methods ask a listener. Always the same one, as torch.compile guards on classes."""
+    """A subclass of ``kind`` whose methods ask a listener. It is cached, since torch.compile guards on classes."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         listener = _listener(self, "__call__") or vars(self).get(_KEPT)
@@ -159,7 +159,7 @@ def _listening_class(kind: Any) -> Any:
 
 
 OLDEST, UNTESTED = (0, 42), (0, 43)
-"""Releases of diffusers. The attributes of its caches are private, and have changed before. pyproject.toml agrees."""
+"""Releases of diffusers, as in pyproject.toml. There is a cap since we read private attributes of its caches."""
 WANTED = "diffusers>={}.{},<{}.{}".format(*OLDEST, *UNTESTED)
 
 
@@ -177,23 +177,23 @@ def check_version(version: str) -> None:
 
 
 SHAREABLE = ("FBCHeadBlockHook", "FBCBlockHook")
-"""Hooks of First Block Cache, whose whole state has the name of the cache context."""
+"""Hooks of First Block Cache. All their state is kept under the name of the cache context."""
 ACCELERATORS = {
     "DeepCache": "DeepCache",
     "tgate": "T-GATE",
     "cache_dit.caching.cache_": "cache-dit",
     "para_attn": "ParaAttention",
 }
-"""Packages that look up a call's time, or count calls, in what they add to a model: by how their names begin."""
+"""Packages whose additions to a model count its calls or look up their time: start of the module name, and title."""
 
 
 def caches(module: nn.Module) -> list[Any]:
     """The state managers of the caches on a model.
 
     Raises:
-        ValueError: for caches that count model calls (PAB, FasterCache, MagCache, TaylorSeer and others), and for
-            accelerators that do so or look up the time, as a step has a second call, at another time; for First
-            Block Cache of a release whose attributes are others.
+        ValueError: for caches and accelerators that count model calls (PAB, FasterCache, MagCache, TaylorSeer and
+            others) or look up their time, since the lied call is one more, at another time; for a First Block Cache
+            whose attributes are not those of the tested releases.
     """
     managers: dict[int, Any] = {}
     for part in module.modules():
@@ -221,7 +221,7 @@ def caches(module: nn.Module) -> list[Any]:
 
 
 def _origins(part: nn.Module) -> Iterator[str]:
-    """Python modules that define a part's class, its attention processor, and a forward that replaces its own."""
+    """Names of the Python modules that define a part's class, its attention processor, and a replaced ``forward``."""
     yield type(part).__module__
     for name in ("processor", "forward"):
         value = vars(part).get(name)
@@ -230,23 +230,26 @@ def _origins(part: nn.Module) -> Iterator[str]:
 
 
 class Traces:
-    """What calls leave in a pipeline's models, and which of these take single copies of a batch, during one run."""
+    """Removes what the first of two calls leaves in a pipeline's models during one run.
+
+    It also knows whether the models can be called with a part of the rows (``sliceable``).
+    """
 
     def __init__(self) -> None:
         self._watched: dict[int, nn.Module] = {}
         self._managers: list[Any] = []
-        """Of First Block Cache."""
+        """State managers of First Block Cache."""
         self._owners: list[dict[str, Any]] = []
-        """Attributes of modules and of attention processors."""
+        """The ``__dict__`` of each module and of each attention processor."""
         self._sliceable = True
         self.needs_all_rows = False
         """Whether the model has failed on a part of the rows."""
 
     def watch(self, module: nn.Module) -> None:
-        """Note a module whose traces are to be removed: a denoiser or a ControlNet.
+        """Add a module whose traces are to be removed: a denoiser or a ControlNet.
 
         Raises:
-            ValueError: an accelerator or a cache was added to it since the run began.
+            ValueError: the module has a cache or an accelerator that is refused (see ``caches``).
         """
         if id(module) in self._watched:
             return
@@ -255,7 +258,7 @@ class Traces:
         for part in module.modules():
             processor = vars(part).get("processor")
             self._owners += [vars(part), getattr(processor, "__dict__", {})]
-            # A forward or a processor that replaces diffusers' own may count on the number of copies (PAG's do).
+            # A forward or a processor that replaces diffusers' own may rely on the number of copies (PAG's do).
             forward = getattr(vars(part).get("forward"), "__func__", vars(part).get("forward"))
             hooked = forward in (None, type(part).forward) or {"_hf_hook", "_diffusers_hook"} & vars(part).keys()
             kind = type(processor)
@@ -263,16 +266,16 @@ class Traces:
             self._sliceable &= bool(hooked) and not foreign
 
     def sliceable(self, copies: int) -> bool:
-        """Whether the model takes one of this many copies of the sample alone."""
+        """Whether the model can be called with only one of the ``copies`` of the sample."""
         return copies == 2 and self._sliceable and not self.needs_all_rows
 
     @contextmanager
     def removed(self, is_first_of_two: bool) -> Iterator[None]:
-        """Within, a call that another call of the step follows leaves no trace:
+        """Undo, at the end of the block, what the first of two calls changed. Other calls are left alone.
 
-        - the global random generators of torch, numpy and Python have their state back;
-        - plain numbers in modules and in attention processors have their value back;
-        - First Block Cache keeps the call apart, in a state of its own.
+        - The global random generators of torch, numpy and Python are restored.
+        - Plain numbers in modules and in attention processors are restored.
+        - First Block Cache keeps this call in a state of its own.
         """
         if not is_first_of_two:
             yield

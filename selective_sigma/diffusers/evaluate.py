@@ -1,4 +1,8 @@
-"""One call of a pipeline's model as the core evaluates it: at the true noise level, and with the lie."""
+"""One call of a pipeline's model as the core evaluates it: at the true noise level, and with the lie.
+
+In the lied call the model gets another sample and another time (``_LiedInput``). ControlNets are called once more, with
+the same sample and time (``_aux_answers``).
+"""
 
 from __future__ import annotations
 
@@ -35,13 +39,16 @@ class RecordedCall(NamedTuple):
 
 @dataclass
 class AuxCall:
-    """A kind of call of a ControlNet: it has the sample and the time, and answers to the model."""
+    """The form of a ControlNet's calls: they have the sample and the time, and the model gets their answers."""
 
     kind: type
+    """The class of the module."""
     modes: Modes
-    """Strings among its arguments: a call that fills a cache and one that uses it are of two kinds."""
+    """The strings among the arguments. By them, a call that fills a cache differs from one that uses it."""
     sample: SampleSlot
+    """Where the sample is among the arguments."""
     times: list[TimeArgument]
+    """The arguments that tell the time."""
 
     def fits(self, kind: type, arguments: Any) -> bool:
         return self.kind is kind and self.sample.fits(arguments) and self.modes == modes_of(arguments)
@@ -49,11 +56,12 @@ class AuxCall:
 
 @dataclass
 class DenoiserCall(AuxCall):
-    """A kind of call of the model: where it has the sample and where it answers."""
+    """The form of the model's calls. The scheduler gets a sum of their answers."""
 
     answer: SampleSlot
+    """Where the prediction is in the answer."""
     weights: list[float]
-    """Of the answers, to each copy of the sample, in the guided prediction."""
+    """For each copy of the sample: the weight of the answer to it in the guided prediction."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -71,7 +79,7 @@ class DenoiserCall(AuxCall):
 
 @dataclass
 class Stream:
-    """All that is learned of one sample: most pipelines have one, those with sound two."""
+    """All that is learned about one sample. Most pipelines have one sample, those with sound have two."""
 
     scheduler: Any
     noise: Noise
@@ -81,7 +89,7 @@ class Stream:
     calls: list[DenoiserCall]
     aux: list[AuxCall]
     turn: int
-    """Calls of the model before the sample's own in a step, as pipelines make for a reference picture."""
+    """Number of model calls in a step before the first one that shows the sample, as for a reference picture."""
 
     def denoised(self, answer: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """The clean latent that an answer means; all are (batch, channels, *space)."""
@@ -92,11 +100,11 @@ class Stream:
         return self.sign * to_output(denoised, x, sigma, self.noise.prediction)
 
     def model_call(self, kind: type, arguments: Any) -> DenoiserCall | None:
-        """The learned kind that a call is of, or None."""
+        """The learned form that fits a call of the model, or None."""
         return next((call for call in self.calls if call.fits(kind, arguments)), None)
 
     def aux_call(self, kind: type, arguments: Any, time: float) -> AuxCall | None:
-        """The learned kind that a ControlNet's call at ``time`` is of, or None."""
+        """The learned form that fits a ControlNet's call at ``time``, or None. Drops arguments that do not tell it."""
         match = next((call for call in self.aux if call.fits(kind, arguments)), None)
         if match is not None:
             match.times = [a for a in match.times if a.confirm(at(arguments, a.path), time)]
@@ -110,7 +118,17 @@ def modes_of(arguments: Any) -> Modes:
 class ModelCall:
     """A call of the model, for ``Detailer.step``, which takes its ``evaluate``, ``x`` and ``sigma``.
 
-    The noisy latent ``x`` is that of the copy with the condition; a list where the model has several streams.
+    The noisy latent ``x`` is that of the copy with the condition, (batch, channels, *space) in at least float32; a list
+    if the model has several streams.
+
+    Args:
+        known_streams: what is learned of each stream.
+        reads: the form of this call, one for each stream.
+        arguments: the call's (args, kwargs).
+        step: index of the scheduler's step.
+        ask: calls the model with such arguments.
+        traces: undoes what the first of two calls changes in the model.
+        recorded: calls of other parts in this step. Their answers may be among ``arguments``.
     """
 
     def __init__(
@@ -123,14 +141,6 @@ class ModelCall:
         traces: Traces,
         recorded: list[RecordedCall],
     ):
-        """Args:
-        known_streams, reads: what is learned of each stream, and how this call is read for it.
-        arguments: the call's (args, kwargs).
-        step: index of the scheduler's step.
-        ask: calls the model with such arguments.
-        traces: takes back what a call leaves in the model, where another call of the step follows.
-        recorded: calls of other parts in this step, whose answers may be among the arguments.
-        """
         self._streams, self._reads, self._arguments = known_streams, reads, arguments
         self._ask, self._traces, self._recorded = ask, traces, recorded
         noise = known_streams[0].noise
@@ -157,7 +167,7 @@ class ModelCall:
             return self._prediction(self._latest, call)
 
     def answer(self, output: Output) -> Any:
-        """What the model returns to the pipeline: the latest call's answer, with what the step came to in it."""
+        """What the model returns to the pipeline: the answer of the latest call, changed to the step's output."""
         if output.kind == "plain":
             return self._latest
         changes: dict[Path, Any] = {}
@@ -166,7 +176,7 @@ class ModelCall:
             if output.effect is None:
                 copies = [streams(output.others[str(i)])[k] for i in range(len(copies))]
             else:
-                # All copies are moved by the same, so that guidance, whose weights sum to 1, moves by it as well.
+                # The same effect is added to all copies. Guidance has weights that sum to 1, so it moves by it too.
                 _, of_output = output_weights(stream.noise.prediction, self.sigma)
                 effect = streams(output.effect)[k] / (stream.sign * of_output)
                 copies = [(copy + effect).to(copy.dtype) for copy in copies]
@@ -174,7 +184,7 @@ class ModelCall:
         return rebuilt(self._latest, changes)
 
     def _lied_arguments(self, call: Call) -> dict[Path, Any]:
-        """What the lied call gets in place of the plain one's arguments, by their paths."""
+        """The arguments that differ in the lied call, by their paths."""
         pairs = zip(self._streams, streams(call.x), strict=True)
         inputs = [_LiedInput(stream, x, call, self._time) for stream, x in pairs]
         changes: dict[Path, Any] = {}
@@ -203,9 +213,10 @@ class ModelCall:
             return self._ask(arguments)
 
     def _prediction(self, answer: Any, call: Call) -> Prediction:
-        """What an answer to ``call`` means, with each copy's prediction at the true noise level among the others.
+        """The prediction that an answer to ``call`` means.
 
-        With a shared effect the plain call has the guided prediction in place of the others.
+        ``others`` has the answer to each copy, converted to the true noise level. If one effect is added to all copies,
+        ``others`` is empty, and the plain call has the guided prediction instead.
         """
         is_lied = call.kind == "lied"
         denoised: list[Tensor] = []
@@ -231,13 +242,13 @@ class ModelCall:
 
 
 class _LiedInput:
-    """What one stream's calls are given in the lied pass."""
+    """The sample and the time that one stream's calls get in the lied pass."""
 
     def __init__(self, stream: Stream, x: Tensor, call: Call, time: float):
         self.stream, self.time = stream, time
         noise = stream.noise
         self._sample = stream.layout.back(x / input_scale(call.sigma, noise.family))
-        # From the scheduler's time along the curve, since schedulers round their times.
+        # Schedulers round their times: add the difference on the curve to the rounded time.
         self._lied_time = time + noise.curve.time(float(call.sigma)) - noise.curve.time(float(call.true_sigma))
 
     def written(self, read: AuxCall, arguments: Any) -> dict[Path, Any]:
@@ -251,7 +262,7 @@ class _LiedInput:
             noisy = argument.noisy(value, self.time, tuple(self._sample.shape[1:]))
             if noisy is None:
                 continue
-            # Tokens of a frame that is the user's own are clean already.
+            # Tokens of the user's own frames are clean. They keep their values.
             samples = [
                 torch.where(rows.to(copy.device), sample.to(copy.dtype), copy)
                 for rows, sample, copy in zip(noisy.split(read.sample.batch), samples, copies, strict=True)
@@ -260,9 +271,10 @@ class _LiedInput:
 
 
 def _aux_answers(inputs: list[_LiedInput], arguments: Any, recorded: list[RecordedCall]) -> dict[Path, Any]:
-    """What the model gets from ControlNets at the lied noise level: they are called once more.
+    """The ControlNets' answers in the lied call: they are called once more, with the lied sample and time.
 
-    Only where their answers arrive as the very tensors; what a pipeline has made of them stays as it is.
+    Only answers that the model gets as the very tensors are replaced. If the pipeline has changed an answer, the plain
+    one stays.
     """
     paths = {id(leaf): path for path, leaf in leaves(arguments) if isinstance(leaf, Tensor)}
     changes: dict[Path, Any] = {}

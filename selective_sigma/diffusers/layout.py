@@ -29,15 +29,16 @@ AXES = torch.tensor([1.0, 1e3, 1e6, 1e9], dtype=torch.float64)
 
 
 class Layout:
-    """Rearranges samples (batch, *shape) for the core, whose masks are (batch, 1, *space)."""
+    """Rearranges samples (batch, *shape) for the core, whose masks are (batch, 1, *space).
+
+    Args:
+        shape: shape of one sample as the scheduler has it.
+        axis: the axis of ``shape`` that holds the channels.
+        grid: (rows, columns) or (frames, rows, columns) of tokens, if ``shape`` is (tokens, channels).
+        order: (1, channels, *space) of indices into a sample, if each token holds several pixels.
+    """
 
     def __init__(self, shape: Shape, axis: int, grid: Shape | None = None, order: Tensor | None = None):
-        """Args:
-        shape: of one sample as the scheduler has it.
-        axis: which of its axes holds the channels.
-        grid: rows and columns (and frames before them) of tokens, where shape is (tokens, channels).
-        order: for tokens that hold several pixels each, (1, channels, *space) of indices into a sample.
-        """
         self.shape = shape
         self._axis, self._grid, self._order = axis, grid, order
 

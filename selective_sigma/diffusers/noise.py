@@ -31,7 +31,7 @@ READINGS: dict[Family, tuple[str, ...]] = {
 
 
 def input_scale(sigma: Tensor, family: Family) -> Tensor | float:
-    """By what the noisy latent x is divided for the model."""
+    """The factor by which the noisy latent x is divided for the model."""
     return _unit(sigma) if family == "ve" else 1.0
 
 
@@ -61,18 +61,22 @@ def _unit(sigma: Tensor) -> Tensor:
 class Noise:
     """The noise levels of one run of a scheduler, its measure of time, and its reading of the model's answers.
 
-    ``times`` and ``sigmas``: one value for each of the run's timesteps. ``prediction`` and ``sign``: the scheduler
-    takes ``sign`` times the model's answer for this prediction. ``count``: time at full noise. ``slack``:
-    how far times are rounded beside the noise levels.
+    Args:
+        scheduler: its timesteps are set, and it has not stepped yet.
+
+    Attributes:
+        family: ``ve`` or ``flow``.
+        times, sigmas: one value for each of the run's timesteps.
+        curve: the time as a function of the noise level.
+        prediction, sign: the scheduler reads ``sign`` times the model's answer as this prediction (``READINGS``).
+        count: the time at full noise.
+        slack: how far the times are rounded, compared with the noise levels.
+
+    Raises:
+        ValueError: the scheduler adds noise, or reads an answer, in a way that is not known. Names the scheduler.
     """
 
     def __init__(self, scheduler: Any):
-        """Args:
-            scheduler: with its timesteps set, and not stepped yet.
-
-        Raises:
-            ValueError: its noise, or its reading of an answer, is of another kind. Names the scheduler.
-        """
         check(scheduler)
         config = scheduler.config
         self.times: list[float] = scheduler.timesteps.cpu().double().tolist()
@@ -116,11 +120,11 @@ class Noise:
         self.prediction, self.sign = _reading(scheduler, self.family, signal, noise, self._data)
 
     def unit(self, step: int) -> float:
-        """By what a step's sample is divided for a model off the flow path: its standard deviation."""
+        """The standard deviation of a step's sample, by which it is divided for VE models; 1 on flow models."""
         return 1.0 if self.family == "flow" else self._data * math.hypot(self.sigmas[step], 1.0)
 
     def window(self, start: float, end: float) -> tuple[float, float]:
-        """Noise levels at two shares of the model's noise range, of which 0 is pure noise and 1 none."""
+        """Noise levels (high, low) at two shares of the model's noise range: 0 is pure noise, 1 is no noise."""
         return HIGHEST if start == 0 else self.curve.level(start), 0.0 if end == 1 else self.curve.level(end)
 
     def _take_levels_between(self, scheduler: Any) -> None:

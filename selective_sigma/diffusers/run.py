@@ -1,8 +1,14 @@
-"""From a pipeline's model calls and scheduler steps to steps of the core's detailer.
+"""Turns a pipeline's model calls and scheduler steps into steps of the core's detailer.
 
-``StepTracker`` gets every call of the pipeline's modules (``called``), every step of its scheduler (``stepped``) and
-every setting of the scheduler's timesteps (``timed``). ``State`` says what it does with the next call of the model,
-``CallKind`` what a call is to the run. If a step passes without a call that began it, its calls are learned from anew.
+``StepTracker`` answers three kinds of calls:
+
+- ``called``: of the pipeline's modules;
+- ``stepped``: of the scheduler's ``step``;
+- ``timed``: of the scheduler's ``set_timesteps``.
+
+``State`` is what it does with the next call of the model. ``CallKind`` is how a call relates to the run. A call *shows*
+a latent if the latent is among its arguments. If the scheduler steps and no call has begun the step, the tracker learns
+from the calls of that step.
 """
 
 from __future__ import annotations
@@ -34,43 +40,49 @@ if TYPE_CHECKING:
 class State(Enum):
     """What a run does with the next call of its pipeline's model."""
 
-    LEARNING = "it stays plain and is recorded, to be learned from when the scheduler steps"
-    READY = "it begins a step if it shows the scheduler's sample; else it is foreign"
-    IN_STEP = "it follows in the step if it shows the same latent; else it is foreign"
+    LEARNING = "the call stays plain; the run learns from it when the scheduler steps"
+    READY = "the call begins a step if it shows the scheduler's sample; else it is foreign"
+    IN_STEP = "the call belongs to the current step if it shows the same latent; else it is foreign"
 
 
 class CallKind(Enum):
-    """What a call that has the form of the run's own is to it. All but the first two are foreign, and stay plain."""
+    """How a call relates to the run, if it has the form of the calls that were learned.
+
+    ``BEGINS`` and ``FOLLOWS`` get detail. All other kinds are foreign and stay plain.
+    """
 
     BEGINS = "it shows the scheduler's sample, at the time of a step to come"
-    FOLLOWS = "it shows what the step began with"
+    FOLLOWS = "it shows the same latent as the call that began the step"
     OTHER_LATENT = "it shows another latent, such as a reference picture"
-    OTHER_TIME = "its time is not certain yet, is none of the run's, or that of a step before"
+    OTHER_TIME = "its time is uncertain, is not one of the run's, or is that of an earlier step"
     REPEATED = "its time is that of the step before, as in a preview"
 
 
 class Likeness(Enum):
-    """What one latent is to another."""
+    """How similar two latents are."""
 
-    SAME = "equal but for scale and rounding, in a part at least: inpainting replaces the rest"
+    SAME = "equal but for scale and rounding, at least in a part (inpainting replaces the rest)"
     LIKE = "correlated: one may be computed from the other"
-    OTHER = "neither"
+    OTHER = "unrelated"
 
 
 class _FirstCall(NamedTuple):
-    """The call that began the step at hand: the sample that it showed, and what the step came to."""
+    """The call that began the current step."""
 
     sample: Tensor
+    """The latent that the call showed."""
     output: Output
+    """The output of the step."""
 
 
 class StepTracker:
-    """Follows a pipeline while a run is attached to it, through one run of its scheduler after the other."""
+    """Tracks the steps of a pipeline while a ``Run`` is attached to it. The scheduler may run several times meanwhile.
+
+    Args:
+        options: ``limit``, ``within`` and ``record`` of the detailer.
+    """
 
     def __init__(self, pipe: Any, settings: Settings, options: dict[str, Any]):
-        """Args:
-        options: ``limit``, ``within`` and ``record`` of the detailer.
-        """
         self._pipe, self._scheduler = pipe, pipe.scheduler
         self._settings, self._options = settings, options
         self._busy = False
@@ -86,19 +98,22 @@ class StepTracker:
 
     @property
     def outcome(self) -> str:
-        """Why the run got no detail, where no call began a step with it."""
+        """Why the run got no detail. Valid only if no call has begun a step."""
         if self.state is State.LEARNING:
             return self.learner.outcome
         return "after its first step, no call of the model showed the scheduler's sample at the time of a step"
 
     def _restart(self) -> None:
-        """The timesteps are set, or start over: the next step is learned from."""
+        """Forget what was learned, since the timesteps are set or start over. The next step is learned from."""
         self._run_begins = True
         self.streams: list[Stream] = []
         self.learner = Learner(self._pipe, self._scheduler, self._options)
 
     def _begin_run(self) -> None:
-        """Results of the run before stay until the first step of this one, as timesteps may be set for nothing."""
+        """Replace the results of the previous run. Called at the first step of a run.
+
+        When the timesteps are set, it is too early: they may be set and never used.
+        """
         self._run_begins = False
         self.report = Report()
         self.masks: list[MaskRecord] = []
@@ -109,18 +124,18 @@ class StepTracker:
         self._latest: Any = None
         """The sample that the scheduler's step returned."""
         self._alters = False
-        """Whether the pipeline shows the model something else than that sample."""
+        """Whether the pipeline changes that sample before it shows it to the model."""
 
     def forget_step(self) -> None:
-        """Let go of what belongs to one step."""
+        """Forget what belongs to the current step."""
         self._recorded: list[RecordedCall] = []
         self._foreign: list[Tensor] = []
-        """The latents that foreign calls showed, of those that have the form of the run's own."""
+        """The latents that foreign calls of the step showed. Calls of another form are not among them."""
         self._first: _FirstCall | None = None
         self._step_finished = False
 
     def called(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Answers a call of one of the pipe's modules. A call within another is part of it, and stays as it is."""
+        """Answer a call of one of the pipe's modules. A call within another call is passed on unchanged."""
         if self._busy:
             return call(*args, **kwargs)
         self._busy = True
@@ -134,6 +149,12 @@ class StepTracker:
             self._busy = False
 
     def _answer(self, module: nn.Module, ask: Callable[[Any], Any], arguments: Any) -> Any:
+        """Answer a call with detail if it begins or follows in a step. Else pass it on, and record it.
+
+        Args:
+            ask: calls the module with (args, kwargs).
+            arguments: (args, kwargs) of the call.
+        """
         calls = [call for each in self.streams if (call := each.model_call(class_of(module), arguments)) is not None]
         if calls and len(calls) == len(self.streams):
             copies = calls[0].sample.read(arguments)
@@ -151,7 +172,7 @@ class StepTracker:
         return answer
 
     def _kind_of(self, calls: list[DenoiserCall], arguments: Any, sample: Tensor) -> tuple[CallKind, int]:
-        """What a call is to the run, and the index of the step that it belongs to, -1 for none."""
+        """The kind of a call, and the index of the step that it belongs to (-1 for none)."""
         if self._first is not None:
             follows = likeness(sample, self._first.sample) is Likeness.SAME
             return (CallKind.FOLLOWS if follows else CallKind.OTHER_LATENT), self._step
@@ -164,8 +185,8 @@ class StepTracker:
         step = step_of(times, [call.times for call in calls], arguments, self._step + 1)
         if step is None:
             return CallKind.OTHER_TIME, -1
-        # Back from the last step the timesteps start over, which the scheduler's step will show. Back from another one,
-        # a latent that is merely like the sample is that of a preview from the same noise.
+        # If the time goes back from the last step, the timesteps start over; ``_learn_from`` takes care of that. If it
+        # goes back from another step and the latent is only like the sample, it is a preview from the same noise.
         starts_over = self._step == len(times) - 1
         if step < self._step and (starts_over or (like is not Likeness.SAME and not self._alters)):
             return CallKind.OTHER_TIME, step
@@ -173,6 +194,7 @@ class StepTracker:
         return (CallKind.REPEATED if repeats else CallKind.BEGINS), step
 
     def _begin(self, call: ModelCall, sample: Tensor, step: int) -> Output:
+        """Begin a step. The first one makes the detailer, with the noise levels from there on."""
         if self.detailer is None:
             noise = self.streams[0].noise
             levels = list(dict.fromkeys([*noise.sigmas[step:], 0.0]))
@@ -184,19 +206,20 @@ class StepTracker:
         return output
 
     def _follow(self, call: ModelCall) -> Output:
+        """Answer a further call of the current step."""
         assert self.detailer is not None
         assert self._first is not None
         return self.detailer.again(call.evaluate, call.x, call.sigma, self._first.output)
 
     def timed(self, scheduler: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """The scheduler's timesteps are set: the next step begins a run."""
+        """Pass on a call of the scheduler's ``set_timesteps``. The next step begins a run."""
         if scheduler is self._scheduler and not self._busy:
             self._restart()
             self.forget_step()
         return call(*args, **kwargs)
 
     def stepped(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """The scheduler steps: a step that stayed plain is learned from."""
+        """Pass on a call of the scheduler's ``step``. If the calls of this step stayed plain, learn from them first."""
         if self._recorded and self.state is not State.IN_STEP:
             if self._run_begins:
                 self._begin_run()
@@ -216,6 +239,14 @@ class StepTracker:
         return result
 
     def _learn_from(self, scheduler: Any, args: Any, kwargs: Any) -> None:
+        """Learn from the calls of a step that stayed plain.
+
+        Args:
+            args, kwargs: those that the scheduler's ``step`` is called with.
+
+        Raises:
+            ValueError: the step does not fit. The message says why.
+        """
         step = SchedulerStep.of(scheduler, args, kwargs)
         if self.state is State.READY and not self.learner.streams:
             if scheduler is not self._scheduler:
@@ -227,7 +258,7 @@ class StepTracker:
                 self._restart()
                 self._begin_run()
             elif own:
-                # These calls were the sample's: the pipeline has changed it since the scheduler's latest step.
+                # These calls did show the sample: the pipeline has changed it since the scheduler's latest step.
                 self._alters = True
                 for stream in self.streams:
                     stream.turn = own[0]
@@ -240,18 +271,18 @@ class StepTracker:
         if len(self.learner.streams) == 1:
             self._step = nearest(stream.noise.times, step.time)
             self._count_plain(len(stream.calls))
-        # Calls of the forms that were learned before are still read.
+        # Keep the forms that were learned before.
         for before in self.streams:
             if before.scheduler is scheduler:
                 stream.calls += [call for call in before.calls if all(call.key != new.key for new in stream.calls)]
 
     def _count_unread(self) -> None:
-        """Counts the calls of a step that is not read: those of the model that is called last before it."""
+        """Count the model calls of a step that nothing is learned from. The module called last is the model."""
         kinds = [class_of(call.module) for call in self._recorded]
         self._count_plain(kinds.count(kinds[-1]))
 
     def _count_plain(self, calls: int) -> None:
-        """Counts the calls of a step that the detailer had no part in."""
+        """Count the calls of a step that did not go through the detailer."""
         self.report.steps += calls
         self.report.plain += calls
         self.report.skip(Reason.IDLE if self._settings.idle else Reason.LEARNING)
@@ -260,23 +291,23 @@ class StepTracker:
 EQUAL_SHARE = 0.25
 """Least share of equal values in latents that are the same."""
 CORRELATION = 0.5
-"""Least correlation of latents that are alike; that of two which share no noise is far below."""
+"""Least correlation of latents that are alike. Latents that share no noise correlate far less."""
 
 
 def likeness(latent: Tensor, other: Any) -> Likeness:
-    """What ``latent`` is to ``other``, which may hold several copies of it."""
+    """Compare the values of ``latent`` with those of ``other``, which may hold several copies of it."""
     if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
         return Likeness.OTHER
-    # A scheduler may step the copies of guidance too (DiT), which are one.
+    # Some schedulers step every copy of guidance (DiT). The copies are equal: compare with the first one.
     other = other.flatten()[: latent.numel()]
-    # Some of the values are enough, and are one transfer from the device.
-    few = slice(None, None, max(1, latent.numel() // 4096))
-    a, b = (values.detach().flatten()[few].cpu().double() for values in (latent, other))
-    step = max(torch.finfo(values.dtype).eps for values in (latent, other))
+    # Every n-th value is enough, and less to transfer from the device.
+    every_nth = slice(None, None, max(1, latent.numel() // 4096))
+    a, b = (values.detach().flatten()[every_nth].cpu().double() for values in (latent, other))
+    rounding = max(torch.finfo(values.dtype).eps for values in (latent, other))
     scales = (a / b)[(b != 0) & b.isfinite() & a.isfinite()]
     if not len(scales):
         return Likeness.OTHER
-    equal = ((a - scales.median() * b).abs() <= 4 * step * a.abs()) & (a != 0)
+    equal = ((a - scales.median() * b).abs() <= 4 * rounding * a.abs()) & (a != 0)
     if equal.double().mean() > EQUAL_SHARE:
         return Likeness.SAME
     return Likeness.LIKE if torch.corrcoef(torch.stack([a, b]))[0, 1] > CORRELATION else Likeness.OTHER

@@ -1,11 +1,11 @@
-"""How the time (timestep) that a model gets is found among its arguments, and moved for the lied pass.
+"""Finds the time (timestep) among a model's arguments, and moves it for the lied pass.
 
 1. ``find_times``, at a run's first step: the scheduler's ``step`` is called with the time. Every argument of the model
    that equals it in one of the ``units`` is a ``TimeArgument``. No argument is identified by its name.
 2. ``step_of``, at later steps: the arguments say which of the scheduler's timesteps a call belongs to. Units that
-   disagree are dropped, and an argument is relied on once it has been right at two different times.
-3. ``TimeCurve``, in the lied pass: the time of a noise level that lies between the scheduler's own, by the scheduler's
-   table or formula. Each argument is moved by the difference of the times of the lied and the true level.
+   disagree are dropped. An argument is relied on once it has been right at two different times.
+3. ``TimeCurve``, in the lied pass: the time of any noise level, by the scheduler's table or formula. ``evaluate.py``
+   takes the difference between the times of the lied and the true level, and ``TimeArgument.moved`` adds it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ LEAST_ALPHA = 2.0**-24
 
 
 def units(count: float) -> list[Unit]:
-    """What a model may count time in, where ``count`` is the scheduler's time at full noise.
+    """The units in which a model may get the time. ``count`` is the scheduler's time at full noise.
 
-    Time as it is, as a share of ``count``, in thousandths of it, what is left of each, and time less one.
+    In order: the time itself, as a share of ``count``, in thousandths of ``count``, the share that is left, the time
+    that is left, and the time less one.
     """
     possible = [(1.0, 0.0), (1 / count, 0.0), (1000 / count, 0.0), (-1 / count, 1.0), (-1.0, count), (1.0, -1.0)]
     return list(dict.fromkeys(possible))
@@ -41,13 +42,15 @@ def units(count: float) -> list[Unit]:
 class TimeArgument:
     """One argument that tells the time.
 
-    After a first call several units may be possible. Each later call drops those by which the argument would be wrong.
+    After the first call, several units may be possible. Each later call drops those in which the argument is wrong.
+
+    Args:
+        path: where the argument is in (args, kwargs).
+        units: the units that are possible.
+        slack: how far the scheduler's times may be rounded. A model may get exact times instead (Cosmos 2.5).
     """
 
     def __init__(self, path: Path, units: list[Unit], slack: float):
-        """Args:
-        slack: how far the scheduler's times are rounded, as a model may be told exact ones (Cosmos 2.5).
-        """
         self.path, self.units, self.slack = path, units, slack
         self.confirmed: set[float] = set()
         """The times at which the argument was right."""
@@ -55,7 +58,7 @@ class TimeArgument:
     def possible_times(self, value: Any) -> list[float]:
         """The times that the argument may tell, the most likely first."""
         tensor = torch.as_tensor(value).detach().cpu().double().flatten()
-        # Of one time for each token, some may be those of clean tokens, 0 or the unit's end.
+        # With one time for each token, some may be those of clean tokens, which are 0 or the unit's end.
         values = dict.fromkeys([float(tensor[0]), float(tensor[-1]), float(tensor.max()), float(tensor.min())])
         return [(v - offset) / slope for slope, offset in self.units for v in values]
 
@@ -70,20 +73,27 @@ class TimeArgument:
         return bool(self.units)
 
     def moved(self, value: Any, time: float, other: float) -> Tensor:
-        """The argument for another time. It is moved by the difference, since schedulers round their times."""
+        """The argument with ``other`` in place of ``time``. Elements that do not tell ``time`` stay as they are.
+
+        The difference is added to each element, since schedulers round their times.
+        """
         tensor = torch.as_tensor(value)
-        # On the CPU, as some devices have no float64.
+        # On the CPU, since some devices have no float64.
         true = tensor.cpu()
         moved = true.double() + self.units[0][0] * (other - time)
-        # A whole number will not do: at low noise a tenth of sigma is less than one timestep.
+        # Integers become float32: at low noise, a tenth of sigma is less than one timestep.
         dtype = true.dtype if true.is_floating_point() else torch.float32
         return torch.where(self._at(true, time, self.units[0]), moved, true.double()).to(dtype).to(tensor.device)
 
     def noisy(self, value: Any, time: float, shape: Shape) -> Tensor | None:
-        """Where rows of ``shape`` are at ``time``, if each token is told its own; None where all are.
+        """Which tokens are at ``time``, if the argument has one time for each token.
+
+        Args:
+            shape: shape of the sample of one row.
 
         Returns:
-            (batch, ...) bool on the CPU, which broadcasts to the rows.
+            (batch, ...) bool on the CPU, which broadcasts to the rows; None if the argument has no time for each
+            token, or if all tokens are at ``time``.
         """
         tensor = torch.as_tensor(value).cpu()
         if tensor.ndim < 2:
@@ -96,7 +106,7 @@ class TimeArgument:
         return at_time.reshape(-1, *(tokens if i == axis else 1 for i in range(len(shape))))
 
     def _tells(self, value: Any, time: float, unit: Unit) -> bool:
-        """Whether some elements are ``time``, and all others have one other value, that of clean tokens."""
+        """Whether some elements are ``time`` and all others have one common value, that of clean tokens."""
         tensor = torch.as_tensor(value).cpu()
         at_time = self._at(tensor, time, unit)
         rest = tensor[~at_time]
@@ -105,15 +115,16 @@ class TimeArgument:
     def _at(self, value: Tensor, time: float, unit: Unit) -> Tensor:
         """Which elements are ``time``, but for rounding."""
         slope, offset = unit
-        wanted = slope * time + offset
-        step = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
+        expected = slope * time + offset
+        rounding = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
         # Half precision keeps two or three digits of a share, and of the number that it is subtracted from.
-        near = 2 * step * max(abs(wanted), abs(offset)) + abs(slope) * max(1e-5 * max(abs(time), 1.0), self.slack)
-        return (value.double() - wanted).abs() <= near
+        tolerance = 2 * rounding * max(abs(expected), abs(offset))
+        tolerance += abs(slope) * max(1e-5 * max(abs(time), 1.0), self.slack)
+        return (value.double() - expected).abs() <= tolerance
 
 
 def find_times(arguments: Any, time: float, count: float, slack: float) -> list[TimeArgument]:
-    """The arguments of a call that may tell ``time``: step 1 above."""
+    """The arguments of a call that may tell ``time``: point 1 above. For ``count`` see ``units``."""
     matches: list[TimeArgument] = []
     for path, leaf in leaves(arguments):
         if isinstance(leaf, bool) or not isinstance(leaf, (int, float, Tensor)):
@@ -131,21 +142,21 @@ def find_times(arguments: Any, time: float, count: float, slack: float) -> list[
 
 
 def nearest(times: Sequence[float], time: float) -> int:
-    """The step whose time is nearest."""
+    """The index of the step whose time is nearest."""
     return min(range(len(times)), key=lambda i: abs(times[i] - time))
 
 
 def step_of(times: Sequence[float], candidates: list[list[TimeArgument]], arguments: Any, expected: int) -> int | None:
-    """The step that a call of the model belongs to: step 2 above.
+    """The index of the step that a call of the model belongs to: point 2 above.
 
     Args:
-        times: the scheduler's, one for each step.
-        candidates: for each stream, the arguments that tell its time; those that turn out not to are removed.
-        arguments: of the call.
-        expected: the step after the latest.
+        times: the scheduler's times, one for each step.
+        candidates: for each stream, the arguments that may tell its time. Those that are wrong are removed.
+        arguments: the (args, kwargs) of the call.
+        expected: the index of the step after the latest one.
 
     Returns:
-        None where the arguments tell none of ``times``, or where an argument has been right at one time alone.
+        The index; None if the arguments tell none of ``times``, or if an argument has been right at one time only.
     """
     values = [(a, value) for each in candidates for a in each if (value := at(arguments, a.path)) is not None]
     near = [nearest(times, time) for argument, value in values for time in argument.possible_times(value)]
@@ -159,29 +170,31 @@ def step_of(times: Sequence[float], candidates: list[list[TimeArgument]], argume
 
 
 class TimeCurve:
-    """The scheduler's time over a level of noise, by interpolation.
+    """The scheduler's time as a function of the noise level, by interpolation.
 
-    ``levels`` ascend: log sigma where sigma is noise to signal, the log odds of sigma where it is the share of noise.
-    ``times`` are the scheduler's own; on the flow path the log odds of their shares of ``count``.
+    Args:
+        levels: ascending. On VE models log sigma; on flow models the log odds of sigma.
+        times: one for each level. On VE models the scheduler's times; on flow models the log odds of time / ``count``.
+        count: the time at full noise on flow models; None on VE models.
     """
 
     def __init__(self, levels: list[float], times: list[float], count: float | None = None):
         self.levels, self.times, self._count = levels, times, count
         self.shift = 1.0
-        """By what a flow schedule multiplies the odds of evenly spaced levels."""
+        """The factor by which a flow schedule multiplies the odds of evenly spaced levels."""
 
     @classmethod
     def of_table(cls, scheduler: Any) -> TimeCurve:
-        """By the noise levels that the model was trained on."""
+        """The curve of the noise levels that the model was trained on."""
         alphas = scheduler.alphas_cumprod.cpu().double().clamp(min=LEAST_ALPHA, max=1 - 1e-12)
         return cls((((1 - alphas) / alphas).log() / 2).tolist(), [float(t) for t in range(len(alphas))])
 
     @classmethod
     def of_formula(cls, scheduler: Any, sigmas: list[float]) -> TimeCurve:
-        """By the scheduler's formula for a preconditioned model, over sigma in units of ``sigma_data``.
+        """The curve of the scheduler's formula for a preconditioned model, over sigma in units of ``sigma_data``.
 
         Args:
-            sigmas: the run's, which say where the curve ends if the scheduler's config does not.
+            sigmas: the run's noise levels. The curve ends at them if the scheduler's config gives no ends.
         """
         config = scheduler.config
         ends = [config.get("sigma_min") or min(sigmas), config.get("sigma_max") or max(sigmas)]
@@ -192,7 +205,7 @@ class TimeCurve:
 
     @classmethod
     def of_flow(cls, sigmas: list[float], shares: list[float], count: float) -> TimeCurve:
-        """Through the run's own levels. Over log odds every shift of a flow schedule is a straight line."""
+        """The curve through the run's own levels. In log odds, every shift of a flow schedule is a straight line."""
         within = [(s, t) for s, t in zip(sigmas, shares, strict=True) if 0 < s < 1 and 0 < t < 1]
         pairs = sorted({logit(s): logit(t) for s, t in within}.items())
         if len(pairs) < 2:
@@ -207,10 +220,10 @@ class TimeCurve:
         return self._count / (1 + math.exp(-interpolate(logit(sigma), self.levels, self.times)))
 
     def level(self, share: float) -> float:
-        """The noise level at a share of the model's noise range, of which 0 is pure noise and 1 none."""
+        """The noise level at a share of the model's noise range: 0 is pure noise, 1 is no noise."""
         left = 1 - share
         if self._count is not None:
-            # Of evenly spaced levels, shifted as the run's are.
+            # Evenly spaced levels, shifted like those of the run.
             return self.shift * left / (1 + (self.shift - 1) * left)
         # The levels that the model was trained on have equal parts in the range.
         ranks = [float(rank) for rank in range(len(self.levels))]
@@ -218,23 +231,27 @@ class TimeCurve:
 
 
 def flow_shift(scheduler: Any, sigmas: list[float]) -> float:
-    """By what a flow schedule multiplies the odds of its evenly spaced levels. ``sigmas`` are the run's."""
+    """The factor by which a flow schedule multiplies the odds of its evenly spaced levels.
+
+    Args:
+        sigmas: the noise levels of the run.
+    """
     if not scheduler.config.get("use_dynamic_shifting"):
         static = (getattr(scheduler, "shift", None), *map(scheduler.config.get, ("flow_shift", "shift")))
         return float(next((value for value in static if value), 1.0))
-    # Dynamic: from levels that were evenly spaced from 1 to one over their number, as pipelines space them.
+    # A dynamic shift is computed from the levels. Pipelines space n levels evenly from 1 to 1 / n before the shift.
     ratios = sorted(logit(sigmas[i]) - logit(1 - i / len(sigmas)) for i in range(1, len(sigmas)))
     return math.exp(ratios[len(ratios) // 2]) if ratios else 1.0
 
 
 def logit(share: float) -> float:
-    """Log odds of a share, which is held a little off 0 and 1."""
+    """Log odds of a share, which is clamped to a little above 0 and a little below 1."""
     share = min(max(share, 1e-9), 1 - 1e-9)
     return math.log(share / (1 - share))
 
 
 def interpolate(x: float, xs: list[float], ys: list[float]) -> float:
-    """Linear between ascending ``xs``, and beyond their ends."""
+    """Interpolate linearly between ascending ``xs``, and extrapolate beyond their ends."""
     right = min(max(bisect_left(xs, x), 1), len(xs) - 1)
     share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])
     return ys[right - 1] + share * (ys[right] - ys[right - 1])

@@ -31,10 +31,10 @@ class CapturedRun(NamedTuple):
     """One finished run of a sampler."""
 
     masks: tuple[MaskRecord, ...]
-    """In the order of the steps; each mask (batch, 1, *space) in [0, 1], float32 on the CPU, of the first stream."""
+    """In the order of the steps. Each mask is that of the first stream: (batch, 1, *space) in [0, 1], float32, CPU."""
     report: Report
     fingerprints: tuple[Tensor, ...] = ()
-    """Of the latents that the sampler node puts out."""
+    """One for each latent that the sampler node returns."""
     steps: int = 0
     """All steps of the run, with detail or without."""
 
@@ -42,12 +42,12 @@ class CapturedRun(NamedTuple):
 class Capture:
     """The latest runs of one sampler. A run is looked up by a latent that came out of it.
 
-    A latest run alone would not do: a cache may hand out the latent of an older run, whose mask must come with it.
-    When the masks take more than ``MOST_BYTES``, the oldest runs are dropped.
+    Several runs are kept: a cache may hand out the latent of an older run, and the preview then needs that run's mask.
+    If all masks together exceed ``MOST_BYTES``, the oldest runs are dropped.
 
     Args:
-        settings: those of the sampler.
-        scale: pixels of the picture along one side of a latent pixel; None where it is not known.
+        settings: the settings of the sampler.
+        scale: pixels of the picture along one side of a latent pixel; None if unknown.
 
     >>> capture = Capture()
     >>> sampler = wrap(sampler, settings, capture=capture)
@@ -75,7 +75,7 @@ class Capture:
         return self._runs[-1] if self._runs else None
 
     def of(self, samples: Tensor) -> CapturedRun | None:
-        """The run that made these samples, or None. Of several that did, the latest."""
+        """The run that made these samples, by the closest fingerprint; the latest of several; None if none did."""
         closest, least_distance = None, SAME_LATENT
         reference = fingerprint(samples)
         for run in tuple(self._runs):

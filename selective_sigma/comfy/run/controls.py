@@ -22,7 +22,7 @@ class ControlNetAnswers:
         return [None if cond is None else [self._entry(entry) for entry in cond] for cond in conds]
 
     def begin_pass(self) -> None:
-        """Start handing out the answers from the first one again."""
+        """Hand out the stored answers again, from the first one on."""
         for control in self._stand_ins.values():
             for stand_in in (control, *control.clones.values()):
                 stand_in.read.clear()
@@ -38,7 +38,7 @@ class ControlNetAnswers:
 class ControlNetStandIn:
     """Takes the place of one ControlNet and repeats its answers in the second pass.
 
-    Answers are kept for each row of conditioning, in the order of the calls.
+    Answers are kept for each entry of a conditioning, in the order of the calls.
     """
 
     def __init__(self, control: Any):
@@ -49,16 +49,16 @@ class ControlNetStandIn:
     def get_control(
         self, x: Tensor, t: Tensor, cond: Any, batched_number: int, transformer_options: dict[str, Any], *more: Any
     ) -> Any:
-        """As ``ControlBase.get_control``; the ControlNet is asked only for rows without an answer left."""
-        rows = list(zip(transformer_options["cond_or_uncond"], transformer_options["uuids"], strict=True))
-        if any(len(self.answers.get(row, ())) <= self.read.get(row, 0) for row in rows):
+        """As ``ControlBase.get_control``. The ControlNet is called only if an entry has no stored answer left."""
+        entries = list(zip(transformer_options["cond_or_uncond"], transformer_options["uuids"], strict=True))
+        if any(len(self.answers.get(entry, ())) <= self.read.get(entry, 0) for entry in entries):
             answer = self.control.get_control(x, t, cond, batched_number, transformer_options, *more)
-            for i, row in enumerate(rows):
-                self.answers.setdefault(row, []).append(part_of_answer(answer, i, len(rows), len(x)))
+            for i, entry in enumerate(entries):
+                self.answers.setdefault(entry, []).append(part_of_answer(answer, i, len(entries), len(x)))
         parts = []
-        for row in rows:
-            parts.append(self.answers[row][self.read.get(row, 0)])
-            self.read[row] = self.read.get(row, 0) + 1
+        for entry in entries:
+            parts.append(self.answers[entry][self.read.get(entry, 0)])
+            self.read[entry] = self.read.get(entry, 0) + 1
         return joined_answer(parts)
 
     def get_instance_for_device(self, device: Any) -> ControlNetStandIn:
@@ -77,20 +77,20 @@ def has_control(conds: Sequence[Any]) -> bool:
     return any(entry.get("control") is not None for cond in conds if cond is not None for entry in cond)
 
 
-def part_of_answer(answer: Any, i: int, count: int, rows: int) -> Any:
-    """Row ``i`` of ``count`` of a ControlNet's answer.
+def part_of_answer(answer: Any, i: int, count: int, batch: int) -> Any:
+    """The part of a ControlNet's answer for entry ``i`` of ``count``.
 
-    Tensors with ``rows`` in their first axis are split. Everything else is the same for each row.
+    Tensors whose first axis has the length ``batch`` are split. Everything else is the same for each entry.
     """
     if isinstance(answer, Tensor):
-        return answer.chunk(count)[i] if answer.ndim and len(answer) == rows else answer
+        return answer.chunk(count)[i] if answer.ndim and len(answer) == batch else answer
     if isinstance(answer, dict):
-        return {name: part_of_answer(value, i, count, rows) for name, value in answer.items()}
-    return [part_of_answer(value, i, count, rows) for value in answer] if isinstance(answer, list) else answer
+        return {name: part_of_answer(value, i, count, batch) for name, value in answer.items()}
+    return [part_of_answer(value, i, count, batch) for value in answer] if isinstance(answer, list) else answer
 
 
 def joined_answer(parts: Sequence[Any]) -> Any:
-    """The answer to a batch from the answers to its rows. Lists are new ones, since networks pop from them."""
+    """Join the answers for the entries of a batch. Lists are copied, since networks pop from them."""
     first = parts[0]
     if isinstance(first, Tensor):
         return first if all(p is first for p in parts) else torch.cat(list(parts))

@@ -93,7 +93,7 @@ class CleanFrames:
         )
 
     def in_lied_call(self, x: Tensor, sigma: Tensor, lie: Lie) -> Tensor:
-        """``x`` with its clean frames changed, so that scaling by the lie turns them into those of the told level."""
+        """``x`` with other clean frames: multiplied by ``lie.scale``, they are the clean frames of the level told."""
         scale = lie.scale(sigma).reshape(-1, *[1] * (x.ndim - 1))
         return x + (1.0 - self.denoise_mask) * (self.at_level(lie.tell(sigma)) / scale - self.at_level(sigma))
 
@@ -134,7 +134,7 @@ def limit_for_latent(limit: Tensor | None, x: Tensor, shapes: Shapes) -> Tensor 
     masks = limit.reshape(-1, 1, *limit.shape[-2:]).to(x.device, torch.float32).clamp(0, 1)
     if len(space) == 1:
         return _one_per_sample(F.adaptive_avg_pool1d(masks.mean(2), min(space[0], masks.shape[-1])), len(x))
-    # Only averaged down. The core interpolates what is smaller than the latent.
+    # Masks are only averaged down here. The core interpolates masks that are smaller than the latent.
     size = (min(space[-2], masks.shape[-2]), min(space[-1], masks.shape[-1]))
     masks = F.adaptive_avg_pool2d(masks, size)
     if len(space) == 2:
@@ -145,5 +145,5 @@ def limit_for_latent(limit: Tensor | None, x: Tensor, shapes: Shapes) -> Tensor 
 
 
 def _one_per_sample(masks: Tensor, batch: int) -> Tensor:
-    """A single mask as it is; several are repeated or cut to the batch, as ComfyUI does with batches."""
+    """Repeat or cut several masks to the batch, as ComfyUI does. A single mask is returned as it is."""
     return masks if len(masks) == 1 else masks.repeat(-(-batch // len(masks)), *[1] * (masks.ndim - 1))[:batch]

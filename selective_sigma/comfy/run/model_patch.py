@@ -23,7 +23,7 @@ def patch(model: Any, settings: Settings, **options: Any) -> Any:
     """A clone of a MODEL that wraps each sampler it is sampled with; the same object where the settings do nothing.
 
     The result equals that of ``wrap`` on the sampler, bit for bit. A Sampler without a ``sampler_function`` cannot be
-    wrapped; there, the guider is, which such a Sampler calls as its model.
+    wrapped. It calls the guider as its model, so the guider is wrapped instead.
 
     Args:
         options: ``capture``, ``limit`` and ``around_callback``, as in ``RunOptions``.

@@ -16,9 +16,9 @@ class NetworkPass:
     lie: Lie | None = None
     """What the network is told; None for the true noise level."""
     extra: bool = False
-    """Whether the bare sampler makes no such call."""
+    """Whether the pass is ours: the bare sampler does not make it."""
     skipped: bool = False
-    """Whether the network is not called, in a pass that only calls the ControlNets."""
+    """Whether the pass calls the ControlNets only, and not the network."""
 
 
 @dataclass

@@ -42,7 +42,10 @@ class SamplerCall:
     """Whether a request is being answered. Another request is then part of it."""
 
     def first_output(self, x: Tensor) -> Output | None:
-        """The output for an earlier request about this latent or, if it had detail, about a copy of it; else None."""
+        """The output of an earlier request about this latent; None if there was none.
+
+        If the output has detail, an equal copy of the latent finds it too.
+        """
         for latent, output in self.answered:
             if latent is x or (output.kind != "plain" and latent.shape == x.shape and torch.equal(latent, x)):
                 return output
@@ -53,8 +56,8 @@ class RequestHandler:
     """Answers the requests of one run.
 
     Args:
-        guider: whose positive conditioning the lie is told to.
-        shapes: of the streams that are packed into one latent, or None.
+        guider: the lie is told to its positive conditioning.
+        shapes: shapes of the streams that are packed into one latent, or None.
     """
 
     def __init__(self, detailer: Detailer, guider: Any, shapes: Shapes):
@@ -115,12 +118,17 @@ class RequestHandler:
         return record_mask
 
     def context_windows(self, handler: Any, calc: Any, *request: Any) -> Any:
-        """In place of a context handler's ``execute``. A clip that fits into one window is requested as a whole."""
+        """Replaces the ``execute`` of a context handler. A clip that fits into one window is requested as a whole."""
         needs_windows = handler.should_use_context(*request)
         return self.calc_cond_batch((lambda *args: handler.execute(calc, *args)) if needs_windows else calc, *request)
 
     def apply_model(self, executor: Any, x: Tensor, t: Tensor, *args: Any, **named: Any) -> Tensor:
-        """The innermost APPLY_MODEL wrapper: the last place before the network that has both latent and noise level."""
+        """The innermost APPLY_MODEL wrapper: the last place before the network that has both latent and noise level.
+
+        Args:
+            x: the latent of all rows (samples times conditionings), (rows, channels, *space).
+            t: the noise level of each row, (rows,). Another pack may have changed it; the lie adds to that.
+        """
         if self._pass.skipped:
             return torch.zeros_like(x)
         self.count.add(len(x), self._pass)
@@ -141,8 +149,8 @@ class RequestHandler:
         if call is None or call.in_request:
             return calc(model, conds, x, timestep, options)
         first = call.first_output(x)
-        # A further request for another latent is a step of the run if it has the positive conditioning, as from a
-        # sampler that asks again (LanPaint). Without it, it is guidance's own (SAG's degraded latent), and stays plain.
+        # This is a further request, about another latent. With the positive conditioning it is a step of its own: some
+        # samplers ask again (LanPaint). Without, it comes from guidance (SAG's degraded latent) and stays plain.
         if first is None and call.answered and position_of(conds, self.positive) is None:
             return calc(model, conds, x, timestep, options)
         call.in_request = True

@@ -81,15 +81,15 @@ class PredictionRequest:
         if call.is_first_of_two and not self._answers:
             self._prepare_two_passes(call)
         if self._has_cache and call.kind == "lied" and call.is_first_of_two:
-            # The plain pass comes first, since EasyCache decides in it. If the cache answers, there is no lied pass: it
-            # could not be compared with anything.
+            # EasyCache decides in the plain pass whether to answer, so this pass comes first. If the cache answers, the
+            # lied pass is left out: there is no prediction to compare it with.
             self._run_pass("plain", self._conds)
             if not self._uncached["plain"]:
                 return self._prediction("plain", cached=True)
         positive_only = call.conds == "positive" and call.kind == "lied"
         if call.kind not in self._answers:
-            # The positive conditioning keeps its position, which patches go by. Those after it are left out and not
-            # None, since ComfyUI makes an empty answer for each None.
+            # The positive conditioning keeps its position, since patches go by it. Conditionings before it become None.
+            # Those after it are left out: for each None, ComfyUI makes an empty answer.
             conds = [*[None] * self._positive, self._conds[self._positive]] if positive_only else self._conds
             self._run_pass(call.kind, conds, call)
         self._latest_kind = call.kind
@@ -101,9 +101,8 @@ class PredictionRequest:
             self._positive, self._conds = len(self._conds), [*self._conds, self._handler.positive]
         self._controls = ControlNetAnswers()
         self._conds = self._controls.with_stand_ins(self._conds)
-        # The lied pass comes first, and asks the ControlNets about its own conditionings with its own latent. If it
-        # lacks some conditionings, or if its latent has other clean frames, the ControlNets are asked before it, in the
-        # way in which the plain pass asks them.
+        # ControlNets must be asked what the plain pass asks, but the lied pass comes first. If the lied pass lacks a
+        # conditioning with a ControlNet, or has other clean frames, a pass without the network asks beforehand.
         others = [cond for i, cond in enumerate(self._conds) if i != self._positive]
         same_latent = call.conds == "positive" and self._call.frames is None
         if has_control(others if same_latent else self._conds):
@@ -127,6 +126,7 @@ class PredictionRequest:
         self._uncached[kind] = not self._has_cache or count.uncached > uncached_before
 
     def _prediction(self, kind: str, positive_only: bool = False, cached: bool = False) -> Prediction:
+        """The stored answers to one pass. With ``positive_only``, the pass had no other conditionings."""
         answers, shapes = self._answers[kind], self._handler.shapes
         others: dict[str, Latent] = {}
         if not positive_only:
@@ -135,15 +135,15 @@ class PredictionRequest:
                 for i, (cond, answer) in enumerate(zip(self._conds, answers, strict=True))
                 if i != self._positive and cond is not None
             }
-        # Masks alone need the guided prediction: the mask of a step of two passes, and published masks at every step.
+        # Only masks need the guided prediction: response masks in a step of two passes, published masks in every step.
         uses_guided = self._controls is not None or self._handler.detailer.settings.mask_source != "response"
         guided = self._guided(answers) if kind == "plain" and uses_guided else None
         return Prediction(unpack_streams(answers[self._positive], shapes), others, guided, cached)
 
     def _guided(self, answers: list[Tensor]) -> Latent | None:
-        """The guided prediction, for guiders with one ``cfg`` that request positive first and negative last.
+        """The guided prediction. It is known only for guiders with one ``cfg``, positive first and negative last.
 
-        None for other guiders, and if the negative is left out.
+        Returns None for other guiders, and if the negative is left out.
         """
         cfg = getattr(self._handler.guider, "cfg", None)
         # Some guiders keep a list, with one cfg for each step.
@@ -154,7 +154,7 @@ class PredictionRequest:
 
 
 def position_of(conds: Sequence[Any], positive: Any) -> int | None:
-    """The position of the positive conditioning, which is recognised by identity or, if copied, by its uuids."""
+    """The position of the positive conditioning, or None. A copy of it is recognised by its uuids."""
     if positive is None:
         return None
     uuids = [entry.get("uuid") for entry in positive]

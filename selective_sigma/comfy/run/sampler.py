@@ -90,12 +90,12 @@ class ModelStandIn:
         return run.step(x, sigma, {**dict(zip(run.argument_names, args, strict=False)), **named})
 
     def __getattr__(self, name: str) -> Any:
-        if name == MARK:  # Of a copy whose slot is not set yet.
+        if name == MARK:  # A copy asks before its slot is set.
             raise AttributeError(name)
         return getattr(getattr(self, MARK).inner, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == MARK:  # The slot of a copy.
+        if name == MARK:  # A copy sets its slot.
             object.__setattr__(self, name, value)
             return
         setattr(getattr(self, MARK).inner, name, value)

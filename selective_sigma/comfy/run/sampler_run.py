@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 MARK = "selective_sigma_run"
-"""An attribute of what is wrapped already, and a key in its ``model_options``.
+"""Marks what is wrapped already: an attribute of wrapped objects, and a key in ``model_options``.
 
-A name and not a type, since the package may be loaded twice under two names.
+Wrapped objects are not recognised by type, since the package may be loaded twice under two names.
 """
 TWICE = "Selective Sigma Detailer is applied twice: use the SAMPLER node or the MODEL node, and only one of them"
 NO_NOISE = "Selective Sigma on %s: no detail, since this model's latent holds no noise to lie about"
@@ -58,7 +58,7 @@ class SamplerRun:
     There is no reference cycle in it, so that its latents are freed as soon as it ends.
 
     Args:
-        name: the sampler's, for the log.
+        name: the name of the sampler, for the log.
         inner: what the sampler calls as its model, ``inner(x, sigma, **extra_args)``.
         guider: the guider behind it, whose ``inner_model`` is the ``BaseModel``.
         x: latent (batch, channels, *space), or several packed into (batch, 1, N).
@@ -81,7 +81,7 @@ class SamplerRun:
         argument_names: tuple[str, ...] = ("denoise_mask", "model_options", "seed"),
     ):
         self._model_options: dict[str, Any] = extra_args.get("model_options") or {}
-        # Another pack's wrapper may stand between two of ours and have no such attribute. The options pass through it.
+        # If another pack's wrapper stands between two of ours, the attribute is hidden. The key in the options is not.
         if hasattr(inner, MARK) or MARK in self._model_options:
             raise ValueError(TWICE)
         self.name, self.inner, self.argument_names = name, inner, argument_names
@@ -139,7 +139,7 @@ class SamplerRun:
         return StepPreview(picture, None if mask is None else latent.first_stream(mask), self._base.latent_format)
 
     def step(self, x: Tensor, sigma: Tensor, named: dict[str, Any]) -> Tensor:
-        """What the sampler gets from one call of its model."""
+        """Answer one call of the model by the sampler."""
         if not self._has_noise:
             return self.inner(x, sigma, **named)
         self._sampler_calls += 1

@@ -6,8 +6,8 @@ Restored are:
 - where other packs wrap the network: attributes that hold data on the network itself (TeaCache, first block cache),
   and what the packs' functions keep in closures, containers and small tensors (DeepCache, WaveSpeed).
 
-Attributes of other objects are never written to. If weights or hooks of the network changed in the pass, only the
-generators are restored, since what the packs keep may describe the weights as they are now.
+Attributes of other objects are never written to. If the pass changed weights or hooks of the network, only the
+generators are restored. What the packs keep may then belong to the changed weights.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def restoring_state(options: dict[str, Any], network: nn.Module, device: torch.d
     Args:
         options: ``model_options`` of the call.
         network: the ``diffusion_model``.
-        device: whose random generator is restored, beside that of the CPU.
+        device: the device whose random generator is restored, in addition to that of the CPU.
     """
     restore_generators = saved_generators(device)
     pack_values = values_of_other_packs(options)
