@@ -26,9 +26,9 @@ CLOSE = 128
 """Side of a close-up, in pixels: half of a picture, shown at twice its size."""
 STRETCH = 2.0
 """Contrast of the smooth close-up: what a screen hides and a print shows."""
-FIRST_GUESS = 0.25
+FIRST_GUESS = 0.3
 """First guess of ``Scene.strength_everywhere``, as a share of the strength under the mask."""
-TOLERANCE, TRIES = 0.02, 3
+TOLERANCE, TRIES = 0.02, 4
 """Limits of ``Scene.strength_everywhere``: relative error of the detail inside, and runs of the sampler."""
 
 
