@@ -109,7 +109,7 @@ def leak(model: str) -> Iterator[Row]:
 
 def mask(model: str) -> Iterator[Row]:
     """Mask sources, and constants of the response mask, at equal gain."""
-    changes = {"POWER": 4.0, "HALF_LIT": 1.0, "HELD_POWER": 0.5, "BLUR_ROUNDS": 3, "FLOOR": 0.0}
+    changes = {"POWER": 4.0, "HALF_LIT": 1.0, "HELD_POWER": 0.25, "BLUR_ROUNDS": 3, "FLOOR": 0.0, "MEAN_FLOOR": 0.0}
     defaults = {name: getattr(response_mask, name) for name in changes}
     for schedule in (VE, FLOW):
         setup, strength = Setup("mask", model, schedule), FIRST_STRENGTH

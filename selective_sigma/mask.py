@@ -16,7 +16,7 @@ POWER = 6.0
 """Exponent of k / q in the mask. A higher one turns the mask from dark to bright more sharply."""
 HALF_LIT = 0.8
 """The q of a place whose mask is 0.5 at coverage 0.5."""
-HELD_POWER = 0.25
+HELD_POWER = 0.5
 """Exponent of E / E0 in q. A higher one favours places that hold much detail more strongly."""
 BLUR_ROUNDS = 6
 """How many times a map of energy is blurred."""
@@ -25,6 +25,12 @@ FLOOR = 0.12
 
 V is the variation of the detail held, relative to the detail that the lie adds. In a picture with a subject the detail
 varies. In a picture without any, the detail is equally small everywhere.
+"""
+MEAN_FLOOR = 0.03
+"""Value of R0, below which the whole mask darkens.
+
+R0 is the detail held in the whole picture, relative to the detail that the lie adds. Early in a run it is small, and the
+mask would be bright where the lie adds next to nothing, as in the sky behind a small subject.
 """
 CHUNK_VALUES = 2**20
 """Number of values that ``detail_energy`` processes at once, in whole channels.
@@ -59,7 +65,8 @@ def response(
 
     The formula is that of method.md, section 2::
 
-        m = 1 / (1 + (k / q)^POWER),  q = (E / E0)^HELD_POWER (R / R0) min(1, V / FLOOR)
+        m = 1 / (1 + (k / q)^POWER)
+        q = (E / E0)^HELD_POWER (R / R0) min(1, V / FLOOR) min(1, R0 / MEAN_FLOOR)
         R = dose^2 E / G,  R0 = dose^2 E0 / G0,  V = dose^2 S / G0
 
     - E: energy of fine detail in the picture that the effect is added to.
@@ -83,9 +90,11 @@ def response(
     added = detail_energy(lied, minus=plain).clamp_(min=TINY_ENERGY)
     mean_held, mean_added = (mean(energy, within).clamp_(min=TINY_ENERGY) for energy in (held, added))
     variation = mean((held - mean_held).square_(), within).sqrt_().clamp_(min=TINY_ENERGY)
-    # k / q = scale * G / E^(1 + HELD_POWER), with scale = k E0^(1 + HELD_POWER) / G0 * max(1, FLOOR / V) per sample.
-    floor_factor = ((FLOOR / dose**2) * mean_added / variation).clamp_(min=1.0)
-    scale = odds(coverage) * mean_held.pow(1.0 + HELD_POWER) / mean_added * floor_factor
+    # k / q = scale * G / E^(1 + HELD_POWER), where scale is k E0^(1 + HELD_POWER) / G0, times max(1, FLOOR / V) and
+    # max(1, MEAN_FLOOR / R0).
+    offered = mean_added / dose**2
+    floor_factors = (FLOOR * offered / variation).clamp_(min=1.0) * (MEAN_FLOOR * offered / mean_held).clamp_(min=1.0)
+    scale = odds(coverage) * mean_held.pow(1.0 + HELD_POWER) / mean_added * floor_factors
     ratio = added.mul_(scale).div_(held.pow_(1.0 + HELD_POWER))
     return ratio.pow_(POWER).add_(1.0).reciprocal_().float()
 

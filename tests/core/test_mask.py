@@ -13,6 +13,7 @@ from selective_sigma.mask import (
     FLOOR,
     HALF_LIT,
     HELD_POWER,
+    MEAN_FLOOR,
     POWER,
     blur,
     checked_map,
@@ -132,13 +133,15 @@ def test_dark_where_nothing_fine_is_held_though_the_lie_adds_nothing_fine_either
 
 
 def test_the_formula():
-    """m = 1 / (1 + (k / q)^POWER), q = (E / E0)^HELD_POWER (R / R0) min(1, V / FLOOR); method.md section 2."""
+    """method.md, section 2, above both floors and below them."""
     plain, lied = (value.double() for value in halves(texture=2.0, smooth=0.3))
     held, added = detail_energy(plain), detail_energy(lied - plain)
-    for lie in (LIE, 0.01):
+    below = float((0.8 * MEAN_FLOOR * added.mean() / held.mean()).sqrt())
+    for lie in (LIE, below, 0.01):
         variation = lie**2 * held.std(correction=0) / added.mean()
         q = (held / held.mean()) ** HELD_POWER * (held / added) / (held.mean() / added.mean())
         q = q * (variation / FLOOR).clamp(max=1.0)
+        q = q * (lie**2 * held.mean() / added.mean() / MEAN_FLOOR).clamp(max=1.0)
         expected = 1 / (1 + (odds(0.4) / q) ** POWER)
         torch.testing.assert_close(response(plain, lied, 0.4, lie), expected.float(), rtol=1e-4, atol=1e-6)
 
