@@ -29,8 +29,8 @@ varies. In a picture without any, the detail is equally small everywhere.
 MEAN_FLOOR = 0.03
 """Value of R0, below which the whole mask darkens.
 
-R0 is the detail held in the whole picture, relative to the detail that the lie adds. Early in a run it is small, and the
-mask would be bright where the lie adds next to nothing, as in the sky behind a small subject.
+R0 is the detail held in the whole picture, relative to the detail that the lie adds. Early in a run it is small, and
+without this floor the mask is bright where the lie adds next to nothing, as in the sky behind a small subject.
 """
 CHUNK_VALUES = 2**20
 """Number of values that ``detail_energy`` processes at once, in whole channels.
