@@ -55,13 +55,16 @@ def test_effect_is_linear_in_the_mask(name: str, kind: str):
     [*((name, "eps", 2.0) for name in CFG_PP), *((name, "flow", 1.0) for name in CFG_PP if name.startswith("euler"))],
 )
 def test_effect_does_not_depend_on_the_step_count(name: str, kind: str, cfg: float):
+    # Under a constant mask. The response mask of a texture that fills the picture, as here, is dark above some noise
+    # level, and how much of a short run is below it depends on where its steps are.
     model, sizes = tiny.shared_model(kind), []
     for steps in (10, 20, 40):
         sigmas = tiny.schedule(model, steps)
         bare = tiny.sample(model, tiny.sampler(name), sigmas, shape=(2, 4, 16, 16), cfg=cfg)
-        ours = tiny.sample(model, wrap(tiny.sampler(name), Settings()), sigmas, shape=(2, 4, 16, 16), cfg=cfg)
+        wrapped = wrap(tiny.sampler(name), Settings(coverage=1.0), limit=constant(0.5))
+        ours = tiny.sample(model, wrapped, sigmas, shape=(2, 4, 16, 16), cfg=cfg)
         sizes.append(tiny.effect(ours, bare) / float(bare.norm()))
-    assert max(sizes) <= 2 * min(sizes)
+    assert max(sizes) <= 1.5 * min(sizes)
 
 
 STD = torch.full((1, 1, 32, 32), 0.1)
@@ -135,10 +138,15 @@ PATCHES = {
 
 @cache
 def euler_effect(patch: str | None) -> tuple[float, Tensor]:
+    """Size of the effect relative to the bare picture, which is returned too; under a constant mask.
+
+    A patch changes the picture, and with it a mask that is computed from it.
+    """
     model = tiny.unet() if patch is None else PATCHES[patch](tiny.unet()).result[0]
     sigmas = tiny.schedule(model, 12)
     bare = tiny.sample(model, tiny.sampler("euler"), sigmas, shape=(1, 4, 16, 16))
-    ours = tiny.sample(model, wrap(tiny.sampler("euler"), Settings()), sigmas, shape=(1, 4, 16, 16))
+    wrapped = wrap(tiny.sampler("euler"), Settings(coverage=1.0), limit=constant(0.5))
+    ours = tiny.sample(model, wrapped, sigmas, shape=(1, 4, 16, 16))
     return tiny.effect(ours, bare) / float(bare.norm()), bare
 
 
@@ -149,7 +157,7 @@ def test_guidance_patches_do_not_weaken_euler(patch: str):
     without, plain = euler_effect(None)
     assert not torch.equal(patched, plain)
     # SAG compares the prediction with detail, blurred, with the plain prediction of another latent.
-    assert 0.8 <= with_patch / without <= (1.6 if patch == "SAG" else 1.2)
+    assert 0.8 <= with_patch / without <= (1.4 if patch == "SAG" else 1.2)
 
 
 @pytest.mark.compat("Skip Layer Guidance (SD3)", "runs once a step; the effect stays")
