@@ -72,7 +72,7 @@ def take_live(page: Browser, folder: Path, info: dict[str, Any]) -> None:
     page.help(DEBUG)
     page.run("window.ssdStep = 0; window.app.queuePrompt(0)")
     page.run("window.app.api.addEventListener('progress', e => { window.ssdStep = e.detail.value; })")
-    page.wait("return window.ssdStep >= 15", 1800)
+    page.wait("return window.ssdStep >= 19", 1800)
     save_picture(page, "comfyui-live", folder)
     page.set_view(vue=False)
 
