@@ -16,21 +16,18 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
-
 from ..detailer import Detailer, MaskRecord
 from ..report import Reason, Report
 from .attach import Traces, class_of
 from .evaluate import ModelCall, RecordedCall
 from .learn import Learner, SchedulerStep
-from .slots import rebuilt
+from .slots import Likeness, likeness, rebuilt
 from .times import nearest, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..prediction import Output
     from ..settings import Settings
@@ -56,14 +53,6 @@ class CallKind(Enum):
     OTHER_LATENT = "it shows another latent, such as a reference picture"
     OTHER_TIME = "its time is uncertain, is not one of the run's, or is that of an earlier step"
     REPEATED = "its time is that of the step before, as in a preview"
-
-
-class Likeness(Enum):
-    """How similar two latents are."""
-
-    SAME = "equal but for scale and rounding, at least in a part (inpainting replaces the rest)"
-    LIKE = "correlated: one may be computed from the other"
-    OTHER = "unrelated"
 
 
 class _FirstCall(NamedTuple):
@@ -252,17 +241,19 @@ class StepTracker:
             if scheduler is not self._scheduler:
                 return
             times = self.streams[0].noise.times
-            own = [i for i, latent in enumerate(self._foreign) if likeness(latent, step.sample) is Likeness.SAME]
+            sample_calls = [
+                i for i, latent in enumerate(self._foreign) if likeness(latent, step.sample) is Likeness.SAME
+            ]
             if nearest(times, step.time) < self._step == len(times) - 1:
                 # The timesteps start over without having been set.
                 self._restart()
                 self._begin_run()
-            elif own:
+            elif sample_calls:
                 # These calls did show the sample: the pipeline has changed it since the scheduler's latest step.
                 self._alters = True
                 for stream in self.streams:
-                    stream.turn = own[0]
-                self._count_plain(len(own))
+                    stream.turn = sample_calls[0]
+                self._count_plain(len(sample_calls))
                 return
         stream = self.learner.learn(step, self._recorded)
         if stream is None:
@@ -286,28 +277,3 @@ class StepTracker:
         self.report.steps += calls
         self.report.plain += calls
         self.report.skip(Reason.IDLE if self._settings.idle else Reason.LEARNING)
-
-
-EQUAL_SHARE = 0.25
-"""Least share of equal values in latents that are the same."""
-CORRELATION = 0.5
-"""Least correlation of latents that are alike. Latents that share no noise correlate far less."""
-
-
-def likeness(latent: Tensor, other: Any) -> Likeness:
-    """Compare the values of ``latent`` with those of ``other``, which may hold several copies of it."""
-    if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
-        return Likeness.OTHER
-    # Some schedulers step every copy of guidance (DiT). The copies are equal: compare with the first one.
-    other = other.flatten()[: latent.numel()]
-    # Every n-th value is enough, and less to transfer from the device.
-    every_nth = slice(None, None, max(1, latent.numel() // 4096))
-    a, b = (values.detach().flatten()[every_nth].cpu().double() for values in (latent, other))
-    rounding = max(torch.finfo(values.dtype).eps for values in (latent, other))
-    scales = (a / b)[(b != 0) & b.isfinite() & a.isfinite()]
-    if not len(scales):
-        return Likeness.OTHER
-    equal = ((a - scales.median() * b).abs() <= 4 * rounding * a.abs()) & (a != 0)
-    if equal.double().mean() > EQUAL_SHARE:
-        return Likeness.SAME
-    return Likeness.LIKE if torch.corrcoef(torch.stack([a, b]))[0, 1] > CORRELATION else Likeness.OTHER

@@ -2,13 +2,14 @@
 
 A call's arguments, and its answer, are a tree of tuples, lists and dicts. A path leads to a tensor of rows in it, or
 to a list of rows. A row holds one sample of the batch, before or behind other channels, tokens or frames. ``Region`` is
-a sample's place in its row, ``SampleSlot`` the places of a batch in the tree.
+a sample's place in its row, ``SampleSlot`` the places of a batch in the tree. ``likeness`` compares whole latents.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -247,3 +248,36 @@ def _holds(copy: Tensor, samples: Tensor, noisy: Tensor | None) -> bool:
     # find_region() has compared all of the first row: of the others some values will do.
     few = slice(None, None, max(1, samples.numel() // 16384))
     return bool(equal(copy.flatten()[few].cpu(), samples.flatten()[few].cpu()).all())
+
+
+class Likeness(Enum):
+    """How similar two latents are."""
+
+    SAME = "equal but for scale and rounding, at least in a part (inpainting replaces the rest)"
+    LIKE = "correlated: one may be computed from the other"
+    OTHER = "unrelated"
+
+
+EQUAL_SHARE = 0.25
+"""Least share of equal values in latents that are the same."""
+CORRELATION = 0.5
+"""Least correlation of latents that are alike. Latents that share no noise correlate far less."""
+
+
+def likeness(latent: Tensor, other: Any) -> Likeness:
+    """Compare the values of ``latent`` with those of ``other``, which may hold several copies of it."""
+    if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
+        return Likeness.OTHER
+    # Some schedulers step every copy of guidance (DiT). The copies are equal: compare with the first one.
+    other = other.flatten()[: latent.numel()]
+    # Every n-th value is enough, and less to transfer from the device.
+    every_nth = slice(None, None, max(1, latent.numel() // 4096))
+    a, b = (values.detach().flatten()[every_nth].cpu().double() for values in (latent, other))
+    rounding = max(torch.finfo(values.dtype).eps for values in (latent, other))
+    scales = (a / b)[(b != 0) & b.isfinite() & a.isfinite()]
+    if not len(scales):
+        return Likeness.OTHER
+    equal = ((a - scales.median() * b).abs() <= 4 * rounding * a.abs()) & (a != 0)
+    if equal.double().mean() > EQUAL_SHARE:
+        return Likeness.SAME
+    return Likeness.LIKE if torch.corrcoef(torch.stack([a, b]))[0, 1] > CORRELATION else Likeness.OTHER

@@ -6,6 +6,7 @@ from typing import Any
 
 import diffusers
 import torch
+from torch import nn
 
 from .schedulers import FLOW_SCHEDULERS, SD, UNET_SCHEDULERS
 
@@ -14,6 +15,28 @@ Parts = dict[str, tuple[str, dict[str, Any]]]
 
 def random(*shape: int, seed: int = 7) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+FIELD = (1, 4, 16, 16)
+"""Shape of the latents of loops that are written by hand."""
+
+
+def field(seed: int) -> torch.Tensor:
+    return random(*FIELD, seed=seed)
+
+
+class Net(nn.Module):
+    """A convolution of its input; counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Conv2d(4, 4, 3, padding=1)
+        self.calls = 0
+
+    def forward(self, sample, timestep):  # noqa: ARG002
+        self.calls += 1
+        return (self.net(sample),)
 
 
 def both(width: int, tokens: int = 5, name: str = "prompt_embeds") -> dict[str, torch.Tensor]:

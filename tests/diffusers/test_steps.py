@@ -9,28 +9,9 @@ from torch import nn
 
 from selective_sigma.diffusers import detail
 
+from .parts import FIELD, Net, field
 from .pipes import flux_true_cfg, sd3, sdxl
 from .schedulers import SD
-
-SHAPE = (1, 4, 16, 16)
-
-
-def field(seed: int) -> torch.Tensor:
-    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
-
-
-class Net(nn.Module):
-    """A convolution of its input; counts its calls."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.net = nn.Conv2d(4, 4, 3, padding=1)
-        self.calls = 0
-
-    def forward(self, sample, timestep):  # noqa: ARG002
-        self.calls += 1
-        return (self.net(sample),)
 
 
 class Referring:
@@ -49,7 +30,7 @@ class Referring:
         x = field(0) * scheduler.init_noise_sigma
         noise = torch.Generator().manual_seed(5)
         for i, t in enumerate(scheduler.timesteps):
-            noisy = scheduler.add_noise(self.picture, torch.randn(SHAPE, generator=noise), t.reshape(1))
+            noisy = scheduler.add_noise(self.picture, torch.randn(FIELD, generator=noise), t.reshape(1))
             inputs = [scheduler.scale_model_input(latent, t) for latent in (noisy, x)]
             answers = [self.unet(each, t)[0] for each in (inputs if self.first else inputs[::-1])]
             x = scheduler.step(answers[1 if self.first else 0], t, x, return_dict=False)[0]
