@@ -46,8 +46,8 @@ _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 def odds(coverage: float) -> float:
     """The odds k of ``response`` at a coverage: 0 at coverage 1, ``HALF_LIT`` at 0.5, infinite at 0.
 
-    With these exponents the mean of the mask rises without a jump along the slider, up to its last tenth. That one lights
-    what holds nothing, up to half of a photograph (method.md section 2).
+    With these exponents the mean of the mask rises without a jump along the slider, up to its last tenth. That one
+    lights what holds nothing, up to half of a photograph (method.md section 2).
     """
     return HALF_LIT * (2.0 * (1.0 - coverage)) ** 2 / math.sqrt(2.0 * coverage) if coverage > 0 else math.inf
 
