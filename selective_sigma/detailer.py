@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .blend import add_effect, blend
-from .lie import SMALLEST_KEEP, Lie
+from .lie import Lie, to_strength
 from .mask_maker import MaskMaker, ones
 from .prediction import (
     Call,
@@ -205,7 +204,7 @@ class Detailer:
         self, evaluate: Evaluate, x: Latent, sigma: Tensor, level: float, step: Step
     ) -> tuple[Prediction, Prediction | None]:
         """The lied and the plain prediction of a step; the plain one is None on the one-pass path."""
-        lie = Lie(max(math.exp(-self._schedule.dose(step)), SMALLEST_KEEP), self.family, self.settings.lie)
+        lie = Lie.of_dose(self._schedule.dose(step), self.family, self.settings.lie)
         scale = lie.scale(level)
         scaled = [stream if scale == 1.0 else stream * scale for stream in streams(x)]
         lied_x = scaled[0] if isinstance(x, Tensor) else scaled
@@ -229,7 +228,7 @@ class Detailer:
     def _keep_mask(self, mask: Latent, level: float, step: Step, dose: float) -> None:
         self.mask = mask
         if self._records_masks:
-            self.masks.append(MaskRecord(step.index, level, -math.expm1(-dose), mask))
+            self.masks.append(MaskRecord(step.index, level, to_strength(dose), mask))
 
     def _step_at(self, level: float, sigma: Tensor) -> Step:
         # A level that was rounded to the dtype of sigma still belongs to its own step.

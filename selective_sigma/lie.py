@@ -43,6 +43,11 @@ class Lie:
     kind: LieKind = "noise_to_signal"
     """What ``keep`` multiplies on flow models: the noise-to-signal ratio, or (``fixed_input``) the noise level."""
 
+    @classmethod
+    def of_dose(cls, dose: float, family: Family, kind: LieKind) -> Lie:
+        """The lie of a dose in e-folds (``to_e_folds``)."""
+        return cls(max(math.exp(-dose), SMALLEST_KEEP), family, kind)
+
     def tell(self, level: Level) -> Level:
         """The noise level to tell the model in place of ``level``."""
         if self.family == "ve":
@@ -71,3 +76,8 @@ def noise_to_signal(sigma: float, family: Family) -> float:
 def to_e_folds(strength: float) -> float:
     """The dose of a lie in e-folds, -ln(1 - strength). Doses add up. To first order the effect is proportional."""
     return -math.log(max(1.0 - strength, SMALLEST_KEEP))
+
+
+def to_strength(dose: float) -> float:
+    """The strength of a lie of this dose, 1 - exp(-dose); inverse of ``to_e_folds``."""
+    return -math.expm1(-dose)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .lie import to_e_folds
+from .lie import to_e_folds, to_strength
 from .mask import resample
 from .schedule import LEVEL_TOLERANCE, Schedule, Step
 
@@ -46,7 +46,7 @@ class PublishedSchedule(Schedule):
             return step
         next_step = self.steps[step.index + 1 - self.steps[0].index]
         share = (step.high - sigma) / (step.high - step.low)
-        strength, next_strength = (-math.expm1(-end.scheduled_dose) for end in (step, next_step))
+        strength, next_strength = (to_strength(end.scheduled_dose) for end in (step, next_step))
         strength += share * (next_strength - strength)
         reason = None if strength else step.reason
         return replace(step, reason=reason, scheduled_dose=to_e_folds(strength))
