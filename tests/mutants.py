@@ -1,6 +1,6 @@
 """Faults put into a copy of the core, one at a time: the core's tests must notice every one.
 
-python tests/mutants.py      # or: make mutants; about a minute
+python tests/mutants.py      # or: make mutants; about two minutes
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ Wrapped objects are not recognised by type, since the package may be loaded twic
 """
 TWICE = "Selective Sigma Detailer is applied twice: use the SAMPLER node or the MODEL node, and only one of them"
 NO_NOISE = "Selective Sigma on %s: no detail, since this model's latent holds no noise to lie about"
-PAST_US = "Selective Sigma on %s: no detail, since this model is called past ComfyUI's calc_cond_batch or apply_model"
+NOT_CALLED = "Selective Sigma on %s: no detail, since the sampler does not call this model by ComfyUI's calc_cond_batch"
 
 
 class StepPreview(NamedTuple):
@@ -159,7 +159,7 @@ class SamplerRun:
         if not self._has_noise:
             logger.warning(NO_NOISE, self.name)
         elif self._sampler_calls and not count.calls:
-            logger.warning(PAST_US, self.name)
+            logger.warning(NOT_CALLED, self.name)
         else:
             line = summary(report, count, self._mask_means, len(self._steps_with_detail), steps)
             logger.info("Selective Sigma on %s: %s", self.name, line)
