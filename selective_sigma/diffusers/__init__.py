@@ -1,4 +1,4 @@
-"""Selective detail for diffusers pipelines: from outside their parts, and gone between two calls.
+"""Adds detail to diffusers pipelines. Models and schedulers are changed only during a call.
 
 >>> import torch
 >>> from diffusers import StableDiffusionXLPipeline
@@ -11,8 +11,8 @@
 >>> run = selective.enable(pipe, strength=0.2)
 >>> selective.disable(pipe)
 
-Works with any pipeline whose model and scheduler meet step by step: how they do is learned at the first step of a run,
-which stays plain. What does not fit is refused there, with the reason.
+Works with pipelines that call a model and then a scheduler in every step. The first step of a run stays plain: the
+adapter learns from it how the pipeline does so. A pipeline that does not fit is refused there, with the reason.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def enable(
             ``coverage``. With strength or coverage 0 the pipe's calls are counted, and nothing else.
 
     Raises:
-        TypeError: a pipe that is none, a keyword that is no setting, a limit or within that is no tensor.
-        ValueError: bad settings, a pipe without modules, one that is enabled already, a scheduler
-            that does not say how it adds noise, a cache or an accelerator that counts model calls.
+        TypeError: ``pipe`` is not a pipeline, a keyword is not a setting, ``limit`` or ``within`` is not a tensor.
+        ValueError: a setting is invalid, the pipe has no modules or is enabled already, or its scheduler, a cache or
+            an accelerator is not supported.
     """
     unknown = sorted(settings.keys() - set(SETTING_NAMES))
     if unknown:
@@ -111,15 +111,15 @@ def enable(
 
 
 def disable(pipe: Any) -> None:
-    """Leave the pipe as it was; nothing where detail is not enabled."""
+    """Remove detail from the pipe. Does nothing if it is not enabled."""
     attach.set_listener(pipe, None)
 
 
 class Run:
     """What ``enable`` and ``detail`` return: the mask and the report of the pipeline's latest run.
 
-    The lie is told to the conditional prediction where the pipeline stacks [uncond, cond] in one batch, to the
-    step's first call where it makes several; its effect is added to all of them.
+    Under the response mask, the lie is told to the cond copy of a batch, or in the first of several calls of a step.
+    Its effect is added to all predictions. Under other masks, every prediction is told the lie.
     """
 
     def __init__(self, pipe: Any, settings: Settings, limit: Tensor | None, within: Tensor | None, record: bool):
@@ -132,12 +132,15 @@ class Run:
 
     @property
     def report(self) -> Report:
-        """Model calls of the latest run; the plain pipeline makes ``report.steps`` of them."""
+        """Model calls of the latest run. The plain pipeline makes ``report.steps`` of them.
+
+        Calls that belong to no step, such as those of a preview, are not counted.
+        """
         return self._tracker.report
 
     @property
     def masks(self) -> list[MaskRecord]:
-        """With ``record``: one for each step of the latest run that had a mask."""
+        """A ``MaskRecord`` for each step of the latest run that had a mask; empty without ``record``."""
         return self._tracker.masks
 
     @property
@@ -148,12 +151,15 @@ class Run:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Within, detail is added to what calls the pipe's model and scheduler.
+        """Context in which the pipe's model and scheduler add detail.
 
-        A call of an enabled pipe does this by itself; loops of one's own are written within it.
+        A call of an enabled pipe enters it by itself. Enter it for a loop of your own.
+
+        Raises:
+            ValueError: another thread samples with the scheduler.
         """
         if self._thread == threading.get_ident():
-            # A call of the pipe within a loop that is attached.
+            # The pipe is called in a loop that is attached already.
             yield
             return
         idle = self.settings.idle
@@ -165,7 +171,7 @@ class Run:
             except (TypeError, ValueError):
                 if not idle:
                     raise
-            # Not before: a run of another thread may be in the midst of this scheduler.
+            # Only now: if another thread samples with this scheduler, the run there keeps its tracker.
             self._tracker, self._thread = tracker, threading.get_ident()
             stack.callback(self._detach)
             for module in attach.components(self._pipe):
@@ -175,6 +181,6 @@ class Run:
             warnings.warn(f"Selective Sigma added nothing: {tracker.outcome}", stacklevel=3)
 
     def _detach(self) -> None:
-        # What was recorded is large, and not wanted after an error either.
+        # Recorded calls are large. They are not needed after an error either.
         self._tracker.forget_step()
         self._thread = None

@@ -1,9 +1,10 @@
 """Listens to a pipeline's parts from outside, and leaves no trace in them.
 
-During a call of the pipeline, the class of its modules and of its scheduler is replaced by a subclass. The methods of
-the subclass ask a listener. Whatever sits on a module's ``forward`` (offload hooks, caches, LoRA layers, compiled code)
-is called beneath the listener and may change during the call. After the call, the parts have their own class again, and
-can be compiled, saved, copied or offloaded as usual.
+During a call of the pipeline, the class of its modules and of its scheduler is replaced by a subclass. The class of the
+pipeline itself is replaced from ``enable`` to ``disable``. The methods of the subclass ask a listener. Whatever sits on
+a module's ``forward`` (offload hooks, caches, LoRA layers, compiled code) is called beneath the listener and may change
+during the call. After the call, the parts have their own class again, and can be compiled, saved, copied or offloaded
+as usual.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from torch import nn
 Listener = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """``listener(target, call, args, kwargs)`` replaces ``call(*args, **kwargs)``, and returns what the caller gets."""
 
-_KEPT = "_selective_sigma_listener"
-"""Attribute in which an enabled pipeline keeps its listener, so that both live equally long."""
+_LISTENER_ATTRIBUTE = "_selective_sigma_listener"
+"""Attribute of an enabled pipeline that holds its listener, so that both live equally long."""
 
 
 _listeners: dict[tuple[int, int], dict[str, Listener]] = {}
@@ -63,7 +64,7 @@ def listening_to_scheduler(scheduler: Any, listeners: dict[str, Listener]) -> It
     Raises:
         ValueError: another thread samples with this scheduler.
     """
-    if _is_listening(type(scheduler)) and (threading.get_ident(), id(scheduler)) not in _listeners:
+    if _is_patched(type(scheduler)) and (threading.get_ident(), id(scheduler)) not in _listeners:
         raise ValueError(
             "Selective Sigma is sampling with this scheduler in another thread: give each pipe a scheduler of its own"
         )
@@ -83,17 +84,17 @@ def listening_to_scheduler(scheduler: Any, listeners: dict[str, Listener]) -> It
 
 def set_listener(pipe: Any, listener: Listener | None) -> None:
     """Let ``listener`` answer ``pipe(...)`` in every thread. None removes the listener and the subclass."""
-    _put(pipe, vars(pipe), _KEPT, listener)
+    _put(pipe, vars(pipe), _LISTENER_ATTRIBUTE, listener)
 
 
 def has_listener(pipe: Any) -> bool:
-    return _KEPT in vars(pipe)
+    return _LISTENER_ATTRIBUTE in vars(pipe)
 
 
 def class_of(module: Any) -> type:
     """The class of a module, without our subclass and without the wrapper of ``torch.compile``."""
     kind = type(getattr(module, "_orig_mod", module))
-    return kind.__mro__[1] if _is_listening(kind) else kind
+    return kind.__mro__[1] if _is_patched(kind) else kind
 
 
 def _put(target: Any, table: dict[Any, Any], key: Any, value: Any) -> None:
@@ -103,9 +104,10 @@ def _put(target: Any, table: dict[Any, Any], key: Any, value: Any) -> None:
         if value is not None:
             table[key] = value
         kind = type(target)
-        if _is_listening(kind) != (_KEPT in vars(target) or any(each == id(target) for _, each in _listeners)):
+        has_listeners = _LISTENER_ATTRIBUTE in vars(target) or any(each == id(target) for _, each in _listeners)
+        if has_listeners != _is_patched(kind):
             # Not setattr(): a compiled module passes that on to the module within.
-            object.__setattr__(target, "__class__", kind.__mro__[1] if _is_listening(kind) else _listening_class(kind))
+            object.__setattr__(target, "__class__", _patched_class(kind) if has_listeners else kind.__mro__[1])
 
 
 def _listener(target: Any, method: str) -> Listener | None:
@@ -113,16 +115,16 @@ def _listener(target: Any, method: str) -> Listener | None:
     return _listeners.get((threading.get_ident(), id(target)), {}).get(method)
 
 
-def _is_listening(kind: type) -> bool:
+def _is_patched(kind: type) -> bool:
     return "_selective_sigma" in vars(kind)
 
 
 @functools.cache
-def _listening_class(kind: Any) -> Any:
+def _patched_class(kind: Any) -> Any:
     """A subclass of ``kind`` whose methods ask a listener. It is cached, since torch.compile guards on classes."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        listener = _listener(self, "__call__") or vars(self).get(_KEPT)
+        listener = _listener(self, "__call__") or vars(self).get(_LISTENER_ATTRIBUTE)
         plain_call = functools.partial(kind.__call__, self)
         return plain_call(*args, **kwargs) if listener is None else listener(self, plain_call, args, kwargs)
 
@@ -142,7 +144,7 @@ def _listening_class(kind: Any) -> Any:
         # Copies have the original class, and no listener.
         function, arguments, *rest = kind.__reduce_ex__(self, protocol)
         if rest and isinstance(rest[0], dict):
-            rest[0] = {name: value for name, value in rest[0].items() if name != _KEPT}
+            rest[0] = {name: value for name, value in rest[0].items() if name != _LISTENER_ATTRIBUTE}
         return (function, tuple(kind if a is type(self) else a for a in arguments), *rest)
 
     namespace = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
@@ -176,7 +178,7 @@ def check_version(version: str) -> None:
         warnings.warn(f"Selective Sigma is tested with {WANTED}, and {version} is installed", stacklevel=3)
 
 
-SHAREABLE = ("FBCHeadBlockHook", "FBCBlockHook")
+FIRST_BLOCK_CACHE_HOOKS = ("FBCHeadBlockHook", "FBCBlockHook")
 """Hooks of First Block Cache. All their state is kept under the name of the cache context."""
 ACCELERATORS = {
     "DeepCache": "DeepCache",
@@ -192,8 +194,8 @@ def caches(module: nn.Module) -> list[Any]:
 
     Raises:
         ValueError: for caches and accelerators that count model calls (PAB, FasterCache, MagCache, TaylorSeer and
-            others) or look up their time, since the lied call is one more, at another time; for a First Block Cache
-            whose attributes are not those of the tested releases.
+            others) or look up their time, since the lied call is one more call, at another time; for a First Block
+            Cache whose attributes are not those of the tested releases.
     """
     managers: dict[int, Any] = {}
     for part in module.modules():
@@ -204,7 +206,7 @@ def caches(module: nn.Module) -> list[Any]:
                 "which the lied pass would upset: take it off first, or use FirstBlockCacheConfig"
             )
         for hook in getattr(getattr(part, "_diffusers_hook", None), "hooks", {}).values():
-            if type(hook).__name__ in SHAREABLE:
+            if type(hook).__name__ in FIRST_BLOCK_CACHE_HOOKS:
                 states = [value for value in vars(hook).values() if hasattr(value, "_context")]
                 if not states:
                     raise ValueError(
@@ -214,7 +216,7 @@ def caches(module: nn.Module) -> list[Any]:
                 managers.update((id(state), state) for state in states)
             elif getattr(hook, "_is_stateful", True):
                 raise ValueError(
-                    f"{type(hook).__name__} counts model calls, which the lied pass would upset: "
+                    f"{type(hook).__name__} keeps state between model calls, which the lied pass would upset: "
                     "call disable_cache() first, or use FirstBlockCacheConfig"
                 )
     return list(managers.values())
@@ -229,8 +231,8 @@ def _origins(part: nn.Module) -> Iterator[str]:
             yield getattr(value, "__module__", None) or type(value).__module__
 
 
-class Traces:
-    """Removes what the first of two calls leaves in a pipeline's models during one run.
+class ModelState:
+    """Restores what the first of two calls changes in a pipeline's models during one run.
 
     It also knows whether the models can be called with a part of the rows (``sliceable``).
     """
@@ -246,7 +248,7 @@ class Traces:
         """Whether the model has failed on a part of the rows."""
 
     def watch(self, module: nn.Module) -> None:
-        """Add a module whose traces are to be removed: a denoiser or a ControlNet.
+        """Add a model whose state is to be restored.
 
         Raises:
             ValueError: the module has a cache or an accelerator that is refused (see ``caches``).
@@ -270,10 +272,10 @@ class Traces:
         return copies == 2 and self._sliceable and not self.needs_all_rows
 
     @contextmanager
-    def removed(self, is_first_of_two: bool) -> Iterator[None]:
+    def restored(self, is_first_of_two: bool) -> Iterator[None]:
         """Undo, at the end of the block, what the first of two calls changed. Other calls are left alone.
 
-        - The global random generators of torch, numpy and Python are restored.
+        - The global random generators of Python, numpy and torch (CPU, and the model's first CUDA device) are restored.
         - Plain numbers in modules and in attention processors are restored.
         - First Block Cache keeps this call in a state of its own.
         """

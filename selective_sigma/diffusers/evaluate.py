@@ -1,84 +1,72 @@
 """One call of a pipeline's model as the core evaluates it: at the true noise level, and with the lie.
 
-In the lied call the model gets another sample and another time (``_LiedInput``). ControlNets are called once more, with
-the same sample and time (``_aux_answers``).
+In the lied call the model gets another sample and another time (``_lied_arguments``). All other arguments are those of
+the plain call. They include a ControlNet's answers: it is called once a step, with the true sample and time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..prediction import Call, Latent, Output, Prediction, streams
-from .attach import class_of
-from .noise import input_scale, output_weights, to_denoised, to_output
-from .slots import UncertainRowsError, at, leaves, rebuilt, selected
+from .noise import input_divisor, output_weights, to_denoised, to_output
+from .slots import UncertainRowsError, at, copied, leaves, rebuilt, selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .attach import Traces
+    from .attach import ModelState
     from .layout import Layout
     from .noise import Noise
-    from .slots import Path, SampleSlot
+    from .slots import Arguments, Path, SampleSlot
     from .times import TimeArgument
 
 Modes = tuple[tuple["Path", str], ...]
 
 
-class RecordedCall(NamedTuple):
-    """One call of a module: ``arguments`` is (args, kwargs)."""
-
-    module: Any
-    arguments: Any
-    answer: Any
-
-
 @dataclass
-class AuxCall:
-    """The form of a ControlNet's calls: they have the sample and the time, and the model gets their answers."""
+class CallForm:
+    """Where the sample, the time and the answer are in calls of the model.
+
+    The scheduler gets a weighted sum of the answers.
+    """
 
     kind: type
-    """The class of the module."""
+    """The class of the model."""
     modes: Modes
-    """The strings among the arguments. By them, a call that fills a cache differs from one that uses it."""
+    """The strings among the arguments. They tell a call that fills a cache from one that uses it."""
     sample: SampleSlot
     """Where the sample is among the arguments."""
     times: list[TimeArgument]
     """The arguments that tell the time."""
-
-    def fits(self, kind: type, arguments: Any) -> bool:
-        return self.kind is kind and self.sample.fits(arguments) and self.modes == modes_of(arguments)
-
-
-@dataclass
-class DenoiserCall(AuxCall):
-    """The form of the model's calls. The scheduler gets a sum of their answers."""
-
     answer: SampleSlot
     """Where the prediction is in the answer."""
     weights: list[float]
     """For each copy of the sample: the weight of the answer to it in the guided prediction."""
+
+    def fits(self, kind: type, arguments: Arguments) -> bool:
+        return self.kind is kind and self.sample.fits(arguments) and self.modes == modes_of(arguments)
 
     @property
     def key(self) -> tuple[Any, ...]:
         return self.kind, self.modes, self.sample.path, self.sample.row
 
     def guidance(self, copies: int) -> list[float] | None:
-        """Weights of the copies in the guided prediction; None for one copy, or another number than was learned."""
+        """Weights of the copies in the guided prediction; None unless there are several, as many as were learned."""
         return self.weights if 1 < copies == len(self.weights) else None
 
     def positive(self, copies: int) -> int:
-        """Index of the copy with the condition: the one of most weight, and of equals the last."""
+        """Index of the cond copy: the one with the largest weight; the last of several."""
         weights = self.weights if copies == len(self.weights) else [0.0] * copies
         return max(range(copies), key=lambda i: (round(weights[i], 6), i))
 
 
 @dataclass
-class Stream:
+class LearnedStream:
     """All that is learned about one sample. Most pipelines have one sample, those with sound have two."""
 
     scheduler: Any
@@ -86,10 +74,9 @@ class Stream:
     layout: Layout
     sign: int
     """-1 where the model's answer is the negative of ``noise.prediction``."""
-    calls: list[DenoiserCall]
-    aux: list[AuxCall]
-    turn: int
-    """Number of model calls in a step before the first one that shows the sample, as for a reference picture."""
+    forms: list[CallForm]
+    calls_before: int
+    """Number of model calls in a step before the first one that shows the sample. A reference picture takes some."""
 
     def denoised(self, answer: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """The clean latent that an answer means; all are (batch, channels, *space)."""
@@ -99,19 +86,12 @@ class Stream:
         """The answer that means this clean latent; inverse of ``denoised``."""
         return self.sign * to_output(denoised, x, sigma, self.noise.prediction)
 
-    def model_call(self, kind: type, arguments: Any) -> DenoiserCall | None:
+    def model_form(self, kind: type, arguments: Arguments) -> CallForm | None:
         """The learned form that fits a call of the model, or None."""
-        return next((call for call in self.calls if call.fits(kind, arguments)), None)
-
-    def aux_call(self, kind: type, arguments: Any, time: float) -> AuxCall | None:
-        """The learned form that fits a ControlNet's call at ``time``, or None. Drops arguments that do not tell it."""
-        match = next((call for call in self.aux if call.fits(kind, arguments)), None)
-        if match is not None:
-            match.times = [a for a in match.times if a.confirm(at(arguments, a.path), time)]
-        return match if match is not None and match.times else None
+        return next((form for form in self.forms if form.fits(kind, arguments)), None)
 
 
-def modes_of(arguments: Any) -> Modes:
+def modes_of(arguments: Arguments) -> Modes:
     return tuple((path, leaf) for path, leaf in leaves(arguments) if isinstance(leaf, str))
 
 
@@ -122,45 +102,44 @@ class ModelCall:
     if the model has several streams.
 
     Args:
-        known_streams: what is learned of each stream.
-        reads: the form of this call, one for each stream.
-        arguments: the call's (args, kwargs).
+        learned: all that is learned about each stream.
+        forms: the form of this call, one for each stream.
+        arguments: those of the call.
         step: index of the scheduler's step.
         ask: calls the model with such arguments.
-        traces: undoes what the first of two calls changes in the model.
-        recorded: calls of other parts in this step. Their answers may be among ``arguments``.
+        model_state: restores what the first of two calls changes in the model.
     """
 
     def __init__(
         self,
-        known_streams: list[Stream],
-        reads: list[DenoiserCall],
-        arguments: Any,
+        learned: list[LearnedStream],
+        forms: list[CallForm],
+        arguments: Arguments,
         step: int,
-        ask: Callable[[Any], Any],
-        traces: Traces,
-        recorded: list[RecordedCall],
+        ask: Callable[[Arguments], Any],
+        model_state: ModelState,
     ):
-        self._streams, self._reads, self._arguments = known_streams, reads, arguments
-        self._ask, self._traces, self._recorded = ask, traces, recorded
-        noise = known_streams[0].noise
+        self._learned, self._forms, self._arguments = learned, forms, arguments
+        self._ask, self._model_state = ask, model_state
+        noise = learned[0].noise
         self._time = noise.times[step]
         self.sigma = torch.tensor(noise.sigmas[step], dtype=torch.float64)
-        copies = [read.sample.read(arguments) for read in reads]
-        self._copies = [len(each) for each in copies]
-        inputs = zip(known_streams, reads, copies, strict=True)
-        latents = [stream.layout.core(each[read.positive(len(each))]) for stream, read, each in inputs]
-        latents = [_at_least_float32(latent) * input_scale(self.sigma, noise.family) for latent in latents]
+        copies = [form.sample.read(arguments) for form in forms]
+        self._copy_counts = [len(each) for each in copies]
+        inputs = zip(learned, forms, copies, strict=True)
+        latents = [stream.layout.to_core(each[form.positive(len(each))]) for stream, form, each in inputs]
+        latents = [_at_least_float32(latent) * input_divisor(self.sigma, noise.family) for latent in latents]
         self.x: Latent = _latent(latents)
         self._latest: Any = None
         """The answer of the latest call."""
         self._shares_effect = False
+        """Whether the effect of the cond copy is added to all copies. The lied call, which comes first, sets it."""
 
     def evaluate(self, call: Call) -> Prediction:
         """The model's prediction in a plain or a lied call."""
-        with self._traces.removed(call.is_first_of_two):
+        with self._model_state.restored(call.is_first_of_two):
             if call.kind == "plain":
-                self._latest = self._ask(rebuilt(self._arguments, {}))
+                self._latest = self._ask(copied(self._arguments))
             else:
                 self._shares_effect = call.conds == "positive"
                 self._latest = self._ask_lied(rebuilt(self._arguments, self._lied_arguments(call)))
@@ -171,8 +150,8 @@ class ModelCall:
         if output.kind == "plain":
             return self._latest
         changes: dict[Path, Any] = {}
-        for k, (stream, read) in enumerate(zip(self._streams, self._reads, strict=True)):
-            copies = [stream.layout.core(copy) for copy in read.answer.read(self._latest)]
+        for k, (stream, form) in enumerate(zip(self._learned, self._forms, strict=True)):
+            copies = [stream.layout.to_core(copy) for copy in form.answer.read(self._latest)]
             if output.effect is None:
                 copies = [streams(output.others[str(i)])[k] for i in range(len(copies))]
             else:
@@ -180,56 +159,69 @@ class ModelCall:
                 _, of_output = output_weights(stream.noise.prediction, self.sigma)
                 effect = streams(output.effect)[k] / (stream.sign * of_output)
                 copies = [(copy + effect).to(copy.dtype) for copy in copies]
-            changes[read.answer.path] = read.answer.write(self._latest, [stream.layout.back(copy) for copy in copies])
+            changes[form.answer.path] = form.answer.write(
+                self._latest, [stream.layout.from_core(copy) for copy in copies]
+            )
         return rebuilt(self._latest, changes)
 
     def _lied_arguments(self, call: Call) -> dict[Path, Any]:
-        """The arguments that differ in the lied call, by their paths."""
-        pairs = zip(self._streams, streams(call.x), strict=True)
-        inputs = [_LiedInput(stream, x, call, self._time) for stream, x in pairs]
+        """The sample and the times of the lied call, by their paths among the arguments."""
         changes: dict[Path, Any] = {}
-        for lied, read in zip(inputs, self._reads, strict=True):
-            changes |= lied.written(read, self._arguments)
-        return changes | _aux_answers(inputs, self._arguments, self._recorded)
+        for stream, form, x in zip(self._learned, self._forms, streams(call.x), strict=True):
+            curve = stream.noise.curve
+            change = curve.time(float(call.sigma)) - curve.time(float(call.true_sigma))
+            lied_sample = stream.layout.from_core(x / input_divisor(call.sigma, stream.noise.family))
+            copies = form.sample.read(self._arguments)
+            samples = [lied_sample] * len(copies)
+            for argument in form.times:
+                value = at(self._arguments, argument.path)
+                changes[argument.path] = argument.moved(value, self._time, change)
+                noisy = argument.noisy(value, self._time, tuple(lied_sample.shape[1:]))
+                if noisy is None:
+                    continue
+                # Tokens of frames that the user gave are clean. They keep their values.
+                samples = [
+                    torch.where(rows.to(copy.device), sample.to(copy.dtype), copy)
+                    for rows, sample, copy in zip(noisy.split(form.sample.batch), samples, copies, strict=True)
+                ]
+            changes[form.sample.path] = form.sample.write(self._arguments, samples)
+        return changes
 
-    def _ask_lied(self, arguments: Any) -> Any:
-        """The model's answer to all rows, or to those of the conditional copy where it is certain which they are."""
-        read, copies = self._reads[0], self._copies[0]
-        if not self._shares_effect or set(self._copies) != {copies} or not self._traces.sliceable(copies):
-            return self._ask(arguments)
-        batch, positive = read.sample.batch, read.positive(copies)
-        rows = range(positive * batch, (positive + 1) * batch)
-        try:
-            part = selected(arguments, rows, copies * batch)
-        except UncertainRowsError:
-            return self._ask(arguments)
-        try:
-            return self._ask(part)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
-            # Something in the model counts on all the rows that the pipeline gives it.
-            self._traces.needs_all_rows = True
-            return self._ask(arguments)
+    def _ask_lied(self, arguments: Arguments) -> Any:
+        """The model's answer to all rows, or to those of the cond copy where it is certain which they are."""
+        form, count = self._forms[0], self._copy_counts[0]
+        if self._shares_effect and set(self._copy_counts) == {count} and self._model_state.sliceable(count):
+            batch, positive = form.sample.batch, form.positive(count)
+            try:
+                return self._ask(selected(arguments, range(positive * batch, (positive + 1) * batch), count * batch))
+            except UncertainRowsError:
+                pass
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+                # The model needs all the rows that the pipeline gives it.
+                self._model_state.needs_all_rows = True
+        return self._ask(arguments)
 
     def _prediction(self, answer: Any, call: Call) -> Prediction:
         """The prediction that an answer to ``call`` means.
 
-        ``others`` has the answer to each copy, converted to the true noise level. If one effect is added to all copies,
-        ``others`` is empty, and the plain call has the guided prediction instead.
+        ``others`` has the model's answer to each copy, not a denoised latent. A lied answer is converted to the answer
+        at the true noise level that means the same denoised latent. If one effect is added to all copies, ``others`` is
+        empty, and the plain call has the guided prediction instead.
         """
         is_lied = call.kind == "lied"
         denoised: list[Tensor] = []
         guided: list[Tensor] = []
         others: dict[str, list[Tensor]] = {}
-        for k, (stream, read, x) in enumerate(zip(self._streams, self._reads, streams(call.x), strict=True)):
-            if not read.answer.fits(answer):
+        for k, (stream, form, x) in enumerate(zip(self._learned, self._forms, streams(call.x), strict=True)):
+            if not form.answer.fits(answer):
                 raise ValueError("Selective Sigma cannot work with a model whose answers change their shape on the way")
-            copies = [stream.layout.core(copy) for copy in read.answer.read(answer)]
+            copies = [stream.layout.to_core(copy) for copy in form.answer.read(answer)]
             clean = [stream.denoised(_at_least_float32(copy), x, call.sigma) for copy in copies]
-            positive = read.positive(self._copies[k]) if len(copies) == self._copies[k] else 0
+            positive = form.positive(self._copy_counts[k]) if len(copies) == self._copy_counts[k] else 0
             denoised.append(clean[positive])
-            weights = read.guidance(len(copies)) if self._shares_effect and not is_lied else None
+            weights = form.guidance(len(copies)) if self._shares_effect and not is_lied else None
             if weights is None:
                 guided.append(clean[positive])
             else:
@@ -239,56 +231,6 @@ class ModelCall:
                 others.setdefault(str(i), []).append(true)
         named = {name: _latent(values) for name, values in others.items()}
         return Prediction(_latent(denoised), named, None if is_lied else _latent(guided))
-
-
-class _LiedInput:
-    """The sample and the time that one stream's calls get in the lied pass."""
-
-    def __init__(self, stream: Stream, x: Tensor, call: Call, time: float):
-        self.stream, self.time = stream, time
-        noise = stream.noise
-        self._sample = stream.layout.back(x / input_scale(call.sigma, noise.family))
-        # Schedulers round their times: add the difference on the curve to the rounded time.
-        self._lied_time = time + noise.curve.time(float(call.sigma)) - noise.curve.time(float(call.true_sigma))
-
-    def written(self, read: AuxCall, arguments: Any) -> dict[Path, Any]:
-        """The sample and the times of a call, by their paths."""
-        copies = read.sample.read(arguments)
-        samples = [self._sample] * len(copies)
-        changes: dict[Path, Any] = {}
-        for argument in read.times:
-            value = at(arguments, argument.path)
-            changes[argument.path] = argument.moved(value, self.time, self._lied_time)
-            noisy = argument.noisy(value, self.time, tuple(self._sample.shape[1:]))
-            if noisy is None:
-                continue
-            # Tokens of the user's own frames are clean. They keep their values.
-            samples = [
-                torch.where(rows.to(copy.device), sample.to(copy.dtype), copy)
-                for rows, sample, copy in zip(noisy.split(read.sample.batch), samples, copies, strict=True)
-            ]
-        return {**changes, read.sample.path: read.sample.write(arguments, samples)}
-
-
-def _aux_answers(inputs: list[_LiedInput], arguments: Any, recorded: list[RecordedCall]) -> dict[Path, Any]:
-    """The ControlNets' answers in the lied call: they are called once more, with the lied sample and time.
-
-    Only answers that the model gets as the very tensors are replaced. If the pipeline has changed an answer, the plain
-    one stays.
-    """
-    paths = {id(leaf): path for path, leaf in leaves(arguments) if isinstance(leaf, Tensor)}
-    changes: dict[Path, Any] = {}
-    for call in recorded:
-        passed_on = [(path, paths[id(leaf)]) for path, leaf in leaves(call.answer) if id(leaf) in paths]
-        aux_changes: dict[Path, Any] = {}
-        for lied in inputs if passed_on else []:
-            read = lied.stream.aux_call(class_of(call.module), call.arguments, lied.time)
-            aux_changes |= lied.written(read, call.arguments) if read is not None else {}
-        if aux_changes:
-            args, kwargs = rebuilt(call.arguments, aux_changes)
-            answer = call.module(*args, **kwargs)
-            changes |= {to: at(answer, path) for path, to in passed_on}
-    return changes
 
 
 def _latent(tensors: list[Tensor]) -> Latent:

@@ -19,13 +19,13 @@ from .slots import leaves
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .slots import Shape
+    from .slots import Arguments, Shape
 
-LATENT = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
-MODEL = ("out_channels", "out_visual_dim", "latent_dim", "in_channels")
-"""What configs of autoencoders, and of models, call the number of channels."""
+AUTOENCODER_KEYS = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
+MODEL_KEYS = ("out_channels", "out_visual_dim", "latent_dim", "in_channels")
+"""Names of the number of channels in the configs of autoencoders, and in those of models."""
 AXES = torch.tensor([1.0, 1e3, 1e6, 1e9], dtype=torch.float64)
-"""By these a position on up to four axes becomes one number."""
+"""Weights that turn a position on up to four axes into one number."""
 
 
 class Layout:
@@ -35,14 +35,14 @@ class Layout:
         shape: shape of one sample as the scheduler has it.
         axis: the axis of ``shape`` that holds the channels.
         grid: (rows, columns) or (frames, rows, columns) of tokens, if ``shape`` is (tokens, channels).
-        order: (1, channels, *space) of indices into a sample, if each token holds several pixels.
+        order: indices into a flattened sample, (channels, *space), if each token holds several pixels.
     """
 
     def __init__(self, shape: Shape, axis: int, grid: Shape | None = None, order: Tensor | None = None):
         self.shape = shape
         self._axis, self._grid, self._order = axis, grid, order
 
-    def core(self, sample: Tensor) -> Tensor:
+    def to_core(self, sample: Tensor) -> Tensor:
         """(batch, *shape) to (batch, channels, *space)."""
         if self._order is not None:
             order = self._order.to(sample.device)
@@ -50,7 +50,7 @@ class Layout:
         moved = sample.movedim(1 + self._axis, 1)
         return moved if self._grid is None else moved.unflatten(2, self._grid)
 
-    def back(self, latent: Tensor) -> Tensor:
+    def from_core(self, latent: Tensor) -> Tensor:
         """(batch, channels, *space) to (batch, *shape)."""
         if self._order is not None:
             sample = torch.empty_like(latent.flatten(1))
@@ -60,12 +60,12 @@ class Layout:
         return latent.movedim(1, 1 + self._axis)
 
 
-def learn_layout(pipe: Any, module: Any, shape: Shape, arguments: Any, start: int) -> Layout:
+def learn_layout(pipe: Any, module: Any, shape: Shape, arguments: Arguments, start: int) -> Layout:
     """The layout of a sample.
 
     Args:
-        pipe: has an autoencoder, whose channels are the latent's, and may unpack latents.
-        module: the model; its config has channels as well.
+        pipe: the pipeline. Its autoencoder's config has the number of channels; it may have a method to unpack latents.
+        module: the model. Its config may have the number of channels too.
         shape: of one sample as the scheduler has it.
         arguments: of the model's call.
         start: where the sample begins among the model's tokens.
@@ -76,25 +76,26 @@ def learn_layout(pipe: Any, module: Any, shape: Shape, arguments: Any, start: in
     channels = _latent_channels(pipe)
     if len(shape) == 2:
         tokens, width = shape
-        placed, sized = _grids(arguments, tokens, start)
-        possible = (tuple(size for size in grid if size > 1) for grid in (*placed, *sized))
+        by_ids, by_sizes = _grids(arguments, tokens, start)
+        possible = (tuple(size for size in grid if size > 1) for grid in (*by_ids, *by_sizes))
         grid = next((grid for grid in possible if len(grid) > 1 and math.prod(grid) == tokens), None)
         if grid is not None:
             # A token holds several pixels, unless it has the channels of one.
             return Layout(shape, 1, grid, None if width in channels else _order(pipe, grid, shape, channels))
-        if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < tokens for sizes in placed):
-            raise ValueError("its tokens fill no grid: some of them are not the picture's own")
+        if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < tokens for sizes in by_ids):
+            raise ValueError("its tokens fill no grid: some of them do not belong to the picture")
     if not 2 <= len(shape) <= 4:
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
+    # No axis has the latent's channels: each place holds several pixels.
     packed = len(shape) == 3 and bool(channels) and channels.isdisjoint(shape)
     axis = _channel_axis(pipe, module, shape, channels)
     return Layout(shape, axis, None, _order(pipe, shape[1:], shape, channels) if packed else None)
 
 
 def _latent_channels(pipe: Any) -> set[int]:
-    """The number of a latent's channels by the pipeline's autoencoders."""
+    """The number of a latent's channels, from the configs of the pipeline's autoencoders."""
     parts = getattr(pipe, "components", None) or {}
-    return {size for part in parts.values() if hasattr(part, "decode") for size in _sizes(part, LATENT)}
+    return {size for part in parts.values() if hasattr(part, "decode") for size in _sizes(part, AUTOENCODER_KEYS)}
 
 
 def _sizes(part: Any, names: tuple[str, ...]) -> set[int]:
@@ -105,11 +106,11 @@ def _sizes(part: Any, names: tuple[str, ...]) -> set[int]:
 def _channel_axis(pipe: Any, module: Any, shape: Shape, channels: set[int]) -> int:
     """The axis of channels: the one that has their number."""
     possible: list[int] = []
-    for sizes in (channels, _sizes(module, MODEL)):
+    for sizes in (channels, _sizes(module, MODEL_KEYS)):
         possible = possible or [axis for axis, size in enumerate(shape) if size in sizes]
     if len(possible) == 1:
         return possible[0]
-    # Several have it: a clip may have as many frames. The pipeline knows.
+    # Several axes have such a size (a clip may have as many frames), or none has. Ask the pipeline.
     by_pipe = _axis_by_pipe(pipe, len(shape))
     if by_pipe is not None and by_pipe in (possible or range(len(shape))):
         return by_pipe
@@ -145,31 +146,31 @@ def _axis_by_pipe(pipe: Any, axes: int) -> int | None:
     return differ[0] if all(len(shape) == axes for shape in shapes) and len(differ) == 1 else None
 
 
-def _grids(arguments: Any, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:
-    """Grids that the model may have been told of: by position ids, and by sizes or shapes."""
+def _grids(arguments: Arguments, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:
+    """Grids that the model's arguments may describe: (those of position ids, those of sizes)."""
     numbers: dict[Any, list[int]] = {}
-    placed: list[Shape] = []
+    by_ids: list[Shape] = []
     for path, leaf in leaves(arguments):
         if isinstance(leaf, int) and not isinstance(leaf, bool):
             # A tuple (frames, height, width), or arguments side by side.
             numbers.setdefault(path[:-1], []).append(leaf)
         elif isinstance(leaf, Tensor) and leaf.ndim >= 2 and leaf.numel() < 16 * (tokens + start + 4096):
-            placed += _by_ids(leaf, tokens, start)
+            by_ids += _by_ids(leaf, tokens, start)
     lists: dict[Any, list[list[int]]] = {}
     at_start: list[Shape] = []
     others: list[Shape] = []
     for path, sizes in numbers.items():
-        # In a list of pictures' sizes a condition may have as many tokens as the sample, in another shape.
+        # In a list of sizes, a reference picture may have as many tokens as the sample, in another shape.
         siblings = lists.setdefault(path[:-1], [])
         before = sum(math.prod(sibling) for sibling in siblings)
         siblings.append(sizes)
         possible = [grid for count in (3, 2) for grid in combinations(sizes, count)]
         (at_start if before == start else others).extend(possible)
-    return placed, at_start + others
+    return by_ids, at_start + others
 
 
 def _by_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
-    """Rows and columns by position ids, (..., tokens, axes) or (..., axes, tokens), or with an end beside each."""
+    """Sizes of the grid by position ids: (..., tokens, axes) or (..., axes, tokens), or (..., 2) of start and end."""
     if ids.ndim == 4 and ids.shape[-1] == 2:
         yield from _by_ids(ids[..., 0], tokens, start)
     while ids.ndim > 2:
@@ -179,14 +180,14 @@ def _by_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
         return
     for first in dict.fromkeys((start, 0, len(ids) - tokens)):
         positions = ids[first : first + tokens]
-        # Otherwise they are no positions: a time for each token, or text, which has none.
+        # If few of them differ they are not positions, but times of tokens, or ids of text.
         if 2 * len((positions.double() @ AXES[: positions.shape[1]]).unique()) > tokens:
             yield tuple(len(column.unique()) for column in positions.T)
 
 
 def _order(pipe: Any, grid: Shape, shape: Shape, channels: set[int]) -> Tensor | None:
-    """Where the pipeline's own unpacking puts each value of a sample: (1, channels, *space) of indices into it."""
-    # Float64 is exact up to any size. From 1, so that no value that is made up passes for an index.
+    """Which value of a flattened sample the pipeline unpacks to each place: indices, (channels, *space)."""
+    # Float64 holds all indices exactly. They begin at 1, since padding has zeros.
     index = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64).reshape(1, *shape)
     for unpack in _unpackings(pipe, grid, len(shape) == 2):
         try:
@@ -201,13 +202,13 @@ def _order(pipe: Any, grid: Shape, shape: Shape, channels: set[int]) -> Tensor |
 
 
 def _unpackings(pipe: Any, grid: Shape, tokens: bool) -> Iterator[Any]:
-    """What a pipeline has to unpack (1, tokens, channels), or (1, channels, height, width), before it decodes."""
+    """Functions with which the pipeline unpacks (1, tokens, channels) or (1, channels, height, width) to decode it."""
     unpack, scale = getattr(pipe, "_unpack_latents", None), getattr(pipe, "vae_scale_factor", None)
     if tokens and callable(unpack) and isinstance(scale, int):
         names = list(inspect.signature(unpack).parameters)
         more = {"vae_scale_factor": scale, "patch_size": 2}
         if names[:3] == ["latents", "height", "width"] and more.keys() >= {*names[3:]}:
-            # Sizes in pixels: a token is two pixels of the latent wide, or one of the pipeline's.
+            # The size in pixels of the picture. A token is two pixels of the latent wide, or one.
             for per in (2, 1):
                 size = [per * scale * side for side in grid[-2:]]
                 yield lambda index, size=size: unpack(index, *size, *(more[name] for name in names[3:]))

@@ -1,8 +1,8 @@
-"""How noisy a pipeline's latent is, and what its model's answers mean, asked of the scheduler itself.
+"""Asks a scheduler how noisy its samples are, and which prediction it takes from the model.
 
-In VE terms (``ve``) x = x0 + sigma n: every scheduler of diffusers shows a UNet x / sqrt(sigma^2 + 1), whether it
-keeps its sample so (DDIM, DPM++, UniPC, LCM) or scales it for the call (Euler, Heun). In flow terms (``flow``)
-x = (1 - sigma) x0 + sigma n is shown as it is.
+- ``ve``: x = x0 + sigma n. With every scheduler of diffusers, the model gets x / sqrt(sigma^2 + 1). Some schedulers
+  keep their sample at this scale (DDIM, DPM++, UniPC, LCM), others scale it for the call (Euler, Heun).
+- ``flow``: x = (1 - sigma) x0 + sigma n. The model gets x.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,17 +23,17 @@ if TYPE_CHECKING:
     from ..settings import Family
 
 HIGHEST = 1e9
-"""A noise level above any."""
-READINGS: dict[Family, tuple[str, ...]] = {
+"""A level above all noise levels."""
+PREDICTION_TYPES: dict[Family, tuple[str, ...]] = {
     "ve": ("epsilon", "v_prediction", "sample"),
     "flow": ("flow_prediction", "sample"),
 }
 """What a model may predict. ``v_prediction``: Salimans and Ho 2022; ``flow_prediction``: noise minus clean latent."""
 
 
-def input_scale(sigma: Tensor, family: Family) -> Tensor | float:
-    """The factor by which the noisy latent x is divided for the model."""
-    return _unit(sigma) if family == "ve" else 1.0
+def input_divisor(sigma: Tensor, family: Family) -> Tensor | float:
+    """What the noisy latent x is divided by to give the model's input."""
+    return _vp_norm(sigma) if family == "ve" else 1.0
 
 
 def to_denoised(output: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Tensor:
@@ -48,18 +49,19 @@ def to_output(denoised: Tensor, x: Tensor, sigma: Tensor, prediction: str) -> Te
 
 
 def output_weights(prediction: str, sigma: Tensor) -> tuple[Tensor | float, Tensor | float]:
-    """The clean latent as a weighted sum: (weight of x, weight of the model's output)."""
+    """The clean latent as a weighted sum of x and the model's output: (weight of x, weight of the output)."""
     if prediction == "sample":
         return 0.0, 1.0
-    return (1 / _unit(sigma) ** 2, -sigma / _unit(sigma)) if prediction == "v_prediction" else (1.0, -sigma)
+    return (1 / _vp_norm(sigma) ** 2, -sigma / _vp_norm(sigma)) if prediction == "v_prediction" else (1.0, -sigma)
 
 
-def _unit(sigma: Tensor) -> Tensor:
+def _vp_norm(sigma: Tensor) -> Tensor:
+    """Standard deviation of a VE sample whose data has that of 1."""
     return (sigma**2 + 1).sqrt()
 
 
 class Noise:
-    """The noise levels of one run of a scheduler, its measure of time, and its reading of the model's answers.
+    """The noise levels and times of one run of a scheduler, and the prediction that it takes from the model.
 
     Args:
         scheduler: its timesteps are set, and it has not stepped yet.
@@ -68,33 +70,32 @@ class Noise:
         family: ``ve`` or ``flow``.
         times, sigmas: one value for each of the run's timesteps.
         curve: the time as a function of the noise level.
-        prediction, sign: the scheduler reads ``sign`` times the model's answer as this prediction (``READINGS``).
-        count: the time at full noise.
-        slack: how far the times are rounded, compared with the noise levels.
+        prediction, sign: ``sign`` times the model's answer is this prediction (``PREDICTION_TYPES``).
+        max_time: the time at full noise.
+        slack: the largest difference that rounding makes between a time and its noise level, in units of time.
 
     Raises:
-        ValueError: the scheduler adds noise, or reads an answer, in a way that is not known. Names the scheduler.
+        ValueError: the scheduler adds noise or takes predictions in an unknown way. The message names the scheduler.
     """
 
     def __init__(self, scheduler: Any):
         check(scheduler)
         config = scheduler.config
         self.times: list[float] = scheduler.timesteps.cpu().double().tolist()
-        self.count = float(config.get("num_train_timesteps") or 1000) if max(self.times) > 1 else 1.0
+        self.max_time = float(config.get("num_train_timesteps") or 1000) if max(self.times) > 1 else 1.0
         self.slack, self._data = 0.0, 1.0
         signal, noise = _shares(scheduler)
         if _near_one(signal + noise):
             self.family: Family = "flow"
             if noise[0] < noise[-1]:
-                # Mochi's scheduler counts signal where others count noise.
+                # The sigmas of Mochi's scheduler are shares of signal.
                 signal, noise = noise, signal
             self.sigmas: list[float] = noise.tolist()
-            shares = [t / self.count for t in self.times]
-            near = all(abs(s - t) * self.count <= 1 for s, t in zip(self.sigmas, shares, strict=True))
+            shares = [t / self.max_time for t in self.times]
+            near = all(abs(s - t) * self.max_time <= 1 for s, t in zip(self.sigmas, shares, strict=True))
             if near and not scheduler.timesteps.is_floating_point():
                 self.slack, shares = 1.0, self.sigmas
-            self.curve = TimeCurve.of_flow(self.sigmas, shares, self.count)
-            self.curve.shift = flow_shift(scheduler, self.sigmas)
+            self.curve = TimeCurve.of_flow(self.sigmas, shares, self.max_time, flow_shift(scheduler, self.sigmas))
         else:
             if not (_near_one(signal) or _near_one(signal**2 + noise**2)):
                 raise unsupported(scheduler, "its signal and noise add up to neither a flow nor diffusion")
@@ -103,6 +104,7 @@ class Noise:
             self.family = "ve"
             signal = signal.clamp(min=LEAST_ALPHA**0.5)
             self.sigmas = (noise / signal).tolist()
+            # The Euler scheduler of Stable Video Diffusion has such a config.
             formula = config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
             if formula or hasattr(scheduler, "precondition_noise"):
                 # Karras et al. 2022, table 1: sigma in units of the data's standard deviation.
@@ -113,14 +115,12 @@ class Noise:
                 self.curve = TimeCurve.of_table(scheduler)
                 self._take_levels_between(scheduler)
             noise = torch.tensor(self.sigmas, dtype=torch.float64) * signal * self._data
-        # In float32, as the core reads a list of them, so that it finds a step by its level.
-        self.sigmas = torch.tensor(self.sigmas).tolist()
         if any(after > before * 1.001 for before, after in pairwise(self.sigmas)):
             raise unsupported(scheduler, "its noise does not fall from step to step")
-        self.prediction, self.sign = _reading(scheduler, self.family, signal, noise, self._data)
+        self.prediction, self.sign = _prediction_type(scheduler, self.family, signal, noise, self._data)
 
-    def unit(self, step: int) -> float:
-        """The standard deviation of a step's sample, by which it is divided for VE models; 1 on flow models."""
+    def sample_std(self, step: int) -> float:
+        """The standard deviation of a step's sample. VE models get the sample divided by it. 1 on flow models."""
         return 1.0 if self.family == "flow" else self._data * math.hypot(self.sigmas[step], 1.0)
 
     def window(self, start: float, end: float) -> tuple[float, float]:
@@ -128,7 +128,7 @@ class Noise:
         return HIGHEST if start == 0 else self.curve.level(start), 0.0 if end == 1 else self.curve.level(end)
 
     def _take_levels_between(self, scheduler: Any) -> None:
-        """Take the level from the table where a time lies between two of the scheduler's (DPM-Solver SDE).
+        """For times between two of the scheduler's steps (DPM-Solver SDE), take the level from the training table.
 
         Raises:
             ValueError: most of the run's times have another level than the table says.
@@ -155,19 +155,19 @@ def check(scheduler: Any) -> None:
 
 
 def unsupported(scheduler: Any, reason: str) -> ValueError:
-    """The error to raise, in one line."""
+    """The error to raise for a scheduler, in one line."""
     return ValueError(f"{type(scheduler).__name__} is not supported: {' '.join(reason.split())}")
 
 
 def _shares(scheduler: Any) -> tuple[Tensor, Tensor]:
     """Shares of signal and noise at each of the run's timesteps, (timesteps,) float64 on the CPU."""
     trial = _trial_copy(scheduler)
-    # Signal alone, and noise alone.
+    # A sample of signal alone, and one of noise alone.
     signal, noise = torch.eye(2)[:, :1], torch.eye(2)[:, 1:]
     levels: list[Tensor] = []
     try:
         for time in trial.timesteps.split(1):
-            _look_up_time(trial)
+            _reset_step_index(trial)
             scale = getattr(trial, "scale_noise", None)
             levels.append(scale(signal, time, noise) if scale else trial.add_noise(signal, noise, time))
         shares = torch.stack(levels).squeeze(2).double()
@@ -177,75 +177,77 @@ def _shares(scheduler: Any) -> tuple[Tensor, Tensor]:
 
 
 PROBE = 0.1
-"""Size of a trial step's picture and noise: small, since some schedulers clip the clean picture."""
+"""Value of the sample, or of the answer, in a trial step. Small, since some schedulers clip the denoised latent."""
 NEAR = 0.15
-"""How far from the next levels a trial step may end, as a share of what it takes of the clean picture.
+"""How far from the next levels a trial step may end, as a share of the weight that it gives to the denoised latent.
 
 Schedulers that round their times (DDIM over 300 steps) miss by .1; velocity read as v-prediction misses by .25.
 """
 
 
-class _TrialStep(NamedTuple):
-    """How a step weighs its sample and the model's answer."""
+@dataclass(frozen=True)
+class _TrialStep:
+    """A step of a scheduler as a weighted sum of its sample and the model's answer."""
 
-    at: int
-    """Its index."""
-    of_sample: float
-    of_answer: float
+    index: int
+    sample_weight: float
+    answer_weight: float
 
 
-def _reading(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data: float) -> tuple[str, int]:
-    """What a scheduler makes of a model's answer: (prediction, sign).
+def _prediction_type(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data: float) -> tuple[str, int]:
+    """The prediction that a scheduler takes from the model's answer: (prediction, sign).
 
-    A perfect answer takes the sample ``signal x0 + noise n`` to the next step's signal and noise, whatever ``x0`` and
-    ``n`` are, or to less of ``n`` where the step draws noise of its own. A copy of the scheduler steps known samples
-    and answers; the reading of the answers under which it ends there is the scheduler's.
+    With a perfect answer, a step takes the sample ``signal x0 + noise n`` to the signal and noise of the next step. If
+    the step draws new noise, there is less of ``n``. A copy of the scheduler makes a trial step. The prediction type
+    under which the trial step ends at the right levels is the scheduler's.
 
     Args:
-        scheduler: with its timesteps set, and not stepped yet.
-        signal, noise: (timesteps,), shares of both in its sample.
-        data: standard deviation of the data that a preconditioned model is scaled by.
+        scheduler: its timesteps are set, and it has not stepped yet.
+        signal, noise: shares of both in the sample, (timesteps,).
+        data: standard deviation of the data by which a preconditioned model is scaled.
 
     Raises:
-        ValueError: no reading fits; in one line.
+        ValueError: no prediction type fits. The message says so in one line.
     """
-    # Readings differ most where signal and noise are alike. Off the flow path the first step tells as well, and every
-    # solver can take it from a standing start.
+    # Prediction types differ most at the step where signal and noise are most alike. On VE models the first step tells
+    # them apart as well, and a multistep solver can take it without earlier steps.
     alike = min(range(len(signal)), key=lambda i: abs(float(noise[i]) - float(signal[i])))
     try:
         steps = [_trial_step(scheduler, index) for index in ((alike, 0) if family == "ve" else (alike,))]
     except Exception as error:
         raise unsupported(scheduler, f"asked what it makes of an answer, {error!r}") from error
-    # The configured one comes first: it is right where a run has too few steps to tell two readings apart.
+    # The configured type comes first, since a run may have too few steps to tell two types apart.
     configured = scheduler.config.get("prediction_type")
-    kinds = sorted(READINGS[family], key=lambda kind: kind != configured)
+    kinds = sorted(PREDICTION_TYPES[family], key=lambda kind: kind != configured)
     if preconditioned := hasattr(scheduler, "precondition_noise"):
         # In units of sigma_data the scalings of Karras et al. 2022, table 1, are those of v_prediction.
         kinds = ["v_prediction"]
     for step, prediction, sign in product(steps, kinds, (1, -1)):
-        # What diffusers calls epsilon is there the negative, and velocity may point either way; no other is negated.
+        # A preconditioned model may predict the negative of it, and a velocity may point either way.
         if sign < 0 and not preconditioned and prediction != "flow_prediction":
             continue
-        here, level = max(float(signal[step.at]), LEAST_ALPHA**0.5), float(noise[step.at])
-        after = step.at + 1
-        next_signal, most_noise = (float(signal[after]), float(noise[after])) if after < len(signal) else (1.0, level)
-        # Clean picture and noise, one of them 1 and the other 0, in the units that the conversions work in.
-        picture = torch.tensor([1.0, 0.0], dtype=torch.float64) / data
-        sample = torch.tensor([here, level], dtype=torch.float64)
-        x = sample if family == "flow" else sample / here / data
-        sigma = torch.tensor(level if family == "flow" else level / here / data, dtype=torch.float64)
-        answer = sign * to_output(picture, x, sigma, prediction)
-        held, left = (step.of_sample * sample + step.of_answer * answer).tolist()
-        near = NEAR * abs(next_signal - most_noise * here / level) + 1e-4
-        if abs(held - next_signal) <= near and -near <= left <= most_noise + near:
+        signal_here, noise_here = max(float(signal[step.index]), LEAST_ALPHA**0.5), float(noise[step.index])
+        after = step.index + 1
+        next_signal, most_noise = (
+            (float(signal[after]), float(noise[after])) if after < len(signal) else (1.0, noise_here)
+        )
+        # First element: x0 = 1 and n = 0; second element: x0 = 0 and n = 1. In the units of ``to_output``.
+        denoised = torch.tensor([1.0, 0.0], dtype=torch.float64) / data
+        sample = torch.tensor([signal_here, noise_here], dtype=torch.float64)
+        x = sample if family == "flow" else sample / signal_here / data
+        sigma = torch.tensor(noise_here if family == "flow" else noise_here / signal_here / data, dtype=torch.float64)
+        answer = sign * to_output(denoised, x, sigma, prediction)
+        signal_after, noise_after = (step.sample_weight * sample + step.answer_weight * answer).tolist()
+        near = NEAR * abs(next_signal - most_noise * signal_here / noise_here) + 1e-4
+        if abs(signal_after - next_signal) <= near and -near <= noise_after <= most_noise + near:
             return prediction, sign
     kind = f"prediction_type {configured!r} and " if configured else ""
-    others = f"something else of a model's answer than {', '.join(READINGS[family])}"
+    others = f"something else of a model's answer than {', '.join(PREDICTION_TYPES[family])}"
     raise unsupported(scheduler, f"with {kind}these noise levels it makes {others}")
 
 
 def _trial_step(scheduler: Any, index: int) -> _TrialStep:
-    """Steps copies of the scheduler: from zeros, from a sample alone and with an answer alone."""
+    """Step copies of the scheduler with zeros, with a sample alone, and with an answer alone."""
     times = scheduler.timesteps.tolist()
     parameters = inspect.signature(type(scheduler).step).parameters
     needed = [name for name, p in parameters.items() if p.default is p.empty and name != "self"]
@@ -254,26 +256,26 @@ def _trial_step(scheduler: Any, index: int) -> _TrialStep:
     for sample, answer in ((0.0, 0.0), (PROBE, 0.0), (0.0, PROBE)):
         trial = _trial_copy(scheduler)
         trial.is_scale_input_called = True
-        _look_up_time(trial)
+        _reset_step_index(trial)
         output = torch.zeros(1, variance, 2, 2)
         output[:, 0] = answer
         arguments = {"timestep": trial.timesteps[index], "sample": torch.full((1, 1, 2, 2), sample)}
         arguments = {**dict.fromkeys(needed), **arguments, "model_output": output}
-        # The same draws each time, and nobody's generator moves on.
+        # Each trial draws the same noise, and no generator outside moves on.
         with torch.random.fork_rng([]):
             torch.default_generator.manual_seed(0)
             if "generator" in parameters:
                 arguments["generator"] = torch.Generator().manual_seed(0)
             result = type(scheduler).step(trial, **arguments)
         ends.append(float((result[0] if isinstance(result, tuple) else result.prev_sample).flatten()[0]))
-    still, of_sample, of_answer = ends
-    # Where one time stands twice (Heun) a scheduler that looks it up takes the second.
+    of_zeros, of_sample, of_answer = ends
+    # Heun's schedulers have each time twice. When they look up a time, they take the second one.
     index = len(times) - 1 - times[::-1].index(times[index])
-    return _TrialStep(index, (of_sample - still) / PROBE, (of_answer - still) / PROBE)
+    return _TrialStep(index, (of_sample - of_zeros) / PROBE, (of_answer - of_zeros) / PROBE)
 
 
 def _trial_copy(scheduler: Any) -> Any:
-    """A copy to try things with, on the CPU: what a step changes is the copy's own, the config is shared."""
+    """A copy for trial steps, on the CPU. It has its own copy of all that a step changes, and shares the config."""
     trial = copy.copy(scheduler)
     for name, value in vars(trial).items():
         if isinstance(value, (list, Tensor)):
@@ -281,8 +283,8 @@ def _trial_copy(scheduler: Any) -> Any:
     return trial
 
 
-def _look_up_time(trial: Any) -> None:
-    """Have a copy look up the timestep of its next call, as in training, when any may be asked for."""
+def _reset_step_index(trial: Any) -> None:
+    """Reset a copy's step index, so that its next call looks up the given timestep, as in training."""
     for name in ("_begin_index", "_step_index"):
         if hasattr(trial, name):
             setattr(trial, name, None)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..detailer import Detailer, MaskRecord
 from ..report import Reason, Report
-from .attach import Traces, class_of
-from .evaluate import ModelCall, RecordedCall
-from .learn import Learner, SchedulerStep
-from .slots import Likeness, likeness, rebuilt
+from .attach import ModelState, class_of
+from .evaluate import ModelCall
+from .learn import Learner, RecordedCall, SchedulerStep
+from .slots import Likeness, copied, likeness
 from .times import nearest, step_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from ..prediction import Output
     from ..settings import Settings
-    from .evaluate import DenoiserCall, Stream
+    from .evaluate import CallForm, LearnedStream
+    from .slots import Arguments
 
 
 class State(Enum):
@@ -51,7 +52,7 @@ class CallKind(Enum):
     BEGINS = "it shows the scheduler's sample, at the time of a step to come"
     FOLLOWS = "it shows the same latent as the call that began the step"
     OTHER_LATENT = "it shows another latent, such as a reference picture"
-    OTHER_TIME = "its time is uncertain, is not one of the run's, or is that of an earlier step"
+    OTHER_TIME = "its time is uncertain, is not one of the run's, or goes back without a new run"
     REPEATED = "its time is that of the step before, as in a preview"
 
 
@@ -93,9 +94,9 @@ class StepTracker:
         return "after its first step, no call of the model showed the scheduler's sample at the time of a step"
 
     def _restart(self) -> None:
-        """Forget what was learned, since the timesteps are set or start over. The next step is learned from."""
+        """Forget what was learned, since the timesteps are set or start over. The next step will be learned from."""
         self._run_begins = True
-        self.streams: list[Stream] = []
+        self.streams: list[LearnedStream] = []
         self.learner = Learner(self._pipe, self._scheduler, self._options)
 
     def _begin_run(self) -> None:
@@ -107,10 +108,10 @@ class StepTracker:
         self.report = Report()
         self.masks: list[MaskRecord] = []
         self.detailer: Detailer | None = None
-        self._traces = Traces()
+        self._model_state = ModelState()
         self._step = -1
         """Index of the latest step."""
-        self._latest: Any = None
+        self._latest_sample: Any = None
         """The sample that the scheduler's step returned."""
         self._alters = False
         """Whether the pipeline changes that sample before it shows it to the model."""
@@ -132,46 +133,46 @@ class StepTracker:
             if self._step_finished:
                 self.forget_step()
                 if self.learner.streams:
+                    # The step that was learned from is over: use what was learned.
                     self.streams, self.learner.streams = self.learner.streams, []
             return self._answer(module, lambda arguments: call(*arguments[0], **arguments[1]), (args, kwargs))
         finally:
             self._busy = False
 
-    def _answer(self, module: nn.Module, ask: Callable[[Any], Any], arguments: Any) -> Any:
+    def _answer(self, module: nn.Module, ask: Callable[[Arguments], Any], arguments: Arguments) -> Any:
         """Answer a call with detail if it begins or follows in a step. Else pass it on, and record it.
 
         Args:
-            ask: calls the module with (args, kwargs).
-            arguments: (args, kwargs) of the call.
+            ask: calls the module.
+            arguments: those of the call.
         """
-        calls = [call for each in self.streams if (call := each.model_call(class_of(module), arguments)) is not None]
-        if calls and len(calls) == len(self.streams):
-            copies = calls[0].sample.read(arguments)
-            sample = copies[calls[0].positive(len(copies))]
-            kind, step = self._kind_of(calls, arguments, sample)
+        forms = [form for each in self.streams if (form := each.model_form(class_of(module), arguments)) is not None]
+        if forms and len(forms) == len(self.streams):
+            copies = forms[0].sample.read(arguments)
+            sample = copies[forms[0].positive(len(copies))]
+            kind, step = self._kind_of(forms, arguments, sample)
             if kind in (CallKind.BEGINS, CallKind.FOLLOWS):
-                for each in (module, *(recorded.module for recorded in self._recorded)):
-                    self._traces.watch(each)
-                call = ModelCall(self.streams, calls, arguments, step, ask, self._traces, self._recorded)
+                self._model_state.watch(module)
+                call = ModelCall(self.streams, forms, arguments, step, ask, self._model_state)
                 output = self._follow(call) if kind is CallKind.FOLLOWS else self._begin(call, sample, step)
                 return call.answer(output)
             self._foreign.append(sample)
-        answer = ask(rebuilt(arguments, {}))
+        answer = ask(copied(arguments))
         self._recorded.append(RecordedCall(module, arguments, answer))
         return answer
 
-    def _kind_of(self, calls: list[DenoiserCall], arguments: Any, sample: Tensor) -> tuple[CallKind, int]:
+    def _kind_of(self, forms: list[CallForm], arguments: Arguments, sample: Tensor) -> tuple[CallKind, int]:
         """The kind of a call, and the index of the step that it belongs to (-1 for none)."""
         if self._first is not None:
             follows = likeness(sample, self._first.sample) is Likeness.SAME
             return (CallKind.FOLLOWS if follows else CallKind.OTHER_LATENT), self._step
         lead = self.streams[0]
         times = lead.noise.times
-        like = likeness(sample, self._latest)
-        in_turn = len(self._foreign) == lead.turn
-        if like is not Likeness.SAME and not (in_turn and (like is Likeness.LIKE or self._alters)):
+        like = likeness(sample, self._latest_sample)
+        is_turn = len(self._foreign) == lead.calls_before
+        if like is not Likeness.SAME and not (is_turn and (like is Likeness.LIKE or self._alters)):
             return CallKind.OTHER_LATENT, -1
-        step = step_of(times, [call.times for call in calls], arguments, self._step + 1)
+        step = step_of(times, [form.times for form in forms], arguments, self._step + 1)
         if step is None:
             return CallKind.OTHER_TIME, -1
         # If the time goes back from the last step, the timesteps start over; ``_learn_from`` takes care of that. If it
@@ -213,7 +214,7 @@ class StepTracker:
             if self._run_begins:
                 self._begin_run()
             if self._settings.idle:
-                self._count_unread()
+                self._count_unlearned()
                 self.forget_step()
             else:
                 try:
@@ -223,7 +224,7 @@ class StepTracker:
                     raise ValueError(f"Selective Sigma cannot work with {name}: {error}") from None
         result = step(*args, **kwargs)
         if scheduler is self._scheduler:
-            self._latest = result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None)
+            self._latest_sample = result[0] if isinstance(result, tuple) else getattr(result, "prev_sample", None)
         self._step_finished = True
         return result
 
@@ -241,34 +242,34 @@ class StepTracker:
             if scheduler is not self._scheduler:
                 return
             times = self.streams[0].noise.times
-            sample_calls = [
+            sample_indices = [
                 i for i, latent in enumerate(self._foreign) if likeness(latent, step.sample) is Likeness.SAME
             ]
             if nearest(times, step.time) < self._step == len(times) - 1:
                 # The timesteps start over without having been set.
                 self._restart()
                 self._begin_run()
-            elif sample_calls:
+            elif sample_indices:
                 # These calls did show the sample: the pipeline has changed it since the scheduler's latest step.
                 self._alters = True
                 for stream in self.streams:
-                    stream.turn = sample_calls[0]
-                self._count_plain(len(sample_calls))
+                    stream.calls_before = sample_indices[0]
+                self._count_plain(len(sample_indices))
                 return
         stream = self.learner.learn(step, self._recorded)
         if stream is None:
-            self._count_unread()
+            self._count_unlearned()
             return
         if len(self.learner.streams) == 1:
             self._step = nearest(stream.noise.times, step.time)
-            self._count_plain(len(stream.calls))
+            self._count_plain(len(stream.forms))
         # Keep the forms that were learned before.
         for before in self.streams:
             if before.scheduler is scheduler:
-                stream.calls += [call for call in before.calls if all(call.key != new.key for new in stream.calls)]
+                stream.forms += [form for form in before.forms if all(form.key != new.key for new in stream.forms)]
 
-    def _count_unread(self) -> None:
-        """Count the model calls of a step that nothing is learned from. The module called last is the model."""
+    def _count_unlearned(self) -> None:
+        """Count the model calls of a step from which nothing was learned. The module called last is the model."""
         kinds = [class_of(call.module) for call in self._recorded]
         self._count_plain(kinds.count(kinds[-1]))
 

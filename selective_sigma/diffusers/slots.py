@@ -1,8 +1,9 @@
-"""Where a scheduler's sample sits in a call of the model, found by value: no argument is known by name.
+"""Finds a scheduler's sample in a call of the model by its values. No argument is identified by its name.
 
-A call's arguments, and its answer, are a tree of tuples, lists and dicts. A path leads to a tensor of rows in it, or
-to a list of rows. A row holds one sample of the batch, before or behind other channels, tokens or frames. ``Region`` is
-a sample's place in its row, ``SampleSlot`` the places of a batch in the tree. ``likeness`` compares whole latents.
+The arguments of a call are a tree of tuples, lists and dicts, and so is its answer. A path is the tuple of keys that
+leads to a part of a tree. The rows of a call are a tensor, or a list of tensors. A row holds one sample of the batch,
+and may hold other channels, tokens or frames. A ``Region`` is the place of a sample in its row. A ``SampleSlot`` is the
+place of a batch of samples in the tree. ``likeness`` compares whole latents.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""(args, kwargs) of a call."""
 Path = tuple[Any, ...]
 Shape = tuple[int, ...]
 
 
 def nodes(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """(path, part) for every part of a tree, a container after what it holds."""
+    """(path, part) for every part of a tree. A container comes after its parts."""
     if isinstance(tree, (dict, list, tuple)):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from nodes(value, (*path, key))
@@ -31,12 +34,12 @@ def nodes(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def leaves(tree: Any) -> Iterator[tuple[Path, Any]]:
-    """(path, leaf) for all that is no container."""
+    """(path, leaf) for every part of a tree that is not a container."""
     return ((path, part) for path, part in nodes(tree) if not isinstance(part, (dict, list, tuple)))
 
 
 def at(tree: Any, path: Path) -> Any:
-    """The part of a tree at a path; None where the tree has none."""
+    """The part of a tree at a path; None if there is none."""
     for key in path:
         branches = dict(enumerate(tree)) if isinstance(tree, (list, tuple)) else tree
         if not isinstance(branches, dict) or key not in branches:
@@ -48,34 +51,39 @@ def at(tree: Any, path: Path) -> Any:
 def rebuilt(tree: Any, new: dict[Path, Any], path: Path = ()) -> Any:
     """A copy of a tree with other values at some paths.
 
-    Lists and dicts are copied at every depth: some models take things out of their arguments (T2I adapters' features)
-    that a further call still needs.
+    Lists and dicts are copied at every depth: some models remove parts of their arguments (features of T2I adapters)
+    that the next call needs.
     """
     if path in new:
         return new[path]
     if type(tree) is dict:
         return {key: rebuilt(value, new, (*path, key)) for key, value in tree.items()}
     if isinstance(tree, dict) and any(changed[: len(path)] == path for changed in new):
-        # A model's output class is a dict with fields, built from them.
+        # Output classes of models are dicts that are constructed from their fields.
         return type(tree)(**{key: rebuilt(value, new, (*path, key)) for key, value in tree.items()})
     if type(tree) in (list, tuple):
         return type(tree)(rebuilt(value, new, (*path, key)) for key, value in enumerate(tree))
     return tree
 
 
+def copied(tree: Any) -> Any:
+    """A copy of a tree, with the same leaves."""
+    return rebuilt(tree, {})
+
+
 class UncertainRowsError(ValueError):
-    """It is uncertain which part of a call's arguments belongs to which row."""
+    """The parts of a call's arguments cannot be assigned to its rows."""
 
 
 def selected(tree: Any, rows: Sequence[int], count: int) -> Any:
-    """A copy of a call's arguments with only ``rows`` of everything that is batched.
+    """A copy of a call's arguments that has only ``rows`` of all batched tensors and lists.
 
     Args:
-        count: rows of the call.
+        count: number of rows in the call.
 
     Raises:
-        UncertainRowsError: a list is as long as ``count``, perhaps by chance; or a first axis holds several entries
-            for each row.
+        UncertainRowsError: a list of ``count`` elements, or a tuple of ``count`` tensors, may have one for each row or
+            not; or the size of a first axis is a multiple of ``count``.
     """
     if isinstance(tree, Tensor):
         size = tree.shape[0] if tree.ndim else 1
@@ -103,13 +111,13 @@ class Region:
     shape: Shape
     """Of the sample."""
     axes: tuple[int, ...]
-    """The row's axes for those of the sample that are larger than 1. The sample has size 1 on all others."""
+    """The row's axis for each axis of the sample that is larger than 1. The region has size 1 on all others."""
     start: Shape
-    """Where the sample begins on each axis of the row."""
+    """Index at which the sample begins, on each axis of the row."""
 
     @property
     def sizes(self) -> Shape:
-        """Shape of the sample as the row has it."""
+        """Size of the region on each axis of the row."""
         large = iter(size for size in self.shape if size > 1)
         return tuple(next(large) if axis in self.axes else 1 for axis in range(len(self.start)))
 
@@ -118,7 +126,7 @@ class Region:
         return row[tuple(slice(s, s + n) for s, n in zip(self.start, self.sizes, strict=True))].view(self.shape)
 
     def moved(self, before: Shape, after: Shape) -> Iterator[Region]:
-        """This region in a row of shape ``after`` in place of ``before``: at either end of each axis that differs."""
+        """The possible regions in a row of another shape: at either end of each axis that differs."""
         if len(before) != len(after) or any(n > size for n, size in zip(self.sizes, after, strict=True)):
             return
         choices = [
@@ -130,16 +138,15 @@ class Region:
 
 
 def find_region(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | None:
-    """Where ``row`` holds the values of ``sample`` (any shape, without batch axis): at either end of each axis.
+    """Find the values of ``sample`` (any shape, without batch axis) in ``row``, at either end of each axis.
 
     Returns:
-        The region; and, where the row has only some of the values (a first frame is the user's own), a mask of those,
-        of the sample's shape. None where it has less than half of them.
+        (region, present), or None if at most half of the values are found. ``present`` is a mask of those, of the
+        sample's shape, where the user gives some of them (a first frame); None if all are found.
     """
     count = sum(size > 1 for size in sample.shape)
     if not count or row.numel() < sample.numel():
         return None
-    few = slice(None, None, max(1, sample.numel() // 64))
     for axes in itertools.combinations(range(row.ndim), count):
         region = Region(tuple(sample.shape), axes, (0,) * row.ndim)
         gaps = [size - n for size, n in zip(row.shape, region.sizes, strict=True)]
@@ -148,8 +155,8 @@ def find_region(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | N
         for start in itertools.product(*(dict.fromkeys((0, gap)) for gap in gaps)):
             region = replace(region, start=start)
             values = region.read(row)
-            # A few values first: rows are large, and most places wrong.
-            if float(equal(values.flatten()[few], sample.flatten()[few]).float().mean()) <= 0.25:
+            # Compare a few values first: rows are large, and most regions are wrong.
+            if float(equal(thinned(values, 64), thinned(sample, 64)).float().mean()) <= 0.25:
                 continue
             same = equal(values, sample)
             if bool(same.all()):
@@ -159,8 +166,13 @@ def find_region(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | N
     return None
 
 
+def thinned(values: Tensor, count: int) -> Tensor:
+    """At least ``count`` evenly spaced values of a tensor, on the CPU. They are enough to compare tensors by."""
+    return values.detach().flatten()[:: max(1, values.numel() // count)].cpu()
+
+
 def equal(a: Tensor, b: Tensor) -> Tensor:
-    """Whether values are the same but for rounding to the coarser of the two types."""
+    """Which values are the same but for rounding to the coarser of the two dtypes."""
     step = max(torch.finfo(t.dtype).eps for t in (a, b))
     a, b = a.double(), b.double()
     return (a - b).abs() <= 2 * step * b.abs() + 1e-12
@@ -168,16 +180,16 @@ def equal(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SampleSlot:
-    """Rows that hold the samples of a batch, once or, for guidance, in several copies, batch after batch."""
+    """Rows that hold the samples of a batch. For guidance there may be several copies, one batch after another."""
 
     path: Path
     """Leads to a tensor whose first axis counts rows, or to a list of rows."""
     region: Region
     row: Shape
-    """Of one row."""
+    """Shape of one row."""
     batch: int
-    noisy: Tensor | None = None
-    """Which of a sample's values are in its row, where others are replaced (a first frame is the user's own)."""
+    present: Tensor | None = None
+    """Which values of a sample are in its row, if some are replaced (a first frame given by the user)."""
 
     def fits(self, tree: Any) -> bool:
         """Whether a tree has rows of the same shape at the same path."""
@@ -190,20 +202,23 @@ class SampleSlot:
         return list(rows.split(self.batch))
 
     def write(self, tree: Any, samples: list[Tensor]) -> Any:
-        """What is at ``path``, with other samples in it: as many copies as ``read`` returns."""
+        """A copy of what is at ``path``, with other samples in it.
+
+        Args:
+            samples: as many copies as ``read`` returns.
+        """
         table = at(tree, self.path)
         rows = [row.clone() for row in _rows(table)]
         for row, sample in zip(rows, torch.cat(samples), strict=True):
             place = self.region.read(row)
-            if self.noisy is None:
-                place.copy_(sample)
-            else:
-                place.copy_(torch.where(self.noisy.to(row.device), sample.to(row), place))
+            place.copy_(
+                sample if self.present is None else torch.where(self.present.to(row.device), sample.to(row), place)
+            )
         return torch.stack(rows) if isinstance(table, Tensor) else type(table)(rows)
 
 
-def find_slot(samples: Tensor, arguments: Any) -> SampleSlot | None:
-    """Where a call's arguments hold the values of ``samples`` (batch, ...)."""
+def find_slot(samples: Tensor, arguments: Arguments) -> SampleSlot | None:
+    """Find the values of ``samples`` (batch, ...) in a call's arguments; None if they are not there."""
     batch = len(samples)
     for path, rows in _tables(arguments):
         if len(rows) % batch or not rows[0].is_floating_point() or rows[0].numel() < samples[0].numel():
@@ -211,24 +226,24 @@ def find_slot(samples: Tensor, arguments: Any) -> SampleSlot | None:
         match = find_region(samples[0].cpu(), rows[0].detach().cpu())
         if match is None:
             continue
-        region, noisy = match
-        slot = SampleSlot(path, region, tuple(rows[0].shape), batch, noisy)
-        if slot.fits(arguments) and all(_holds(copy, samples, noisy) for copy in slot.read(arguments)):
+        region, present = match
+        slot = SampleSlot(path, region, tuple(rows[0].shape), batch, present)
+        if slot.fits(arguments) and all(_holds(copy, samples, present) for copy in slot.read(arguments)):
             return slot
     return None
 
 
 def answer_slots(answer: Any, slot: SampleSlot, rows: int) -> Iterator[SampleSlot]:
-    """Where in a model's answer the prediction for the samples in ``slot`` may be.
+    """The possible slots, in a model's answer, of the prediction for the samples in ``slot``.
 
     Args:
-        rows: of the call.
+        rows: number of rows in the call.
     """
     for path, table in _tables(answer):
         if len(table) == rows and table[0].is_floating_point():
             shape = tuple(table[0].shape)
             for region in slot.region.moved(slot.row, shape):
-                yield replace(slot, path=path, region=region, row=shape, noisy=None)
+                yield replace(slot, path=path, region=region, row=shape, present=None)
 
 
 def _tables(tree: Any) -> Iterator[tuple[Path, list[Tensor]]]:
@@ -242,12 +257,11 @@ def _rows(part: Any) -> list[Tensor]:
     return list(part) if isinstance(part, (list, tuple)) and all(isinstance(row, Tensor) for row in part) else []
 
 
-def _holds(copy: Tensor, samples: Tensor, noisy: Tensor | None) -> bool:
-    if noisy is not None:
-        return bool(equal(copy.cpu(), samples.cpu())[:, noisy].all())
-    # find_region() has compared all of the first row: of the others some values will do.
-    few = slice(None, None, max(1, samples.numel() // 16384))
-    return bool(equal(copy.flatten()[few].cpu(), samples.flatten()[few].cpu()).all())
+def _holds(copy: Tensor, samples: Tensor, present: Tensor | None) -> bool:
+    if present is not None:
+        return bool(equal(copy.cpu(), samples.cpu())[:, present].all())
+    # find_region() has compared all values of the first row. Some values of the other rows are enough.
+    return bool(equal(thinned(copy, 16_384), thinned(samples, 16_384)).all())
 
 
 class Likeness(Enum):
@@ -270,9 +284,7 @@ def likeness(latent: Tensor, other: Any) -> Likeness:
         return Likeness.OTHER
     # Some schedulers step every copy of guidance (DiT). The copies are equal: compare with the first one.
     other = other.flatten()[: latent.numel()]
-    # Every n-th value is enough, and less to transfer from the device.
-    every_nth = slice(None, None, max(1, latent.numel() // 4096))
-    a, b = (values.detach().flatten()[every_nth].cpu().double() for values in (latent, other))
+    a, b = (thinned(values, 4096).double() for values in (latent, other))
     rounding = max(torch.finfo(values.dtype).eps for values in (latent, other))
     scales = (a / b)[(b != 0) & b.isfinite() & a.isfinite()]
     if not len(scales):

@@ -1,9 +1,9 @@
 """Finds the time (timestep) among a model's arguments, and moves it for the lied pass.
 
-1. ``find_times``, at a run's first step: the scheduler's ``step`` is called with the time. Every argument of the model
+1. ``find_times``, when calls are learned: the scheduler's ``step`` is called with the time. Every argument of the model
    that equals it in one of the ``units`` is a ``TimeArgument``. No argument is identified by its name.
 2. ``step_of``, at later steps: the arguments say which of the scheduler's timesteps a call belongs to. Units that
-   disagree are dropped. An argument is relied on once it has been right at two different times.
+   disagree are dropped. A step begins only if all of them have been right at two different times.
 3. ``TimeCurve``, in the lied pass: the time of any noise level, by the scheduler's table or formula. ``evaluate.py``
    takes the difference between the times of the lied and the true level, and ``TimeArgument.moved`` adds it.
 """
@@ -17,25 +17,34 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .slots import Path, Shape, at, leaves
+from .slots import at, leaves, thinned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .slots import Arguments, Path, Shape
 
 Unit = tuple[float, float]
 """(slope, offset): the argument is slope * time + offset."""
 
 LEAST_ALPHA = 2.0**-24
-"""diffusers' stand-in for a signal of exactly zero (rescale_betas_zero_snr)."""
+"""The value that diffusers sets in ``alphas_cumprod`` in place of 0 (rescale_betas_zero_snr)."""
 
 
-def units(count: float) -> list[Unit]:
-    """The units in which a model may get the time. ``count`` is the scheduler's time at full noise.
+def units(max_time: float) -> list[Unit]:
+    """The units in which a model may get the time. ``max_time`` is the scheduler's time at full noise.
 
-    In order: the time itself, as a share of ``count``, in thousandths of ``count``, the share that is left, the time
-    that is left, and the time less one.
+    In order: the time itself, as a share of ``max_time``, in thousandths of ``max_time``, the share that is left, the
+    time that is left, and the time less one.
     """
-    possible = [(1.0, 0.0), (1 / count, 0.0), (1000 / count, 0.0), (-1 / count, 1.0), (-1.0, count), (1.0, -1.0)]
+    possible = [
+        (1.0, 0.0),
+        (1 / max_time, 0.0),
+        (1000 / max_time, 0.0),
+        (-1 / max_time, 1.0),
+        (-1.0, max_time),
+        (1.0, -1.0),
+    ]
     return list(dict.fromkeys(possible))
 
 
@@ -72,18 +81,18 @@ class TimeArgument:
         self.confirmed.add(time)
         return bool(self.units)
 
-    def moved(self, value: Any, time: float, other: float) -> Tensor:
-        """The argument with ``other`` in place of ``time``. Elements that do not tell ``time`` stay as they are.
+    def moved(self, value: Any, time: float, change: float) -> Tensor:
+        """The argument with ``time`` moved by ``change``. Elements that do not tell ``time`` stay as they are.
 
-        The difference is added to each element, since schedulers round their times.
+        Schedulers round their times, so that the change is added to the rounded time of each element.
         """
         tensor = torch.as_tensor(value)
         # On the CPU, since some devices have no float64.
         true = tensor.cpu()
-        moved = true.double() + self.units[0][0] * (other - time)
+        moved = true.double() + self.units[0][0] * change
         # Integers become float32: at low noise, a tenth of sigma is less than one timestep.
         dtype = true.dtype if true.is_floating_point() else torch.float32
-        return torch.where(self._at(true, time, self.units[0]), moved, true.double()).to(dtype).to(tensor.device)
+        return torch.where(self._is_time(true, time, self.units[0]), moved, true.double()).to(dtype).to(tensor.device)
 
     def noisy(self, value: Any, time: float, shape: Shape) -> Tensor | None:
         """Which tokens are at ``time``, if the argument has one time for each token.
@@ -98,7 +107,7 @@ class TimeArgument:
         tensor = torch.as_tensor(value).cpu()
         if tensor.ndim < 2:
             return None
-        at_time = self._at(tensor, time, self.units[0]).flatten(1)
+        at_time = self._is_time(tensor, time, self.units[0]).flatten(1)
         tokens = at_time.shape[1]
         axis = next((i for i, size in enumerate(shape) if size == tokens > 1), None)
         if axis is None or bool(at_time.all()):
@@ -108,23 +117,23 @@ class TimeArgument:
     def _tells(self, value: Any, time: float, unit: Unit) -> bool:
         """Whether some elements are ``time`` and all others have one common value, that of clean tokens."""
         tensor = torch.as_tensor(value).cpu()
-        at_time = self._at(tensor, time, unit)
+        at_time = self._is_time(tensor, time, unit)
         rest = tensor[~at_time]
         return bool(at_time.any()) and bool((rest == rest[:1]).all())
 
-    def _at(self, value: Tensor, time: float, unit: Unit) -> Tensor:
+    def _is_time(self, value: Tensor, time: float, unit: Unit) -> Tensor:
         """Which elements are ``time``, but for rounding."""
         slope, offset = unit
         expected = slope * time + offset
         rounding = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
-        # Half precision keeps two or three digits of a share, and of the number that it is subtracted from.
+        # Half precision keeps two or three digits of a share, and of ``offset`` in ``offset - share``.
         tolerance = 2 * rounding * max(abs(expected), abs(offset))
         tolerance += abs(slope) * max(1e-5 * max(abs(time), 1.0), self.slack)
         return (value.double() - expected).abs() <= tolerance
 
 
-def find_times(arguments: Any, time: float, count: float, slack: float) -> list[TimeArgument]:
-    """The arguments of a call that may tell ``time``: point 1 above. For ``count`` see ``units``."""
+def find_times(arguments: Arguments, time: float, max_time: float, slack: float) -> list[TimeArgument]:
+    """The arguments of a call that may tell ``time``: point 1 above. For ``max_time`` see ``units``."""
     matches: list[TimeArgument] = []
     for path, leaf in leaves(arguments):
         if isinstance(leaf, bool) or not isinstance(leaf, (int, float, Tensor)):
@@ -133,9 +142,9 @@ def find_times(arguments: Any, time: float, count: float, slack: float) -> list[
             if leaf.dtype == torch.bool or leaf.is_complex() or leaf.numel() == 0:
                 continue
             # One time, or two: that of noisy tokens beside that of clean ones.
-            if len(leaf.detach().flatten()[:: max(1, leaf.numel() // 64)].cpu().unique()) > 2:
+            if len(thinned(leaf, 64).unique()) > 2:
                 continue
-        argument = TimeArgument(path, units(count), slack)
+        argument = TimeArgument(path, units(max_time), slack)
         if argument.confirm(leaf, time):
             matches.append(argument)
     return matches
@@ -146,13 +155,15 @@ def nearest(times: Sequence[float], time: float) -> int:
     return min(range(len(times)), key=lambda i: abs(times[i] - time))
 
 
-def step_of(times: Sequence[float], candidates: list[list[TimeArgument]], arguments: Any, expected: int) -> int | None:
+def step_of(
+    times: Sequence[float], candidates: list[list[TimeArgument]], arguments: Arguments, expected: int
+) -> int | None:
     """The index of the step that a call of the model belongs to: point 2 above.
 
     Args:
         times: the scheduler's times, one for each step.
         candidates: for each stream, the arguments that may tell its time. Those that are wrong are removed.
-        arguments: the (args, kwargs) of the call.
+        arguments: those of the call.
         expected: the index of the step after the latest one.
 
     Returns:
@@ -165,7 +176,11 @@ def step_of(times: Sequence[float], candidates: list[list[TimeArgument]], argume
     if step is None:
         return None
     for each in candidates:
-        each[:] = [a for a in each if a.confirm(at(arguments, a.path), times[step])]
+        each[:] = [
+            argument
+            for argument in each
+            if (value := at(arguments, argument.path)) is not None and argument.confirm(value, times[step])
+        ]
     return step if all(each and all(len(a.confirmed) > 1 for a in each) for each in candidates) else None
 
 
@@ -174,14 +189,13 @@ class TimeCurve:
 
     Args:
         levels: ascending. On VE models log sigma; on flow models the log odds of sigma.
-        times: one for each level. On VE models the scheduler's times; on flow models the log odds of time / ``count``.
-        count: the time at full noise on flow models; None on VE models.
+        times: one for each level. On VE models the scheduler's times; on flow models the log odds of time / max_time.
+        max_time: the time at full noise on flow models; None on VE models.
+        shift: of a flow schedule (``flow_shift``).
     """
 
-    def __init__(self, levels: list[float], times: list[float], count: float | None = None):
-        self.levels, self.times, self._count = levels, times, count
-        self.shift = 1.0
-        """The factor by which a flow schedule multiplies the odds of evenly spaced levels."""
+    def __init__(self, levels: list[float], times: list[float], max_time: float | None = None, shift: float = 1.0):
+        self.levels, self.times, self._max_time, self._shift = levels, times, max_time, shift
 
     @classmethod
     def of_table(cls, scheduler: Any) -> TimeCurve:
@@ -204,28 +218,28 @@ class TimeCurve:
         return cls((logs - math.log(config.get("sigma_data") or 1.0)).tolist(), formula(logs.exp()).tolist())
 
     @classmethod
-    def of_flow(cls, sigmas: list[float], shares: list[float], count: float) -> TimeCurve:
+    def of_flow(cls, sigmas: list[float], shares: list[float], max_time: float, shift: float) -> TimeCurve:
         """The curve through the run's own levels. In log odds, every shift of a flow schedule is a straight line."""
         within = [(s, t) for s, t in zip(sigmas, shares, strict=True) if 0 < s < 1 and 0 < t < 1]
         pairs = sorted({logit(s): logit(t) for s, t in within}.items())
         if len(pairs) < 2:
             x, y = pairs[0] if pairs else (0.0, 0.0)
             pairs = [(x - 1, y - 1), (x + 1, y + 1)]
-        return cls([x for x, _ in pairs], [y for _, y in pairs], count)
+        return cls([x for x, _ in pairs], [y for _, y in pairs], max_time, shift)
 
     def time(self, sigma: float) -> float:
         """The time at a noise level."""
-        if self._count is None:
+        if self._max_time is None:
             return interpolate(math.log(sigma), self.levels, self.times)
-        return self._count / (1 + math.exp(-interpolate(logit(sigma), self.levels, self.times)))
+        return self._max_time / (1 + math.exp(-interpolate(logit(sigma), self.levels, self.times)))
 
     def level(self, share: float) -> float:
         """The noise level at a share of the model's noise range: 0 is pure noise, 1 is no noise."""
         left = 1 - share
-        if self._count is not None:
+        if self._max_time is not None:
             # Evenly spaced levels, shifted like those of the run.
-            return self.shift * left / (1 + (self.shift - 1) * left)
-        # The levels that the model was trained on have equal parts in the range.
+            return self._shift * left / (1 + (self._shift - 1) * left)
+        # Each level of the curve takes an equal part of the range.
         ranks = [float(rank) for rank in range(len(self.levels))]
         return math.exp(interpolate(left * ranks[-1], ranks, self.levels))
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from selective_sigma import Detailer, Prediction, Settings
 from selective_sigma.diffusers import detail
-from selective_sigma.diffusers.noise import input_scale, to_denoised, to_output
+from selective_sigma.diffusers.noise import input_divisor, to_denoised, to_output
 
 from .schedulers import SD
 
@@ -58,7 +58,7 @@ class Exact(nn.Module):
         else:
             low = timestep.floor().long().clamp(0, len(self.logs) - 2)
             sigma = torch.lerp(self.logs[low], self.logs[low + 1], timestep - low).exp()
-        x = sample.double() * input_scale(sigma, self.family)
+        x = sample.double() * input_divisor(sigma, self.family)
         return (to_output(exact(x, sigma, self.family), x, sigma, self.prediction),)
 
 
@@ -143,7 +143,7 @@ def test_equals_the_core(name, prediction, coverage):
     start = noise * sigmas[0]
     with detail(pipe, strength=0.2, coverage=coverage, start=0.0) as run:
         # DDIM keeps its latent as the model is shown it.
-        result = pipe(start / input_scale(torch.tensor(sigmas[:1]), "ve") if name == "ddim" else start)
+        result = pipe(start / input_divisor(torch.tensor(sigmas[:1]), "ve") if name == "ddim" else start)
     wanted, detailer = core(settings, sigmas, noise, family)
     plain, _ = core(Settings(strength=0.0), sigmas, noise, family)
     effect = (wanted - plain).norm()

@@ -38,13 +38,15 @@ def test_a_counting_cache_is_refused():
         current_timestep_callback=lambda: tiny.pipe._current_timestep,
     )
     tiny.module.enable_cache(config)
-    with pytest.raises(ValueError, match=r"PyramidAttentionBroadcastHook counts model calls.*disable_cache"):
+    with pytest.raises(
+        ValueError, match=r"PyramidAttentionBroadcastHook keeps state between model calls.*disable_cache"
+    ):
         enable(tiny.pipe)
     tiny.module.disable_cache()
     with detail(tiny.pipe):
         tiny()
         tiny.module.enable_cache(config)
-        with pytest.raises(ValueError, match="counts model calls"):
+        with pytest.raises(ValueError, match="keeps state between model calls"):
             tiny()
 
 

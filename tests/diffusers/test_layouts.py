@@ -186,8 +186,8 @@ def test_packing_is_the_pipelines_own():
         {"height": GRID[0], "width": GRID[1]},
     ):
         layout = learn_layout(tiny.pipe, tiny.module, (24, 16), ((), arguments), 0)
-        assert torch.equal(layout.core(tokens), latents)
-        assert torch.equal(layout.back(latents), tokens)
+        assert torch.equal(layout.to_core(tokens), latents)
+        assert torch.equal(layout.from_core(latents), tokens)
 
 
 def test_reference_tokens():
@@ -239,6 +239,6 @@ def test_channels_of_two_autoencoders():
         name: SimpleNamespace(decode=None, config={"latent_channels": n}) for name, n in (("vae", 4), ("audio_vae", 2))
     }
     pipe, module = SimpleNamespace(components=coders), nn.Conv2d(1, 1, 1)
-    assert learn_layout(pipe, module, (4, 3, 6, 6), ((), {}), 0).core(torch.zeros(1, 4, 3, 6, 6)).shape[1] == 4
+    assert learn_layout(pipe, module, (4, 3, 6, 6), ((), {}), 0).to_core(torch.zeros(1, 4, 3, 6, 6)).shape[1] == 4
     with pytest.raises(ValueError, match="nothing tells which axis of its latent"):
         learn_layout(pipe, module, (4, 2, 6, 6), ((), {}), 0)

@@ -85,7 +85,7 @@ UNREAD = {
     "dpmpp_2m, v": lambda: DPMSolverMultistepScheduler(**FLOW_LEVELS, prediction_type="v_prediction"),
     "unipc, v": lambda: UniPCMultistepScheduler(**FLOW_LEVELS, prediction_type="v_prediction"),
 }
-READINGS = {
+PREDICTION_TYPES = {
     "dpmpp_2m, sample": (
         lambda: DPMSolverMultistepScheduler(**FLOW_LEVELS, prediction_type="sample"),
         ("flow", "sample", 1),
@@ -129,9 +129,9 @@ def test_flow_levels_with_another_prediction_are_refused(name, steps):
 
 
 @pytest.mark.parametrize("steps", [4, 7, 50])
-@pytest.mark.parametrize("name", READINGS)
+@pytest.mark.parametrize("name", PREDICTION_TYPES)
 def test_what_a_scheduler_makes_of_an_answer(name, steps):
-    make, wanted = READINGS[name]
+    make, wanted = PREDICTION_TYPES[name]
     scheduler = make()
     scheduler.set_timesteps(steps)
     noise = Noise(scheduler)
@@ -169,7 +169,7 @@ def test_window():
 
 @pytest.mark.parametrize(("shift", "steps"), [(7.0, 2), (15.0, 2), (15.0, 3)])
 @pytest.mark.parametrize("kind", [DPMSolverMultistepScheduler, UniPCMultistepScheduler])
-def test_a_negated_picture_is_no_reading(kind, shift, steps):
+def test_a_negated_picture_is_no_prediction_type(kind, shift, steps):
     """v_prediction on flow levels, over few steps with a large shift, must not pass for a negated ``sample``."""
     scheduler = kind(use_flow_sigmas=True, prediction_type="v_prediction", flow_shift=shift)
     scheduler.set_timesteps(steps)

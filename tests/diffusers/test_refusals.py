@@ -41,7 +41,7 @@ class OtherNames(DDIMScheduler):
         (lambda: Loop(shown=lambda _, __: field(1)), "sample is not found among what the model is given"),
         (
             lambda: Loop(shown=lambda x, _: x, scheduler=EulerDiscreteScheduler(**SD)),
-            "shown the sample without its scheduler's scale_model_input",
+            "gets the sample without its scheduler's scale_model_input",
         ),
         (lambda: Loop(answered=lambda answer: 2 * answer), "scales the model's answer by 2 before"),
         (lambda: Loop(answered=lambda _: field(2)), "something else of the model's answers than a weighted sum"),

@@ -103,8 +103,8 @@ def test_unpacked_as_the_pipe_does(kind):
     pipe.components = {"vae": SimpleNamespace(decode=None, config={"latent_channels": 4})}
     layout = learn_layout(pipe, module, (24, 16), ((), {"img_ids": ids}), 0)
     tokens = patches.reshape(2, 24, 16)
-    assert torch.equal(layout.core(tokens), latents)
-    assert torch.equal(layout.back(latents), tokens)
+    assert torch.equal(layout.to_core(tokens), latents)
+    assert torch.equal(layout.from_core(latents), tokens)
 
 
 class Cached(Net):
@@ -180,4 +180,4 @@ def test_the_grid_is_the_samples_own(condition, start):
     """A condition of as many tokens lies before the sample (Qwen-Image 2.1) or behind it (Qwen-Image edit)."""
     shapes = [(1, *condition), (1, 6, 4)] if start else [(1, 6, 4), (1, *condition)]
     learned = learn_layout(SimpleNamespace(), nn.Conv2d(1, 1, 1), (24, 16), ((), {"img_shapes": [shapes]}), start)
-    assert learned.core(torch.zeros(2, 24, 16)).shape == (2, 16, 6, 4)
+    assert learned.to_core(torch.zeros(2, 24, 16)).shape == (2, 16, 6, 4)
