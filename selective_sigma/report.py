@@ -12,8 +12,8 @@ from torch import Tensor
 class Reason(str, Enum):
     """Why a step went without detail.
 
-    ``text`` says it to a user, after the words "no detail". ``Detailer._why_plain`` chooses the reason, or takes the
-    one of the schedule (``Step.reason``). ``Detailer.step`` counts ``CACHED``, and the diffusers host ``LEARNING``.
+    ``text`` says it to a user. ``Detailer._why_plain`` chooses the reason, or takes the one of the schedule
+    (``Step.reason``). ``Detailer.step`` counts ``CACHED``, and the diffusers host ``LEARNING``.
     """
 
     IDLE = "idle", "strength or coverage is 0"
@@ -24,7 +24,7 @@ class Reason(str, Enum):
     EMPTY = "empty", "the mask that detail is limited to is black"
     FIRST = "first", "mask_source change has nothing to compare with yet"
     CACHED = "cached", "a cache answered in place of the model"
-    LEARNING = "learning", "a pipeline's first step is watched"
+    LEARNING = "learning", "the pipeline's first step, from which the adapter learns"
 
     text: str
 
@@ -80,7 +80,7 @@ class Report:
         return {**{name: getattr(self, name) for name in names}, "skipped": skipped}
 
     def __str__(self) -> str:
-        skipped = ", ".join(f"{reason} {count}" for reason, count in self.skipped.items()) or "none"
+        skipped = ", ".join(f"{count} ({reason.text})" for reason, count in self.skipped.items()) or "none"
         line = f"{self.calls} model calls for {self.steps} (plain {self.plain}, lied {self.lied}); "
-        line += f"doses of {self.e_folds:.3g} e-folds; without detail: {skipped}"
+        line += f"doses of {self.e_folds:.3g} e-folds; steps without detail: {skipped}"
         return line + (f"; {self.nonfinite} samples with NaN or inf" if self.nonfinite else "")

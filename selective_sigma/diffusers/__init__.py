@@ -6,7 +6,7 @@
 >>> pipe = StableDiffusionXLPipeline.from_pretrained("stabilityai/stable-diffusion-xl-base-1.0")
 >>> with selective.detail(pipe, strength=0.1, coverage=0.5) as run:
 ...     image = pipe("portrait of a sailor, oil on canvas").images[0]
->>> print(run.report)       # model calls by kind
+>>> print(run.report)       # model calls, and why steps stayed plain
 >>> run.mask.shape          # (batch, 1, height, width), on the latent's grid
 >>> run = selective.enable(pipe, strength=0.2)
 >>> selective.disable(pipe)

@@ -14,7 +14,10 @@ def test_counts_and_words():
     report.skip(Reason.WINDOW)
     assert report.calls == 7
     assert report.nonfinite == 0
-    assert str(report) == "7 model calls for 5 (plain 5, lied 2); doses of 0 e-folds; without detail: first 1, window 2"
+    assert str(report) == (
+        "7 model calls for 5 (plain 5, lied 2); doses of 0 e-folds; "
+        "steps without detail: 1 (mask_source change has nothing to compare with yet), 2 (outside start and end)"
+    )
     report.count_finite(torch.tensor([True, False]))
     report.count_finite(torch.tensor([False]))
     assert report.nonfinite == 2
