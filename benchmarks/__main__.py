@@ -12,7 +12,7 @@ from .figures import ROWS, read, write
 from .models import HELD_OUT, HELD_OUT_FOLDER, WHOLE_PHOTOGRAPHS
 from .report import PAGES, fill
 
-MODELS = tuple(dict.fromkeys(model for _, models in QUESTIONS.values() for model in models))
+MODEL_NAMES = tuple(dict.fromkeys(model for _, models in QUESTIONS.values() for model in models))
 
 
 def main() -> int:
@@ -21,7 +21,7 @@ def main() -> int:
     default = [question for question in QUESTIONS if question not in COMFYUI_QUESTIONS]
     only_help = f"questions; all but {', '.join(COMFYUI_QUESTIONS)}"
     parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=default, help=only_help)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="asked about these; all")
+    parser.add_argument("--models", nargs="+", choices=MODEL_NAMES, default=MODEL_NAMES, help="asked about these; all")
     parser.add_argument("--dirty", action="store_true", help="measure a tree with uncommitted changes (development)")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the page from the rows at hand")
     args = parser.parse_args()
@@ -36,10 +36,10 @@ def main() -> int:
         if model == WHOLE_PHOTOGRAPHS and HELD_OUT_FOLDER is None:
             print(f"SKIPPED {model}: set PHOTOGRAPHS to the folder that holds {', '.join(HELD_OUT)}", file=sys.stderr)
             continue
-        # Rows of other models are kept. Rows that name no model (but a shape or a schedule) are all replaced.
         rows = answer(question, model, commit)
-        old_rows = [r for r in read() if r.question != question or r.model in {*MODELS} - {model}]
-        write([*old_rows, *rows])
+        # Rows of other models are kept. Rows that name no model (but a shape or a schedule) are all replaced.
+        others = {*MODEL_NAMES} - {model}
+        write([*(row for row in read() if row.question != question or row.model in others), *rows])
     for page in map(Path, PAGES):
         page.write_text(fill(page.read_text(), read()))
     return 0

@@ -35,7 +35,8 @@ from published import around
 
 from selective_sigma.comfy.run.sampler import wrap
 
-SCHEDULES = {"eps, karras": "karras", "eps, normal": "normal", "flow, shift 3": "normal"}
+SCHEDULERS = {"eps, karras": "karras", "eps, normal": "normal", "flow, shift 3": "normal"}
+"""ComfyUI's name of the scheduler that makes each noise schedule."""
 
 
 def draw(model: ReferenceModel, schedule: str, name: str, settings: Settings | None) -> tuple[Tensor, int]:
@@ -50,14 +51,14 @@ def draw(model: ReferenceModel, schedule: str, name: str, settings: Settings | N
         return model.predict(x, level, family="flow" if is_flow else "ve").denoised
 
     patcher.model._apply_model = denoised
-    sigmas = tiny.schedule(patcher, STEPS, SCHEDULES[schedule])
+    sigmas = tiny.schedule(patcher, STEPS, SCHEDULERS[schedule])
     picture = tiny.sample(patcher, tiny.sampler(name, settings), sigmas, shape=model.shape, cfg=1.0, seed=0)
     return picture, len(tiny.calls(patcher))
 
 
 def comfyui(model: str) -> Iterator[Row]:
     """Gain, leak and calls of every sampler of ComfyUI, at ``every`` 1 and 2."""
-    for schedule, sampler in product(SCHEDULES, comfy.samplers.SAMPLER_NAMES):
+    for schedule, sampler in product(SCHEDULERS, comfy.samplers.SAMPLER_NAMES):
         setup = Setup("comfyui", model, schedule, sampler)
         bare_picture, bare_calls = draw(MODELS[model](), schedule, sampler, None)
         for every in (1, 2):
@@ -98,14 +99,15 @@ def overhead(_: str) -> Iterator[Value]:
         model, batch_sizes = instant_model(shape, patch_count)
         sigmas = tiny.schedule(model, STEPS, "normal" if "flow" in name else "karras")
         times, rows = dict.fromkeys(CONTESTANTS, float("inf")), dict.fromkeys(CONTESTANTS, 0)
-        for label, wrapped in (contestant for _ in range(TIMED_RUNS) for contestant in CONTESTANTS.items()):
+        for label in [*CONTESTANTS] * TIMED_RUNS:
             batch_sizes.clear()
-            sampler, began = wrapped(tiny.sampler("euler")), time.process_time()
+            sampler, began = CONTESTANTS[label](tiny.sampler("euler")), time.process_time()
             tiny.sample(model, sampler, sigmas, shape=shape)
             times[label] = min(times[label], 1e3 * (time.process_time() - began))
             rows[label] = sum(batch_sizes)
-        over = {label: times[label] - times["bare"] for label in CONTESTANTS if label != "bare"}
-        values = {"bare run, ms": times["bare"], **{f"{label}, ms over bare": over[label] for label in over}}
+        bare = times.pop("bare")
+        over = {label: milliseconds - bare for label, milliseconds in times.items()}
+        values = {"bare run, ms": bare, **{f"{label}, ms over bare": over[label] for label in over}}
         values["a due step, ms"] = over["ours"] / (rows["ours"] - rows["bare"])
         values["another step, ms"] = over["ours, nothing due"] / STEPS
         values["ours / published"] = over["ours"] / over["published"]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib import import_module
 from itertools import product
-from statistics import fmean, stdev
+from statistics import fmean
 from unittest import mock
 
 import torch
@@ -17,18 +17,20 @@ from torch import Tensor
 
 from selective_sigma import mask as response_mask
 
-from .figures import Effect, Provenance, Row, Value, compare, kind_of_detail
+from .figures import Effect, Provenance, Row, Value, compare
 from .learning import learning
 from .methods import EVERYWHERE, METHODS, OURS, PUBLISHED, bare, ours, published_cfg_pp
 from .models import MODELS, WHOLE_PHOTOGRAPHS, mixture8
-from .samplers import SCHEDULES, Method, MethodRun, sample
+from .samplers import FLOW, SCHEDULES, VE, Method, MethodRun, sample
 
 TARGET_GAIN = 0.15
 """The strength of every method is chosen so that it gains this share of fine-detail energy inside."""
 FIRST_STRENGTH, GAIN_TOLERANCE, MOST_STRENGTH, MOST_RUNS = 0.05, 0.06, 0.9, 7
 """The search for that strength."""
-STRENGTH, STEPS, VE, FLOW = 0.1, 20, "VE Karras", "flow, shift 3"
-MAIN_SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_sde")
+STRENGTH, STEPS = 0.1, 20
+MAIN_SAMPLERS = {"euler": "Euler", "euler_ancestral": "Euler ancestral"}
+MAIN_SAMPLERS |= {"dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE"}
+"""The samplers of most questions, and how the tables name them."""
 STEP_COUNTS = (4, 6, 8, 12, 20, 30, 50)
 PHOTOGRAPHS, GUIDED_PHOTOGRAPHS = "photographs", "photographs, guidance 4"
 MAIN_MODELS = (PHOTOGRAPHS, "mixture 8x8", "mixture 4x4")
@@ -45,7 +47,7 @@ def bare_run(model: str, schedule: str, sampler: str, steps: int) -> MethodRun:
 
 @dataclass(frozen=True)
 class Setup:
-    """A question, and the model, schedule and sampler to compare methods on; the first fields of an ``Effect``."""
+    """A question, and the model, schedule, sampler and number of steps that it compares methods on."""
 
     question: str
     model: str
@@ -65,18 +67,11 @@ class Setup:
 
     def compare(self, detailed: Tensor, reference: Tensor, calls: float, label: str, strength: float) -> Effect:
         """The effect, from detailed and bare pictures of the same seeds, (batch, channels, H, W)."""
-        model = MODELS[self.model]()
-        size = len(model.seeds) // model.groups
-        groups = [slice(i, i + size) for i in range(0, len(model.seeds), size)]
-        leaks = [compare(detailed, reference, model, group).leak for group in groups]
-        figures = asdict(compare(detailed, reference, model))
-        if model.picture is not None:
-            figures |= kind_of_detail(detailed, model.inside)
-        spread = stdev(leaks) if len(leaks) > 1 else 0.0
-        return Effect(**figures, **asdict(self), label=label, strength=strength, leak_spread=spread, calls=calls)
+        figures = compare(detailed, reference, MODELS[self.model]())
+        return Effect(**figures, **asdict(self), label=label, strength=strength, calls=calls)
 
     def effect_at(self, gain: float, label: str, method: Method, strength: float = FIRST_STRENGTH) -> Effect:
-        """The effect of a method at the strength that has this gain, or the nearest to it among those tried."""
+        """The effect at the strength that has this gain; if none of those tried has, at the one that came nearest."""
         effects = [self.effect(label, method, strength)]
         while len(effects) < MOST_RUNS and abs(effects[-1].gain / gain - 1) >= GAIN_TOLERANCE:
             if strength >= MOST_STRENGTH and effects[-1].gain < gain:
@@ -158,10 +153,10 @@ def smooth(model: str) -> Iterator[Row]:
 
 
 def kinds(model: str) -> Iterator[Row]:
-    """The kind of detail of photographs, of bare pictures, and of methods at the gain of ours at one strength."""
+    """The kind of detail in photographs, in bare pictures, and in those of methods at equal gain."""
     setup, run = Setup("kinds", model), bare_run(model, VE, "euler", STEPS)
-    assert run.model.picture is not None
-    yield setup.compare(run.model.picture, run.picture, 1.0, TRUE_PICTURE, 0.0)
+    assert run.model.photographs is not None
+    yield setup.compare(run.model.photographs, run.picture, 1.0, TRUE_PICTURE, 0.0)
     yield setup.compare(run.picture, run.picture, 1.0, "plain", 0.0)
     yield from at_our_gain(setup)
 
@@ -173,13 +168,13 @@ def guidance(model: str) -> Iterator[Row]:
 
 
 def at_our_gain(setup: Setup) -> Iterator[Row]:
-    """Ours at one strength, and others at the gain that it has."""
+    """Our method at ``STRENGTH``, and others at the strengths that gain as much."""
     yield (effect := setup.effect(OURS, METHODS[OURS]))
     yield from (setup.effect_at(effect.gain, label, METHODS[label]) for label in (PUBLISHED, EVERYWHERE))
 
 
 def cfg_pp(model: str) -> Iterator[Row]:
-    """Gain on Euler CFG++ over that on Euler at one strength, by number of steps."""
+    """Gain with Euler CFG++ over gain with Euler at one strength, by number of steps."""
     for label, count in product((EVERYWHERE, OURS, PUBLISHED), (8, 12, 20, 50)):
         cfg_pp_method = published_cfg_pp if label == PUBLISHED else METHODS[label]
         euler = Setup("cfg_pp", model, steps=count).effect(label, METHODS[label])

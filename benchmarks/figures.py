@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import stdev
 
 from torch import Tensor
 
@@ -16,16 +17,8 @@ ROWS = Path("docs/evidence/rows.jsonl")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A result for a question about a model. ``model`` may also name something else that was measured."""
-
-    question: str
-    model: str
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Measures of a batch of detailed pictures, compared with those of the bare sampler from the same seeds."""
+class Effect:
+    """What a method did to a model's pictures, compared with the bare sampler's from the same seeds."""
 
     gain: float
     """Fine-detail energy gained inside, as a share of what the bare pictures have there."""
@@ -37,12 +30,8 @@ class Figures:
     """Change of a picture's mean, absolute, as a share of its own standard deviation."""
     contrast: float
     """Relative change of the standard deviation of the low-passed picture."""
-
-
-@dataclass(frozen=True)
-class Effect(Row, Figures):
-    """What a method did to the pictures of a model."""
-
+    question: str
+    model: str
     schedule: str
     sampler: str
     steps: int
@@ -63,9 +52,11 @@ class Effect(Row, Figures):
 
 
 @dataclass(frozen=True)
-class Value(Row):
+class Value:
     """One number."""
 
+    question: str
+    model: str
     label: str
     value: float
     schedule: str = ""
@@ -73,14 +64,18 @@ class Value(Row):
 
 
 @dataclass(frozen=True)
-class Provenance(Row):
+class Provenance:
     """The commit, machine and time that the rows of a question come from."""
 
+    question: str
+    model: str
     commit: str
     device: str
     seconds: float
 
 
+Row = Effect | Value | Provenance
+"""A result for a question about a model. ``model`` may also name something else that was measured."""
 ROW_TYPES: dict[str, type[Row]] = {row_type.__name__: row_type for row_type in (Effect, Value, Provenance)}
 
 
@@ -100,21 +95,31 @@ def kind_of_detail(picture: Tensor, region: Tensor) -> dict[str, float]:
     return {name: energy(band, region) / energy(reference, region) for name, (band, reference) in bands.items()}
 
 
-def compare(detailed: Tensor, bare: Tensor, model: ReferenceModel, part: slice = slice(None)) -> Figures:
-    """Measure a ``part`` of the model's pictures (batch, channels, H, W) against its truth; pooled over the part."""
-    detailed, bare, inside, outside = detailed[part], bare[part], model.inside[part], model.outside[part]
-    fine_before, fine_after = model.fine(bare), model.fine(detailed)
-    added = energy(fine_after, inside) - energy(fine_before, inside)
-    changed = energy(fine_after - fine_before, inside)
+def compare(detailed: Tensor, bare: Tensor, model: ReferenceModel) -> dict[str, float]:
+    """The fields of an ``Effect`` that are measured on its pictures, (batch, channels, H, W)."""
+    before, after = model.fine(bare), model.fine(detailed)
+
+    def added(region: Tensor, part: slice) -> float:
+        return energy(after[part], region[part]) - energy(before[part], region[part])
+
+    def leak(part: slice) -> float:
+        inside = added(model.inside, part)
+        return added(model.outside, part) / inside if inside else 0.0
+
+    everything, size = slice(None), len(bare) // model.groups
+    leaks = [leak(slice(i, i + size)) for i in range(0, len(bare), size)]
+    changed_inside, changed_outside = (energy(after - before, region) for region in (model.inside, model.outside))
     shift = (detailed.flatten(1).mean(1) - bare.flatten(1).mean(1)).abs() / bare.flatten(1).std(1)
     contrast = low_pass(detailed).flatten(1).std(1) / low_pass(bare).flatten(1).std(1) - 1
-    return Figures(
-        gain=added / energy(fine_before, inside),
-        leak=(energy(fine_after, outside) - energy(fine_before, outside)) / added if added else 0.0,
-        leak_rms=(energy(fine_after - fine_before, outside) / changed) ** 0.5 if changed else 0.0,
-        mean=float(shift.mean()),
-        contrast=float(contrast.mean()),
-    )
+    figures = {
+        "gain": added(model.inside, everything) / energy(before, model.inside),
+        "leak": leak(everything),
+        "leak_rms": (changed_outside / changed_inside) ** 0.5 if changed_inside else 0.0,
+        "leak_spread": stdev(leaks) if len(leaks) > 1 else 0.0,
+        "mean": float(shift.mean()),
+        "contrast": float(contrast.mean()),
+    }
+    return figures if model.photographs is None else figures | kind_of_detail(detailed, model.inside)
 
 
 def read(path: Path = ROWS) -> list[Row]:

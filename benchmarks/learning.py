@@ -25,10 +25,6 @@ FLUX_STEP = 2 * 12e9 * (4096 + 512) / 500e12
 class InstantModel(nn.Module):
     """A model that answers at once. The answer for each row depends on its text."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-
     def forward(self, hidden_states: Tensor, timestep: Tensor, **inputs: Tensor) -> tuple[Tensor]:  # noqa: ARG002
         text_means = inputs["text"].mean((1, 2)).reshape(-1, *[1] * (hidden_states.ndim - 1))
         return (0.3 * hidden_states.roll(1, -2) + 0.1 * text_means,)
@@ -37,31 +33,27 @@ class InstantModel(nn.Module):
 @torch.no_grad()
 def learning(_: str) -> Iterator[Value]:
     """CPU time on one thread in milliseconds, the least of ``TIMED_RUNS``, and its share of a step of Flux."""
-    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    positions = torch.stack([torch.zeros(64, 64), rows, columns], -1).flatten(0, 1)
+    positions = torch.cartesian_prod(torch.zeros(1), torch.arange(64.0), torch.arange(64.0))
     like_flux = {"text": torch.randn(1, 512, 4096), "pooled": torch.randn(1, 768)}
     like_flux |= {"img_ids": positions, "txt_ids": torch.zeros(512, 3)}
     like_sd3 = {"text": torch.randn(2, 77, 4096)}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        for name, shape, inputs in (
-            ("1x16x128x128 as tokens, 512 of text", (1, 4096, 64), like_flux),
-            ("1x16x128x128 twice, 77 of text", (1, 16, 128, 128), like_sd3),
-        ):
-            milliseconds = 1e3 * min(learning_time(torch.randn(shape), inputs) for _ in range(TIMED_RUNS))
-            yield Value("learning", name, "ms", milliseconds)
-            yield Value("learning", name, "% of a step of Flux on an H100", milliseconds / 10 / FLUX_STEP)
-    finally:
-        torch.set_num_threads(threads)
+    for name, shape, inputs in (
+        ("1x16x128x128 as tokens, 512 of text", (1, 4096, 64), like_flux),
+        ("1x16x128x128 twice, 77 of text", (1, 16, 128, 128), like_sd3),
+    ):
+        milliseconds = 1e3 * min(learning_time(torch.randn(shape), inputs) for _ in range(TIMED_RUNS))
+        yield Value("learning", name, "ms", milliseconds)
+        yield Value("learning", name, "% of a step of Flux on an H100", milliseconds / 10 / FLUX_STEP)
+    torch.set_num_threads(threads)
 
 
 def learning_time(x: Tensor, inputs: dict[str, Tensor]) -> float:
     """Seconds that the adapter takes to learn from the first step. Two rows of text are uncond and cond."""
     seconds, learn_from = list[float](), StepTracker._learn_from
-    model = InstantModel()
+    model, copies = InstantModel(), len(inputs["text"])
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    copies = len(inputs["text"])
 
     def timed(*args: Any) -> None:
         began = time.process_time()
@@ -71,7 +63,7 @@ def learning_time(x: Tensor, inputs: dict[str, Tensor]) -> float:
     pipeline = SimpleNamespace(transformer=model, scheduler=scheduler)
     with mock.patch.object(StepTracker, "_learn_from", timed), enable(pipeline).attached():
         scheduler.set_timesteps(28)
-        # The call of the second step shows that the first one has ended.
+        # A run that ends after its first step is reported as one without detail.
         for t in scheduler.timesteps[:2]:
             answers = model(torch.cat([x] * copies), timestep=t.expand(copies), **inputs)[0].chunk(copies)
             answer = answers[0] if copies == 1 else answers[0] + 4 * (answers[1] - answers[0])

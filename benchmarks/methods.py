@@ -23,21 +23,18 @@ def bare(run: MethodRun, _: float) -> Step:
 
 
 def _lie_about_sigma(run: MethodRun, share: Callable[[float], float]) -> Step:
-    """One call per step, told ``sigma (1 - share(sigma))`` with the same input, on every family."""
+    """One call a step, which is told ``sigma (1 - share(sigma))``; the input stays the same, on flow models too."""
     return lambda x, sigma: run.evaluate(x, sigma * max(1e-6, 1 - share(float(sigma))))
 
 
 def cosine(steps: int) -> list[float]:
-    """Detail Daemon's curve at its own defaults (Jonseed, MIT), one weight a step: a bump from 0.2 to 0.8 of the run.
-
-    It needs at least five steps.
-    """
+    """Detail Daemon's default curve: a weight for each of at least five steps, a bump from 0.2 to 0.8 of the run."""
     corners = [round(share * (steps - 1)) for share in (0.2, 0.5, 0.8)]
     return (0.5 - 0.5 * np.cos(np.pi * np.interp(range(steps), corners, [0.0, 1.0, 0.0]))).tolist()
 
 
 def detail_daemon(run: MethodRun, strength: float) -> Step:
-    """Jonseed, ComfyUI-Detail-Daemon: sigma (1 - amount w), w the cosine curve, linear between steps."""
+    """Jonseed, ComfyUI-Detail-Daemon (MIT): sigma (1 - strength w), w the cosine curve, linear between steps."""
     ascending_sigmas, weights = run.sigmas[-2::-1], cosine(len(run.sigmas) - 1)[::-1]
     return _lie_about_sigma(run, lambda sigma: strength * float(np.interp(sigma, ascending_sigmas, weights, right=0.0)))
 
@@ -50,15 +47,14 @@ def lying_sigma(run: MethodRun, strength: float) -> Step:
 
 
 def ours(*, knows_truth: bool = False, **options: Any) -> Method:
-    """A ``Detailer`` with these settings. With ``knows_truth`` the lie is limited to where detail belongs."""
+    """A ``Detailer`` with these settings. With ``knows_truth`` the mask is limited to where detail belongs."""
 
     def method(run: MethodRun, strength: float) -> Step:
-        settings = Settings(strength=strength, **options)
-        window = run.schedule.window(settings.start, settings.end)
+        settings, schedule = Settings(strength=strength, **options), run.schedule
+        window = schedule.window(settings.start, settings.end)
         limit = run.model.inside.float() if knows_truth else None
-        run.detailer = detailer = Detailer(
-            settings, run.sigmas, run.schedule.family, window=window, limit=limit, record=True
-        )
+        detailer = Detailer(settings, run.sigmas, schedule.family, window=window, limit=limit, record=True)
+        run.detailer = detailer
 
         def evaluate(call: Call) -> Prediction:
             assert isinstance(call.x, Tensor)
@@ -69,19 +65,19 @@ def ours(*, knows_truth: bool = False, **options: Any) -> Method:
     return method
 
 
+OURS, PUBLISHED, EVERYWHERE, TRUE_REGION = "ours", "published 0.1.1", "the same lie everywhere", "the true region"
 METHODS: dict[str, Method] = {
     # One call a step, with the lie where it is due.
-    "the same lie everywhere": ours(coverage=1.0),
+    EVERYWHERE: ours(coverage=1.0),
     "Detail Daemon": detail_daemon,
     "Lying Sigma": lying_sigma,
     # Capacap, ComfyUI-Selective-Sigma-Detailer (method.md section 2; the core equals it to rounding).
-    "published 0.1.1": ours(mask_source="change", every=1, lie="fixed_input", start=0.1, end=0.9),
+    PUBLISHED: ours(mask_source="change", every=1, lie="fixed_input", start=0.1, end=0.9),
     "ours, published mask": ours(mask_source="change"),
-    "ours": ours(),
+    OURS: ours(),
     # The best that a mask can do.
-    "the true region": ours(coverage=1.0, knows_truth=True),
+    TRUE_REGION: ours(coverage=1.0, knows_truth=True),
 }
-OURS, PUBLISHED, EVERYWHERE, TRUE_REGION = "ours", "published 0.1.1", "the same lie everywhere", "the true region"
 
 
 def published_cfg_pp(run: MethodRun, strength: float) -> Step:

@@ -1,7 +1,4 @@
-"""The denoisers under test: two mixtures with exact denoisers, and the photograph network.
-
-All are denoisers of one batch.
-"""
+"""The denoisers under test: two mixtures with exact denoisers, and the photograph network."""
 
 from __future__ import annotations
 
@@ -39,12 +36,12 @@ class ReferenceModel:
     outside: Tensor
     """(batch, 1, H, W) bool: where detail does not belong."""
     fine: Callable[[Tensor], Tensor]
-    """The fine detail in a picture, shaped like it."""
+    """The fine detail of pictures, shaped like them."""
     guidance: float = 1.0
     uncond: Callable[[Tensor, float], Tensor] | None = None
     """The unconditional prediction, for guidance; None without guidance."""
-    picture: Tensor | None = None
-    """The photographs themselves, shaped like the pictures; None on mixtures."""
+    photographs: Tensor | None = None
+    """What the network redraws, (batch, 3, H, W); None on mixtures."""
 
     def predict(
         self, x: Tensor, sigma: float, conds: Literal["all", "positive"] = "all", family: Family = "ve"
@@ -63,9 +60,9 @@ class ReferenceModel:
 def dct_basis(size: int) -> Tensor:
     """The orthonormal cosine basis of size x size tiles, (size^2 pixels, size^2 coefficients)."""
     indices = torch.arange(size, dtype=torch.float64)
-    waves = torch.cos(math.pi * (indices[:, None] + 0.5) * indices[None] / size) * math.sqrt(2 / size)
+    waves = torch.cos(math.pi * (indices[:, None] + 0.5) * indices / size) * math.sqrt(2 / size)
     waves[:, 0] /= math.sqrt(2)
-    return torch.einsum("yu,xv->yxuv", waves, waves).reshape(size**2, size**2).float()
+    return torch.kron(waves, waves).float()
 
 
 @dataclass(frozen=True)
@@ -111,9 +108,9 @@ class Tiles:
 def _mixture(
     tiles: Tiles, textured: float, shape: tuple[int, ...], seeds: Sequence[int], groups: int, guidance: float = 1.0
 ) -> ReferenceModel:
-    """A model with the share ``textured`` of textured tiles in its right half, and of smooth ones in its left half.
+    """A model whose right half has the share ``textured`` of textured tiles, and its left half of smooth ones.
 
-    Its unconditional prediction does not know which half is which.
+    The unconditional prediction does not know which half is which.
     """
     inside = (torch.arange(shape[3]) >= shape[3] // 2).expand(shape[0], 1, *shape[2:])
     is_right = inside[0, 0, :: tiles.size, :: tiles.size].flatten()
@@ -123,7 +120,7 @@ def _mixture(
 
 
 def mixture8(seeds: Sequence[int], groups: int = 1, guidance: float = 1.0, size: int = 64) -> ReferenceModel:
-    """8x8 tiles, one channel: light and shade of .5, texture of .3 beyond a gradient, prior .02 and .98."""
+    """8x8 tiles, one channel: brightness of std .5, two gradients of .25, texture of .02 or .3; prior .02 and .98."""
     frequency = (torch.arange(8)[:, None] + torch.arange(8)).flatten()
     coarse = 0.5**2 * 64 * torch.where(frequency > 0, 1 / 4, 1.0)
     smooth, textured = (torch.where(frequency > 1, std**2, coarse) for std in (0.02, 0.3))
@@ -132,13 +129,9 @@ def mixture8(seeds: Sequence[int], groups: int = 1, guidance: float = 1.0, size:
 
 
 def mixture4(seeds: Sequence[int], groups: int = 1, size: int = 64) -> ReferenceModel:
-    """4x4 tiles, four channels, shading in both halves; prior .05 and .95.
-
-    Variances over the frequency radius f: ``low + 1e-4`` and ``low + 0.35 / (1 + (f / 0.35)^2)``,
-    ``low = exp(-(f / 0.08)^2)`` scaled to a pixel's variance of 0.75.
-    """
+    """4x4 tiles, four channels: shading with a variance of .75 a pixel in both halves; prior .05 and .95."""
     frequency = torch.arange(4) / 4
-    f = ((frequency[:, None].square() + frequency.square()) / 2).sqrt().flatten()
+    f = ((frequency[:, None].square() + frequency.square()) / 2).sqrt().flatten()  # The frequency radius.
     low = (-(f / 0.08).square()).exp()
     low *= 0.75 * 16 / low.sum()
     texture = 0.35 / (1 + (f / 0.35).square())
@@ -160,41 +153,35 @@ def windows() -> Tensor:
     return torch.cat([photos.photograph(name, 192)[..., y : y + 64, x : x + 64] for name, y, x in WINDOWS])
 
 
-def held_out() -> Tensor:
-    """The photographs in ``HELD_OUT_FOLDER``, (pictures, 3, 192, 192)."""
-    return torch.cat([photos.photograph(f"{HELD_OUT_FOLDER}/{name}.jpg", 192) for name in HELD_OUT])
-
-
-def photographs(
-    pictures: Callable[[], Tensor] = windows,
-    seeds: int = 3,
-    smooth: bool = False,
-    guidance: float = 1.0,
-    factor: float = 4.0,
-) -> ReferenceModel:
-    """The network that redraws photographs from a thumbnail, ``factor`` times smaller; pictures in [-1, 1].
+def photographs(whole: bool = False, defocused: bool = False, guidance: float = 1.0) -> ReferenceModel:
+    """The network that redraws photographs from their thumbnails; pictures in [-1, 1].
 
     Inside and outside are the upper and the lower third of the photograph's own smoothed fine detail (``truth``).
-    With ``smooth`` the thumbnails are out of focus, and detail belongs nowhere. The unconditional prediction is made
-    without a thumbnail.
+    The unconditional prediction is made without a thumbnail.
+
+    Args:
+        whole: redraw the held-out photographs at 192x192, with one seed, instead of ``windows`` with three seeds.
+        defocused: put the thumbnails out of focus, so that detail belongs nowhere.
     """
-    picture, net = pictures(), network.load()
-    picture_seeds = tuple(1000 * seed + i for seed in range(seeds) for i in range(len(picture)))
-    picture = picture.repeat(seeds, 1, 1, 1)
-    thumbnail = photos.thumbnail(photos.defocused(picture) if smooth else picture, factor)
+    held_out = (photos.photograph(f"{HELD_OUT_FOLDER}/{name}.jpg", 192) for name in HELD_OUT)
+    picture = torch.cat(list(held_out)) if whole else windows()
+    groups, factor = (1, photos.FACTOR) if whole else (3, 4.0)
+    seeds = tuple(1000 * group + i for group in range(groups) for i in range(len(picture)))
+    picture, net = picture.repeat(groups, 1, 1, 1), network.load()
+    thumbnail = photos.thumbnail(photos.defocused(picture) if defocused else picture, factor)
     inside, outside = (region > 0.5 for region in truth.measured(picture))
     cond, uncond = partial(net.denoise, thumbnail=thumbnail), None if guidance == 1 else net.denoise
     shape = tuple(picture.shape)
-    return ReferenceModel(shape, picture_seeds, seeds, cond, inside, outside, high_pass, guidance, uncond, picture)
+    return ReferenceModel(shape, seeds, groups, cond, inside, outside, high_pass, guidance, uncond, picture)
 
 
 WHOLE_PHOTOGRAPHS = "whole photographs"
 MODELS: dict[str, Callable[[], ReferenceModel]] = {
     "photographs": cache(photographs),
-    "defocused": cache(partial(photographs, smooth=True)),
+    "defocused": cache(partial(photographs, defocused=True)),
     "mixture 8x8": cache(partial(mixture8, range(12), 3)),
     **{f"mixture 8x8, guidance {scale}": cache(partial(mixture8, range(12), 3, guidance=scale)) for scale in (2, 4)},
-    WHOLE_PHOTOGRAPHS: cache(partial(photographs, held_out, 1, factor=photos.FACTOR)),
+    WHOLE_PHOTOGRAPHS: cache(partial(photographs, whole=True)),
     "photographs, guidance 4": cache(partial(photographs, guidance=4.0)),
     "mixture 4x4": cache(partial(mixture4, range(12), 3)),
 }

@@ -1,4 +1,4 @@
-"""Fills the marked blocks of a page with tables made from the rows. The text around them stays as it is.
+"""Tables made from the rows. They fill the blocks of a page; the text around a block stays as it is.
 
 A block stands between ``<!-- figures: NAME -->`` and ``<!-- /figures -->``. ``BLOCKS`` has the names.
 """
@@ -11,22 +11,19 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from .evaluate import FLOW, MAIN_MODELS, PHOTOGRAPHS, QUESTIONS, STEP_COUNTS, STEPS, TARGET_GAIN, TRUE_PICTURE, VE
+from .evaluate import MAIN_MODELS, MAIN_SAMPLERS, PHOTOGRAPHS, QUESTIONS, STEP_COUNTS, STEPS, TARGET_GAIN, TRUE_PICTURE
 from .figures import Effect, Provenance, Row, Value
-from .methods import METHODS, OURS, PUBLISHED, TRUE_REGION
+from .methods import OURS, PUBLISHED, TRUE_REGION
+from .samplers import FLOW, VE
 
 PAGES = ("docs/evidence.md", "README.md")
 BLOCK = re.compile(r"(<!-- figures: ([^>]*?) -->\n)(.*?)(<!-- /figures -->)", re.DOTALL)
-SAMPLERS = {"euler": "Euler", "euler_ancestral": "Euler ancestral", "dpmpp_2m": "DPM++ 2M", "dpmpp_sde": "DPM++ SDE"}
-"""The samplers as the tables name them."""
 
 
 def select(rows: Sequence[Row], question: str, **fields: str) -> list[Any]:
-    """The rows of a question whose fields have these values. Rows of ``leak`` are in the order of the methods."""
-    fields["question"] = question
-    selected = [row for row in rows if all(getattr(row, name, row) == value for name, value in fields.items())]
-    selected = [row for row in selected if not isinstance(row, Provenance)]
-    return sorted(selected, key=lambda row: list(METHODS).index(row.label)) if question == "leak" else selected
+    """The rows of a question whose fields have these values, in the order in which they were measured."""
+    wanted = {"question": question, **fields}.items()
+    return [row for row in rows if wanted <= vars(row).items() and not isinstance(row, Provenance)]
 
 
 def has_target_gain(row: Effect) -> bool:
@@ -47,14 +44,14 @@ def grid(corner: str, cells: Mapping[tuple[str, str], str], columns: Iterable[st
 
 
 def beside_the_others(rows: Sequence[Row]) -> str:
-    """README's table: photographs, VE."""
+    """The leak of each method on photographs, VE: README's table."""
     cells: dict[tuple[str, str], str] = {}
     for row in filter(has_target_gain, select(rows, "leak", model=PHOTOGRAPHS, schedule=VE)):
         mark = {OURS: "**", TRUE_REGION: "*"}.get(row.label, "")
         name = f"{mark}{row.label}{mark}"
-        cells[name, SAMPLERS[row.sampler]] = f"{mark}{row.leak:.3f}{mark}"
+        cells[name, MAIN_SAMPLERS[row.sampler]] = f"{mark}{row.leak:.3f}{mark}"
         cells.setdefault((name, "model calls a step"), f"{row.calls:.2f}")
-    return grid("detail outside / inside", cells, (*SAMPLERS.values(), "model calls a step"))
+    return grid("detail outside / inside", cells, (*MAIN_SAMPLERS.values(), "model calls a step"))
 
 
 def leak(rows: Sequence[Row]) -> str:
@@ -69,15 +66,15 @@ def leak(rows: Sequence[Row]) -> str:
     tables: list[str] = []
     for schedule, model in product((VE, FLOW), MAIN_MODELS):
         selected = select(rows, "leak", model=model, schedule=schedule)
-        cells = {(row.label, SAMPLERS[row.sampler]): cell(row) for row in selected}
-        tables.append(f"**{model.capitalize()}, {schedule}**\n\n{grid('', cells, SAMPLERS.values())}")
+        cells = {(row.label, MAIN_SAMPLERS[row.sampler]): cell(row) for row in selected}
+        tables.append(f"**{model.capitalize()}, {schedule}**\n\n{grid('', cells, MAIN_SAMPLERS.values())}")
     return "\n\n".join(tables)
 
 
-def setup_of(row: Any) -> str:
+def setup_of(row: Effect | Value) -> str:
     """Model, schedule and sampler of a row, as far as it has them."""
-    parts = (row.model, getattr(row, "schedule", ""), SAMPLERS.get(getattr(row, "sampler", ""), ""))
-    return ", ".join(filter(None, parts))
+    sampler = MAIN_SAMPLERS.get(row.sampler, row.sampler) if isinstance(row, Effect) else ""
+    return ", ".join(filter(None, (row.model, row.schedule, sampler)))
 
 
 def by_setup(question: str, rows: Sequence[Row]) -> str:
@@ -104,7 +101,8 @@ def kinds(rows: Sequence[Row]) -> str:
         mark = "**" if row.chroma > 1.2 * true_chroma[row.model] else ""
         kind = [f"{mark}{row.chroma:.3f}{mark}", f"{row.finest:.2f}"]
         effect = [f"{100 * row.gain:.0f} %", f"{row.leak:.3f}", f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"]
-        body.append([f"{row.model}, {row.label}", *kind, *(effect if row.strength else "–––")])
+        # Pictures without a method have no effect.
+        body.append([f"{row.model}, {row.label}", *kind, *(effect if row.strength else ["–"] * 3)])
     return table(["inside", "chroma / luma", "finest / next band", "gain", "leak", "mask inside, outside"], body)
 
 
@@ -137,11 +135,11 @@ def targets(rows: Sequence[Row]) -> str:
         """Our leak over the published method's, by sampler."""
         effects = filter(has_target_gain, select(rows, "leak", model=model, schedule=VE))
         leaks = {(effect.label, effect.sampler): effect.leak for effect in effects}
-        shared = [s for s in SAMPLERS if {(OURS, s), (PUBLISHED, s)} <= leaks.keys()]
-        return {SAMPLERS[s]: leaks[OURS, s] / leaks[PUBLISHED, s] for s in shared}
+        shared = [s for s in MAIN_SAMPLERS if {(OURS, s), (PUBLISHED, s)} <= leaks.keys()]
+        return {MAIN_SAMPLERS[s]: leaks[OURS, s] / leaks[PUBLISHED, s] for s in shared}
 
     def split(question: str, label: str, word: str) -> tuple[dict[str, float], dict[str, float]]:
-        """Values by setup: of those whose name has ``word``, and of the others. Samplers of two calls are left out."""
+        """Values by setup: of setups whose name has ``word``, and of the others. Samplers of two calls are left out."""
         values = {setup_of(row): row.value for row in select(rows, question, label=label) if "sde" not in row.model}
         with_word = {setup: values.pop(setup) for setup in list(values) if word in setup}
         return with_word, values
@@ -191,9 +189,5 @@ BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
 
 
 def fill(text: str, rows: Sequence[Row]) -> str:
-    """``text`` with new contents in every block.
-
-    Raises:
-        KeyError: for a block of an unknown name.
-    """
+    """``text`` with new contents in every block. A block of an unknown name raises a ``KeyError``."""
     return BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](rows)}\n{match[4]}", text)

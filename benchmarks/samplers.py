@@ -1,8 +1,8 @@
 """The samplers and schedules under test.
 
-A sampler is a function of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms; with guidance ``denoised`` is the
-guided prediction. Levels of flow models are converted to noise-to-signal ratios. The samplers are written out here,
-since the methods wrap the model and count its calls.
+A sampler is a function of ``predict(x, sigma) -> (denoised, uncond)`` in VE terms, where sigma is the noise-to-signal
+ratio; flow models are converted to it. With guidance ``denoised`` is the guided prediction. The samplers are written
+out here, since the methods wrap the model and count its calls.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from selective_sigma import Detailer, Prediction
 from selective_sigma.demo.levels import log_sigma_table, to_log_sigma
 from selective_sigma.demo.sample import noise_levels
+from selective_sigma.lie import noise_to_signal
 from selective_sigma.settings import Family
 
 from .models import ReferenceModel
@@ -45,7 +46,7 @@ def stable_diffusion_sigma(share: float) -> float:
 class NoiseSchedule:
     """Noise levels of a run of any length, and the model's own range."""
 
-    levels: Callable[[int], list[float]]
+    ratios: Callable[[int], list[float]]
     """Number of steps -> noise-to-signal ratios, one more than there are steps, descending to 0."""
     ratio_at: Callable[[float], float] = stable_diffusion_sigma
     """Share of the model's noise range in (0, 1) -> noise-to-signal ratio."""
@@ -63,16 +64,17 @@ class NoiseSchedule:
 
 def flow_schedule(shift: int) -> NoiseSchedule:
     """Even times of rectified flow, shifted (Esser et al. 2024, eq. 23); 1000 (sigma = 0.999) stands for infinity."""
-    return NoiseSchedule(
-        lambda steps: [1000.0, *(shift * (steps - i) / i for i in range(1, steps)), 0.0],
-        lambda share: shift * (1 - share) / share,
-        "flow",
-    )
+
+    def ratios(steps: int) -> list[float]:
+        return [1000.0, *(shift * (steps - i) / i for i in range(1, steps)), 0.0]
+
+    return NoiseSchedule(ratios, lambda share: shift * (1 - share) / share, "flow")
 
 
+VE, FLOW = "VE Karras", "flow, shift 3"
 SCHEDULES = {
     # Karras et al. 2022, eq. 5.
-    "VE Karras": NoiseSchedule(lambda steps: noise_levels(steps, 14.61, 0.0292).tolist()),
+    VE: NoiseSchedule(lambda steps: noise_levels(steps, 14.61, 0.0292).tolist()),
     "VE normal": NoiseSchedule(lambda steps: [*(stable_diffusion_sigma(i / (steps - 1)) for i in range(steps)), 0.0]),
     **{f"flow, shift {shift}": flow_schedule(shift) for shift in (1, 3, 7)},
 }
@@ -87,7 +89,7 @@ def euler(predict: Predict, x: Tensor, sigmas: list[float], _: DrawNoise, cfg_pp
 
 
 def _ancestral_step(x: Tensor, denoised: Tensor, sigma: float, next_sigma: float, draw_noise: DrawNoise) -> Tensor:
-    """Euler to a lower level, then fresh noise back up (Song et al. 2020, DDIM eq. 16)."""
+    """Euler to below ``next_sigma``, then fresh noise up to it (Song et al. 2020, DDIM eq. 16)."""
     up = min(next_sigma, (next_sigma**2 * (sigma**2 - next_sigma**2) / sigma**2) ** 0.5)
     down = (next_sigma**2 - up**2) ** 0.5
     return denoised + down / sigma * (x - denoised) + up * draw_noise()
@@ -157,30 +159,22 @@ Method = Callable[[MethodRun, float], Step]
 
 @torch.no_grad()
 def sample(
-    model: ReferenceModel,
-    method: Method,
-    strength: float,
-    sampler: str = "euler",
-    schedule: str = "VE Karras",
-    steps: int = 20,
+    model: ReferenceModel, method: Method, strength: float, sampler: str = "euler", schedule: str = VE, steps: int = 20
 ) -> MethodRun:
     """Sample the model's batch. A picture has the same noise, at the start and later, under every method."""
     noise_schedule = SCHEDULES[schedule]
-    is_flow = noise_schedule.family == "flow"
     # Noise levels in single precision, as in hosts.
-    sigmas = torch.tensor([noise_schedule.to_sigma(ratio) for ratio in noise_schedule.levels(steps)]).tolist()
+    sigmas = torch.tensor([noise_schedule.to_sigma(ratio) for ratio in noise_schedule.ratios(steps)]).tolist()
     run = MethodRun(model, noise_schedule, sigmas)
     step = method(run, strength)
-    levels = [sigma / (1 - sigma) for sigma in sigmas] if is_flow else sigmas
-    sigma_of = dict(zip(levels, sigmas, strict=True))
 
-    def predict(x: Tensor, level: float) -> tuple[Tensor, Tensor]:
-        # A sampler may call between the run's levels.
-        sigma = torch.tensor([sigma_of.get(level, noise_schedule.to_sigma(level))])
-        prediction = step(x * (1 - float(sigma)) if is_flow else x, sigma)
+    def predict(x: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+        sigma = torch.tensor([noise_schedule.to_sigma(ratio)])
+        prediction = step(x * (1 - float(sigma)) if noise_schedule.family == "flow" else x, sigma)
         picture = prediction.denoised if prediction.guided is None else prediction.guided
         return picture, prediction.others.get("uncond", picture)  # type: ignore[return-value]
 
+    ratios = [noise_to_signal(sigma, noise_schedule.family) for sigma in sigmas]
     draw_noise = seeded_noise(model.seeds, model.shape)
-    run.picture = SAMPLERS[sampler](predict, draw_noise() * levels[0], levels, draw_noise)
+    run.picture = SAMPLERS[sampler](predict, draw_noise() * ratios[0], ratios, draw_noise)
     return run

@@ -32,7 +32,7 @@ def exact(model, high):
 @pytest.mark.parametrize("schedule", ["VE Karras", "VE normal", "flow, shift 3"])
 @pytest.mark.parametrize("sampler", DETERMINISTIC)
 def test_deterministic_samplers_converge_to_the_ode(sampler, schedule):
-    high = SCHEDULES[schedule].levels(10)[0]
+    high = SCHEDULES[schedule].ratios(10)[0]
     errors = [(bare_picture(sampler, n, schedule) - exact(model_of(), high)).abs().mean() for n in (10, 100)]
     assert errors[1] < errors[0] / 3
     assert errors[1] < (0.05 if sampler == "euler" else 0.01)
@@ -64,20 +64,20 @@ def test_a_picture_is_the_same_in_any_batch():
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-def test_levels_descend_to_zero_and_the_window_lies_in_them(schedule):
-    levels = schedule.levels(6)
-    assert len(levels) == 7
-    assert levels[-1] == 0
-    assert all(high > low for high, low in pairwise(levels))
+def test_noise_descends_to_zero_and_the_window_lies_in_it(schedule):
+    ratios = schedule.ratios(6)
+    assert len(ratios) == 7
+    assert ratios[-1] == 0
+    assert all(high > low for high, low in pairwise(ratios))
     high, low = schedule.window(0.2, 0.9)
-    assert schedule.to_sigma(levels[0]) > high > low > 0
+    assert schedule.to_sigma(ratios[0]) > high > low > 0
     assert schedule.window(0, 1) == (1e9, 0)
 
 
 def test_the_range_is_that_of_the_models():
     # The ends of Stable Diffusion's range as k-diffusion prints them, and SD3's sigma at a fifth of its range, shift 3.
-    assert SCHEDULES["VE normal"].levels(20)[0] == pytest.approx(14.6146, abs=1e-3)
-    assert SCHEDULES["VE normal"].levels(20)[19] == pytest.approx(0.0292, abs=1e-4)
+    assert SCHEDULES["VE normal"].ratios(20)[0] == pytest.approx(14.6146, abs=1e-3)
+    assert SCHEDULES["VE normal"].ratios(20)[19] == pytest.approx(0.0292, abs=1e-4)
     assert SCHEDULES["flow, shift 3"].window(0.2, 0.9)[0] == pytest.approx(3 * 0.8 / (1 + 2 * 0.8))
 
 
@@ -89,12 +89,12 @@ def test_mask_ones_and_full_coverage_agree():
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_step_of_a_run_is_found_by_its_level(sampler, schedule):
+def test_every_step_of_a_run_is_found_by_its_sigma(sampler, schedule):
     run = sample(model_of(1, 8), ours(every=1, start=0.0), 0.1, sampler, schedule, 9)
     assert list(dict.fromkeys(record.step for record in run.detailer.masks)) == list(range(9))
 
 
-def test_run_holds_the_levels_in_the_models_own_terms():
+def test_a_run_holds_its_sigmas_in_the_models_own_terms():
     run = sample(model_of(), bare, 0.0, schedule="flow, shift 3", steps=5)
     assert isinstance(run, MethodRun)
     assert all(0 <= sigma < 1 for sigma in run.sigmas)
