@@ -37,8 +37,8 @@ class Part(NamedTuple):
 
 PARTS = {
     "canyon wren": Part("budgie-canyon-wren", (380, 150, 1020, 790), (WHOLE, SMOOTH), smooth=(128, 128)),
-    "otter": Part("budgie-oakland-zoo-otters", (560, 220, 1160, 820), (WHOLE, CLOSE_UP, SMOOTH), (60, 30), (0, 128)),
-    "colosseum": Part("budgie-roman-colosseum", (394, 0, 1406, 1012), (WHOLE,)),
+    "otter": Part("budgie-oakland-zoo-otters", (560, 220, 1160, 820), (WHOLE, CLOSE_UP), (60, 30)),
+    "colosseum": Part("budgie-roman-colosseum", (394, 0, 1406, 1012), (WHOLE, SMOOTH), smooth=(60, 128)),
 }
 """Sharp subjects before a background out of focus, all from BuddiesOfBudgie/budgie-backgrounds (CC0 1.0)."""
 
