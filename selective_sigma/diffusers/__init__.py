@@ -145,7 +145,7 @@ class Run:
 
     @property
     def mask(self) -> Any:
-        """Latest mask, (batch, 1, *space) in [0, 1], a list for several streams; None before the first."""
+        """Latest mask, (batch, 1, *space) in [0, 1]; None before the first."""
         detailer = self._tracker.detailer
         return None if detailer is None else detailer.mask
 
@@ -167,7 +167,8 @@ class Run:
         with ExitStack() as stack:
             methods = {"step": tracker.stepped, "set_timesteps": tracker.timed}
             try:
-                stack.enter_context(attach.listening_to_scheduler(self._pipe.scheduler, methods))
+                attach.check_thread(self._pipe.scheduler)
+                stack.enter_context(attach.listening(self._pipe.scheduler, methods))
             except (TypeError, ValueError):
                 if not idle:
                     raise

@@ -9,10 +9,8 @@ as usual.
 
 from __future__ import annotations
 
-import copy
 import functools
 import random
-import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +22,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from packaging.specifiers import SpecifierSet
 from torch import nn
 
 Listener = Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -57,29 +56,12 @@ def listening(target: Any, listeners: dict[str, Listener]) -> Iterator[None]:
         _put(target, _listeners, key, outer)
 
 
-@contextmanager
-def listening_to_scheduler(scheduler: Any, listeners: dict[str, Listener]) -> Iterator[None]:
-    """As ``listening``, for a scheduler and its deep copies. Pipelines with sound make a copy for each call.
-
-    Raises:
-        ValueError: another thread samples with this scheduler.
-    """
+def check_thread(scheduler: Any) -> None:
+    """Raise ``ValueError`` if another thread samples with this scheduler."""
     if _is_patched(type(scheduler)) and (threading.get_ident(), id(scheduler)) not in _listeners:
         raise ValueError(
             "Selective Sigma is sampling with this scheduler in another thread: give each pipe a scheduler of its own"
         )
-    with ExitStack() as stack:
-
-        def listen(target: Any) -> None:
-            stack.enter_context(listening(target, {**listeners, "__deepcopy__": listen_to_copy}))
-
-        def listen_to_copy(_: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-            copied = call(*args, **kwargs)
-            listen(copied)
-            return copied
-
-        listen(scheduler)
-        yield
 
 
 def set_listener(pipe: Any, listener: Listener | None) -> None:
@@ -135,11 +117,6 @@ def _patched_class(kind: Any) -> Any:
             return value
         return functools.wraps(value)(lambda *args, **kwargs: listener(self, value, args, kwargs))
 
-    def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
-        copied = memo[id(self)] = kind.__new__(kind)
-        vars(copied).update(copy.deepcopy(vars(self), memo))
-        return copied
-
     def reduce(self: Any, protocol: Any) -> Any:
         # Copies have the original class, and no listener.
         function, arguments, *rest = kind.__reduce_ex__(self, protocol)
@@ -153,16 +130,15 @@ def _patched_class(kind: Any) -> Any:
     if any("__call__" in vars(base) for base in kind.__mro__):
         namespace["__call__"] = functools.wraps(kind.__call__)(call)
     else:
-        namespace |= {"__getattribute__": getattribute, "__deepcopy__": deepcopy}
+        namespace["__getattribute__"] = getattribute
         # Pipelines compare type(scheduler) with == and !=.
         equal = {"__eq__": lambda cls, other: other is cls or other is kind, "__hash__": lambda _: hash(kind)}
         metaclass = type(metaclass.__name__, (metaclass,), equal)
     return metaclass(kind.__name__, (kind,), namespace)
 
 
-OLDEST, UNTESTED = (0, 42), (0, 43)
-"""Releases of diffusers, as in pyproject.toml. There is a cap since we read private attributes of its caches."""
-WANTED = "diffusers>={}.{},<{}.{}".format(*OLDEST, *UNTESTED)
+WANTED = "diffusers>=0.42,<0.43"
+"""Tested releases, as in pyproject.toml. There is a cap since we read private attributes of diffusers' caches."""
 
 
 def check_version(version: str) -> None:
@@ -171,10 +147,10 @@ def check_version(version: str) -> None:
     Raises:
         ImportError: in one line, with the releases that are wanted.
     """
-    release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if release < OLDEST:
+    oldest, untested = WANTED.removeprefix("diffusers").split(",")
+    if not SpecifierSet(oldest).contains(version, prereleases=True):
         raise ImportError(f"Selective Sigma needs {WANTED}, and {version} is installed: pip install '{WANTED}'")
-    if release >= UNTESTED:
+    if not SpecifierSet(untested).contains(version, prereleases=True):
         warnings.warn(f"Selective Sigma is tested with {WANTED}, and {version} is installed", stacklevel=3)
 
 
@@ -199,8 +175,8 @@ def caches(module: nn.Module) -> list[Any]:
     """
     managers: dict[int, Any] = {}
     for part in module.modules():
-        names = (name for origin in _origins(part) for start, name in ACCELERATORS.items() if origin.startswith(start))
-        if name := next(names, None):
+        origins = (type(part).__module__, *_replacements(part))
+        for name in (name for start, name in ACCELERATORS.items() if any(o.startswith(start) for o in origins)):
             raise ValueError(
                 f"{name} on {type(module).__name__} counts model calls or looks up their time, "
                 "which the lied pass would upset: take it off first, or use FirstBlockCacheConfig"
@@ -222,13 +198,10 @@ def caches(module: nn.Module) -> list[Any]:
     return list(managers.values())
 
 
-def _origins(part: nn.Module) -> Iterator[str]:
-    """Names of the Python modules that define a part's class, its attention processor, and a replaced ``forward``."""
-    yield type(part).__module__
-    for name in ("processor", "forward"):
-        value = vars(part).get(name)
-        if value is not None:
-            yield getattr(value, "__module__", None) or type(value).__module__
+def _replacements(part: nn.Module) -> list[str]:
+    """Where the attention processor and a replaced ``forward`` of a part come from: module and class."""
+    values = [value for name in ("processor", "forward") if (value := vars(part).get(name)) is not None]
+    return [f"{value.__module__}.{type(value).__name__}" for value in values]
 
 
 class ModelState:
@@ -258,14 +231,10 @@ class ModelState:
         self._managers += caches(module)
         self._watched[id(module)] = module
         for part in module.modules():
-            processor = vars(part).get("processor")
-            self._owners += [vars(part), getattr(processor, "__dict__", {})]
-            # A forward or a processor that replaces diffusers' own may rely on the number of copies (PAG's do).
-            forward = getattr(vars(part).get("forward"), "__func__", vars(part).get("forward"))
-            hooked = forward in (None, type(part).forward) or {"_hf_hook", "_diffusers_hook"} & vars(part).keys()
-            kind = type(processor)
-            foreign = processor is not None and (not kind.__module__.startswith("diffusers.") or "PAG" in kind.__name__)
-            self._sliceable &= bool(hooked) and not foreign
+            self._owners += [vars(part), getattr(vars(part).get("processor"), "__dict__", {})]
+            # A forward or a processor that is not diffusers' own may rely on the number of copies. PAG's do.
+            for origin in _replacements(part):
+                self._sliceable &= origin.startswith(("diffusers.", "accelerate.", "torch.")) and "PAG" not in origin
 
     def sliceable(self, copies: int) -> bool:
         """Whether the model can be called with only one of the ``copies`` of the sample."""

@@ -1,25 +1,22 @@
 """The picture's own axes: a scheduler's sample as (batch, channels, *space), and back.
 
-Which axis holds the channels, which grid tokens fill and which pixels a token holds is learned from the sample's shape,
-from the position ids and sizes among the model's arguments, and from the pipeline's own unpacking.
+Which axis holds the channels, and which grid tokens fill, is learned from the sample's shape, from the number of the
+latent's channels in configs, and from the position ids and sizes among the model's arguments.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-
-from .slots import leaves
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .slots import Arguments, Shape
+    from .slots import Parts, Shape
 
 AUTOENCODER_KEYS = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
 MODEL_KEYS = ("out_channels", "out_visual_dim", "latent_dim", "in_channels")
@@ -32,42 +29,42 @@ class Layout:
     """Rearranges samples (batch, *shape) for the core, whose masks are (batch, 1, *space).
 
     Args:
-        shape: shape of one sample as the scheduler has it.
-        axis: the axis of ``shape`` that holds the channels.
-        grid: (rows, columns) or (frames, rows, columns) of tokens, if ``shape`` is (tokens, channels).
-        order: indices into a flattened sample, (channels, *space), if each token holds several pixels.
+        axis: the axis of one sample that holds the channels.
+        grid: (rows, columns) or (frames, rows, columns) of tokens, if a sample is (tokens, channels).
+        patch: the side of the square of pixels that each place holds, in the order (channel, row, column) that all
+            pipelines of diffusers have.
     """
 
-    def __init__(self, shape: Shape, axis: int, grid: Shape | None = None, order: Tensor | None = None):
-        self.shape = shape
-        self._axis, self._grid, self._order = axis, grid, order
+    def __init__(self, axis: int, grid: Shape | None = None, patch: int = 1):
+        self._axis, self._grid, self._patch = axis, grid, patch
 
     def to_core(self, sample: Tensor) -> Tensor:
         """(batch, *shape) to (batch, channels, *space)."""
-        if self._order is not None:
-            order = self._order.to(sample.device)
-            return sample.flatten(1)[:, order.flatten()].reshape(-1, *order.shape)
-        moved = sample.movedim(1 + self._axis, 1)
-        return moved if self._grid is None else moved.unflatten(2, self._grid)
+        latent = sample.movedim(1 + self._axis, 1)
+        latent = latent if self._grid is None else latent.unflatten(2, self._grid)
+        if self._patch == 1:
+            return latent
+        # (..., channels, patch, patch, rows, columns)
+        patches = latent.movedim(1, -3).unflatten(-3, (-1, self._patch, self._patch))
+        return patches.movedim((-4, -3), (-3, -1)).flatten(-4, -3).flatten(-2).movedim(-3, 1)
 
     def from_core(self, latent: Tensor) -> Tensor:
         """(batch, channels, *space) to (batch, *shape)."""
-        if self._order is not None:
-            sample = torch.empty_like(latent.flatten(1))
-            sample[:, self._order.flatten().to(latent.device)] = latent.flatten(1)
-            return sample.reshape(-1, *self.shape)
+        if self._patch > 1:
+            patches = latent.movedim(1, -3).unflatten(-1, (-1, self._patch)).unflatten(-3, (-1, self._patch))
+            latent = patches.movedim((-3, -1), (-4, -3)).flatten(-5, -3).movedim(-3, 1)
         latent = latent if self._grid is None else latent.flatten(2)
         return latent.movedim(1, 1 + self._axis)
 
 
-def learn_layout(pipe: Any, module: Any, shape: Shape, arguments: Arguments, start: int) -> Layout:
+def learn_layout(pipe: Any, module: Any, shape: Shape, parts: Parts, start: int) -> Layout:
     """The layout of a sample.
 
     Args:
-        pipe: the pipeline. Its autoencoder's config has the number of channels; it may have a method to unpack latents.
+        pipe: the pipeline, whose autoencoder's config has the number of channels.
         module: the model. Its config may have the number of channels too.
         shape: of one sample as the scheduler has it.
-        arguments: of the model's call.
+        parts: those of the arguments of the model's call.
         start: where the sample begins among the model's tokens.
 
     Raises:
@@ -76,20 +73,23 @@ def learn_layout(pipe: Any, module: Any, shape: Shape, arguments: Arguments, sta
     channels = _latent_channels(pipe)
     if len(shape) == 2:
         tokens, width = shape
-        by_ids, by_sizes = _grids(arguments, tokens, start)
+        by_ids, by_sizes = _grids(parts, tokens, start)
         possible = (tuple(size for size in grid if size > 1) for grid in (*by_ids, *by_sizes))
         grid = next((grid for grid in possible if len(grid) > 1 and math.prod(grid) == tokens), None)
         if grid is not None:
-            # A token holds several pixels, unless it has the channels of one.
-            return Layout(shape, 1, grid, None if width in channels else _order(pipe, grid, shape, channels))
+            return Layout(1, grid, _patch(width, channels))
         if any(sum(size > 1 for size in sizes) > 1 and max(sizes) < tokens for sizes in by_ids):
             raise ValueError("its tokens fill no grid: some of them do not belong to the picture")
     if not 2 <= len(shape) <= 4:
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
-    # No axis has the latent's channels: each place holds several pixels.
-    packed = len(shape) == 3 and bool(channels) and channels.isdisjoint(shape)
-    axis = _channel_axis(pipe, module, shape, channels)
-    return Layout(shape, axis, None, _order(pipe, shape[1:], shape, channels) if packed else None)
+    axis = _channel_axis(module, shape, channels)
+    return Layout(axis, None, _patch(shape[0], channels) if len(shape) == 3 and axis == 0 else 1)
+
+
+def _patch(width: int, channels: set[int]) -> int:
+    """The side of the patches whose ``width`` values have the channels of a latent; 1 if it is not certain."""
+    sides = {side for side in (1, 2, 4) if width % side**2 == 0 and width // side**2 in channels}
+    return min(sides, default=1)
 
 
 def _latent_channels(pipe: Any) -> set[int]:
@@ -103,59 +103,37 @@ def _sizes(part: Any, names: tuple[str, ...]) -> set[int]:
     return {size for name in names if isinstance(size := config.get(name), int)}
 
 
-def _channel_axis(pipe: Any, module: Any, shape: Shape, channels: set[int]) -> int:
+def _channel_axis(module: Any, shape: Shape, channels: set[int]) -> int:
     """The axis of channels: the one that has their number."""
     possible: list[int] = []
     for sizes in (channels, _sizes(module, MODEL_KEYS)):
         possible = possible or [axis for axis, size in enumerate(shape) if size in sizes]
     if len(possible) == 1:
         return possible[0]
-    # Several axes have such a size (a clip may have as many frames), or none has. Ask the pipeline.
-    by_pipe = _axis_by_pipe(pipe, len(shape))
-    if by_pipe is not None and by_pipe in (possible or range(len(shape))):
-        return by_pipe
-    # Tokens have it last, and pictures first.
-    if not possible and len(shape) == 2:
+    # Pictures have it first and tokens last, and so has a clip for a model that begins with a 3-D convolution.
+    begins_3d = isinstance(next((m for m in module.modules() if isinstance(m, CONVOLUTIONS)), None), nn.Conv3d)
+    if len(shape) == 2 and not possible:
         return 1
-    if len(shape) == 3 and (not possible or 0 in possible):
+    if (len(shape) == 3 or begins_3d) and (not possible or 0 in possible):
         return 0
     raise ValueError(
         f"nothing tells which axis of its latent {shape} holds the channels: change the size or the number of frames"
     )
 
 
-def _axis_by_pipe(pipe: Any, axes: int) -> int | None:
-    """The axis along which the pipeline prepares wider latents for more channels; None where it cannot be asked."""
-    prepare = getattr(pipe, "prepare_latents", None)
-    if not callable(prepare):
-        return None
-    possible = {"batch_size": 1, "num_frames": 9, "video_length": 9, "height": 64, "width": 64}
-    possible |= {"dtype": torch.float32, "device": torch.device("cpu")}
-    shapes: list[Shape] = []
-    for channels in (4, 8):
-        # A generator of its own, so that no other one moves on.
-        possible |= {"num_channels_latents": channels, "generator": torch.Generator().manual_seed(0)}
-        names = inspect.signature(prepare).parameters
-        try:
-            latent: Any = prepare(**{name: value for name, value in possible.items() if name in names})
-            latent = latent[0] if isinstance(latent, tuple) else latent
-            shapes.append(tuple(latent.shape[1:]))
-        except Exception:
-            return None
-    differ = [i for i, (a, b) in enumerate(zip(*shapes, strict=False)) if a != b]
-    return differ[0] if all(len(shape) == axes for shape in shapes) and len(differ) == 1 else None
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
-def _grids(arguments: Arguments, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:
+def _grids(parts: Parts, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:
     """Grids that the model's arguments may describe: (those of position ids, those of sizes)."""
     numbers: dict[Any, list[int]] = {}
     by_ids: list[Shape] = []
-    for path, leaf in leaves(arguments):
-        if isinstance(leaf, int) and not isinstance(leaf, bool):
+    for path, part in parts.items():
+        if isinstance(part, int) and not isinstance(part, bool):
             # A tuple (frames, height, width), or arguments side by side.
-            numbers.setdefault(path[:-1], []).append(leaf)
-        elif isinstance(leaf, Tensor) and leaf.ndim >= 2 and leaf.numel() < 16 * (tokens + start + 4096):
-            by_ids += _by_ids(leaf, tokens, start)
+            numbers.setdefault(path[:-1], []).append(part)
+        elif isinstance(part, Tensor) and part.ndim >= 2 and part.numel() < 16 * (tokens + start + 4096):
+            by_ids += _by_ids(part, tokens, start)
     lists: dict[Any, list[list[int]]] = {}
     at_start: list[Shape] = []
     others: list[Shape] = []
@@ -183,35 +161,3 @@ def _by_ids(ids: Tensor, tokens: int, start: int) -> Iterator[Shape]:
         # If few of them differ they are not positions, but times of tokens, or ids of text.
         if 2 * len((positions.double() @ AXES[: positions.shape[1]]).unique()) > tokens:
             yield tuple(len(column.unique()) for column in positions.T)
-
-
-def _order(pipe: Any, grid: Shape, shape: Shape, channels: set[int]) -> Tensor | None:
-    """Which value of a flattened sample the pipeline unpacks to each place: indices, (channels, *space)."""
-    # Float64 holds all indices exactly. They begin at 1, since padding has zeros.
-    index = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64).reshape(1, *shape)
-    for unpack in _unpackings(pipe, grid, len(shape) == 2):
-        try:
-            order = unpack(index)[0]
-        except (RuntimeError, ValueError):
-            continue
-        order = order.squeeze(1) if order.ndim > 1 + len(grid) else order
-        whole = torch.equal(order.flatten().sort().values, index.flatten())
-        if whole and order.ndim == 1 + len(grid) and (not channels or len(order) in channels):
-            return order.long() - 1
-    return None
-
-
-def _unpackings(pipe: Any, grid: Shape, tokens: bool) -> Iterator[Any]:
-    """Functions with which the pipeline unpacks (1, tokens, channels) or (1, channels, height, width) to decode it."""
-    unpack, scale = getattr(pipe, "_unpack_latents", None), getattr(pipe, "vae_scale_factor", None)
-    if tokens and callable(unpack) and isinstance(scale, int):
-        names = list(inspect.signature(unpack).parameters)
-        more = {"vae_scale_factor": scale, "patch_size": 2}
-        if names[:3] == ["latents", "height", "width"] and more.keys() >= {*names[3:]}:
-            # The size in pixels of the picture. A token is two pixels of the latent wide, or one.
-            for per in (2, 1):
-                size = [per * scale * side for side in grid[-2:]]
-                yield lambda index, size=size: unpack(index, *size, *(more[name] for name in names[3:]))
-    unpatchify = getattr(pipe, "_unpatchify_latents", None)
-    if callable(unpatchify):
-        yield lambda index: unpatchify(index.movedim(2, 1).unflatten(2, grid) if tokens else index)

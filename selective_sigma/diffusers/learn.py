@@ -1,47 +1,44 @@
 """Learns from one step of a pipeline what it does between its model and its scheduler.
 
 At the end of a step, the model's calls (arguments and answers) and the arguments of the scheduler's ``step`` (a
-prediction, a time, a sample) are known. By comparing values, ``learn_stream`` finds where the sample is in the calls,
-which arguments tell the time, and with which weights the answers sum to the prediction. No pipeline is known by name.
+prediction, a time, a sample) are known. By comparing values, ``learn`` finds where the sample is in the calls, which
+arguments tell the time, and with which weights the answers sum to the prediction. No pipeline is known by name.
 """
 
 from __future__ import annotations
 
 import inspect
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from ..mask import check_fits
 from .attach import class_of
-from .evaluate import CallForm, LearnedStream, modes_of
+from .evaluate import CallForm, LearnedRun, modes_of
 from .layout import learn_layout
-from .noise import Noise
 from .slots import answer_slots, find_slot, thinned
-from .times import find_times, nearest
+from .times import find_times, index_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .slots import Arguments, SampleSlot
+    from .noise import Noise
+    from .slots import Parts, SampleSlot
 
 MOST_SLOTS = 8
 """Number of places at which the prediction is sought in an answer: at either end of up to three axes."""
-SEVERAL_LEVELS = "its scheduler steps several noise levels at once"
 
 
 class RecordedCall(NamedTuple):
     """One call of a module."""
 
     module: Any
-    arguments: Arguments
-    answer: Any
+    arguments: Parts
+    answer: Parts
 
 
 class SchedulerStep(NamedTuple):
     """The arguments of a scheduler's ``step``."""
 
-    scheduler: Any
     prediction: Tensor
     time: float
     sample: Tensor
@@ -58,53 +55,15 @@ class SchedulerStep(NamedTuple):
             raise ValueError("its scheduler's step does not take model_output, timestep and sample")
         time = torch.as_tensor(bound["timestep"]).detach().cpu().double()
         if time.numel() != 1:
-            raise ValueError(SEVERAL_LEVELS)
-        return cls(scheduler, bound["model_output"], float(time), bound["sample"])
+            raise ValueError("its scheduler steps several noise levels at once")
+        return cls(bound["model_output"], float(time), bound["sample"])
 
 
-class Learner:
-    """Learns the streams of a run: from its first step, and from later steps whose calls have another form."""
+def learn(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[RecordedCall]) -> LearnedRun | None:
+    """Learn how the sample passes through a step.
 
-    def __init__(self, pipe: Any, scheduler: Any, options: dict[str, Any]):
-        self._pipe, self._scheduler, self._options = pipe, scheduler, options
-        self._noises: dict[int, Noise] = {}
-        self.streams: list[LearnedStream] = []
-        """The streams learned from the current step."""
-        self.outcome = "the scheduler's step was not called"
-        """Why the run got no detail. Valid only if it got none."""
-
-    def learn(self, step: SchedulerStep, recorded: list[RecordedCall]) -> LearnedStream | None:
-        """Learn one more stream of the step; None if nothing can be learned from it.
-
-        Args:
-            recorded: all calls of the pipeline's parts in this step.
-
-        Raises:
-            ValueError: the step does not fit. The message says why, in one line.
-        """
-        key = id(step.scheduler)
-        # Made once, before the scheduler's first step: ``Noise`` needs one that has not stepped.
-        noise = self._noises[key] = self._noises.get(key) or Noise(step.scheduler)
-        if step.scheduler is not self._scheduler and not self.streams:
-            # Diffusion forcing: each frame has its own scheduler and its own time.
-            raise ValueError(SEVERAL_LEVELS)
-        stream = learn_stream(self._pipe, noise, step, recorded)
-        if stream is None:
-            self.outcome = "the sample or the model's answers were all zero, or not finite"
-            return None
-        if self.streams and noise.times != self.streams[0].noise.times:
-            raise ValueError("its streams keep different schedules")
-        self.outcome = "the run was over after its first step, which stays plain"
-        # Checked here, since the first step with detail may come late.
-        for name in ("limit", "within") if not self.streams else ():
-            if self._options[name] is not None:
-                check_fits(name, self._options[name], stream.layout.to_core(step.sample).shape)
-        self.streams.append(stream)
-        return stream
-
-
-def learn_stream(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[RecordedCall]) -> LearnedStream | None:
-    """Learn how one sample passes through a step.
+    Args:
+        recorded: all calls of the pipeline's parts in this step.
 
     Returns:
         None if the sample or the model's answers are all zero or not finite.
@@ -114,17 +73,13 @@ def learn_stream(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[Re
     """
     if not all(bool(values.isfinite().all()) for values in (step.sample, step.prediction)) or not step.sample.any():
         return None
-    model_input = _model_input(step, noise)
-    matches: list[tuple[RecordedCall, SampleSlot]] = []
-    for call in recorded:
-        slot = find_slot(model_input, call.arguments)
-        if slot is not None:
-            matches.append((call, slot))
-        elif model_input is not step.sample and find_slot(step.sample, call.arguments) is not None:
-            raise ValueError("the model gets the sample without its scheduler's scale_model_input")
+    model_input = _model_input(pipe.scheduler, step, noise)
+    matches = [(call, slot) for call in recorded if (slot := find_slot(model_input, call.arguments))]
     if not matches:
+        if model_input is not step.sample and any(find_slot(step.sample, call.arguments) for call in recorded):
+            raise ValueError("the model gets the sample without its scheduler's scale_model_input")
         raise ValueError("the scheduler's sample is not found among what the model is given")
-    fits = [fit for fit in (_weigh(step, matches, choice) for choice in range(MOST_SLOTS)) if fit is not None]
+    fits = [fit for choice in range(MOST_SLOTS) if (fit := _weigh(step, matches, choice))]
     if not fits:
         raise ValueError("the model's answers do not have the shape of the scheduler's sample")
     fit = min(fits, key=lambda fit: fit.residual)
@@ -136,47 +91,43 @@ def learn_stream(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[Re
         for v in (step.sample, step.prediction)
     ):
         # DiT's scheduler steps both copies of guidance, which are equal. Learn from the first of them.
-        first_copy = step._replace(sample=step.sample[:half], prediction=step.prediction[:half])
-        return learn_stream(pipe, noise, first_copy, recorded)
+        return learn(pipe, noise, step._replace(sample=step.sample[:half], prediction=step.prediction[:half]), recorded)
     _check(fit, step)
     forms: list[CallForm] = []
-    layout, first = None, 0
     for (call, slot), answer, weights in zip(matches, fit.answers, fit.weights, strict=True):
         # A ControlNet gets the sample too, but its answers have no weight in the prediction.
         if answer is None or not any(weights):
             continue
-        if layout is None:
-            # The sample begins at 0 on all axes but that of tokens.
-            start = max(slot.region.start, default=0)
-            layout = learn_layout(pipe, call.module, tuple(step.sample.shape[1:]), call.arguments, start)
-            first = next(i for i, each in enumerate(recorded) if each is call)
         times = find_times(call.arguments, step.time, noise.max_time, noise.slack)
         if not times:
             raise ValueError("no argument of the model tells the scheduler's time, as it is, as a share or reversed")
         shares = [weight / fit.total for weight in weights]
         forms.append(CallForm(class_of(call.module), modes_of(call.arguments), slot, times, answer, shares))
-    assert layout is not None
+    first = next(call for call, slot in matches if slot is forms[0].sample)
+    # The sample begins at 0 on all axes but that of tokens.
+    start = max((s.start for s in forms[0].sample.region.slices), default=0)
+    layout = learn_layout(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start)
     # A pipeline may negate the answer before it gives it to the scheduler.
     sign = noise.sign if fit.total > 0 else -noise.sign
-    before = recorded[:first]
-    calls_before = sum(any(form.fits(class_of(call.module), call.arguments) for form in forms) for call in before)
-    return LearnedStream(step.scheduler, noise, layout, sign, forms, calls_before)
+    path = forms[0].answer.path
+    others = (part for place, part in first.answer.items() if place[: len(path)] != path and isinstance(part, Tensor))
+    return LearnedRun(noise, layout, sign, forms, any(part.ndim > 1 for part in others))
 
 
-def _model_input(step: SchedulerStep, noise: Noise) -> Tensor:
+def _model_input(scheduler: Any, step: SchedulerStep, noise: Noise) -> Tensor:
     """The sample as the model gets it: unchanged, or scaled by the scheduler's ``scale_model_input``.
 
     Raises:
         ValueError: the scale is neither 1 nor 1 / ``Noise.sample_std``.
     """
-    scale = getattr(step.scheduler, "scale_model_input", None)
+    scale = getattr(scheduler, "scale_model_input", None)
     if scale is None:
         return step.sample
-    index = nearest(noise.times, step.time)
-    scaled = scale(step.sample, step.scheduler.timesteps[index])
+    index = index_of(noise.times, step.time)
+    scaled = scale(step.sample, scheduler.timesteps[index])
     factor = float(_norm(scaled) / _norm(step.sample).clamp(min=1e-12))
     if abs(factor - 1) > 0.02 and abs(factor * noise.sample_std(index) - 1) > 0.02:
-        raise ValueError(f"{type(step.scheduler).__name__} scales the model's input by a rule of its own")
+        raise ValueError(f"{type(scheduler).__name__} scales the model's input by a rule of its own")
     return scaled
 
 
@@ -191,7 +142,7 @@ class _WeightedSum(NamedTuple):
     answers: list[SampleSlot | None]
     weights: list[list[float]]
     total: float
-    """Sum of the weights."""
+    """Sum of the weights; 0 if all answers are zero, or some are not finite."""
     residual: float
     """Norm of the prediction minus the sum, as a share of the prediction's norm."""
 
@@ -202,36 +153,23 @@ def _weigh(step: SchedulerStep, matches: list[tuple[RecordedCall, SampleSlot]], 
     copies: list[list[Tensor]] = []
     for call, slot in matches:
         rows = len(slot.read(call.arguments)) * slot.batch
-        possible = list(answer_slots(call.answer, slot, rows))
-        answer = possible[choice] if choice < len(possible) else None
-        answers.append(answer)
-        copies.append([] if answer is None else answer.read(call.answer))
+        answers.append(next(islice(answer_slots(call.answer, slot, rows), choice, None), None))
+        copies.append([] if answers[-1] is None else answers[-1].read(call.answer))
     if not any(copies):
         return None
-    goal = step.prediction
-    if goal.ndim > 1 and goal.shape[1] > step.sample.shape[1]:
-        # The other channels are a learned variance, which only the scheduler uses (DeepFloyd IF).
-        goal = goal[:, : step.sample.shape[1]]
-    goal = thinned(goal, 20_000).double()
-    columns = [thinned(copy, 20_000).double() for each in copies for copy in each]
-    if not all(bool(column.isfinite().all()) for column in columns):
+    # Further channels of the prediction are a learned variance, which only the scheduler uses (DeepFloyd IF).
+    goal = thinned(step.prediction[:, : step.sample.shape[1]], 20_000).double()
+    matrix = torch.stack([thinned(copy, 20_000).double() for each in copies for copy in each], 1)
+    if not bool(matrix.isfinite().all()):
         return _WeightedSum(answers, [[0.0] * len(each) for each in copies], 0.0, float("inf"))
-    weights, residual = _least_squares(columns, goal)
-    silent = not any(bool(column.any()) for column in columns)
-    rest = iter(weights)
-    split = [[next(rest) for _ in each] for each in copies]
-    return _WeightedSum(answers, split, 0.0 if silent else sum(weights), residual)
-
-
-def _least_squares(columns: list[Tensor], goal: Tensor) -> tuple[list[float], float]:
-    """Weights of the columns, and the norm of the residual as a share of the goal's norm."""
-    matrix = torch.stack(columns, 1)
     # The pseudo-inverse, since cond and uncond may be equal. They then share the weight.
     weights = torch.linalg.pinv(matrix, rtol=1e-9) @ goal
     size = float(goal.norm()) or 1.0
     # Contributions as small as this are rounding errors.
     weights = torch.where(weights.abs() * matrix.norm(dim=0) > 1e-3 * size, weights, 0.0)
-    return weights.tolist(), float((goal - matrix @ weights).norm()) / size
+    residual = float((goal - matrix @ weights).norm()) / size
+    split = [part.tolist() for part in weights.split([len(each) for each in copies])]
+    return _WeightedSum(answers, split, float(weights.sum()) if bool(matrix.any()) else 0.0, residual)
 
 
 def _check(fit: _WeightedSum, step: SchedulerStep) -> None:

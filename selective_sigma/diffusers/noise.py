@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -185,15 +184,6 @@ Schedulers that round their times (DDIM over 300 steps) miss by .1; velocity rea
 """
 
 
-@dataclass(frozen=True)
-class _TrialStep:
-    """A step of a scheduler as a weighted sum of its sample and the model's answer."""
-
-    index: int
-    sample_weight: float
-    answer_weight: float
-
-
 def _prediction_type(scheduler: Any, family: Family, signal: Tensor, noise: Tensor, data: float) -> tuple[str, int]:
     """The prediction that a scheduler takes from the model's answer: (prediction, sign).
 
@@ -209,46 +199,41 @@ def _prediction_type(scheduler: Any, family: Family, signal: Tensor, noise: Tens
     Raises:
         ValueError: no prediction type fits. The message says so in one line.
     """
-    # Prediction types differ most at the step where signal and noise are most alike. On VE models the first step tells
-    # them apart as well, and a multistep solver can take it without earlier steps.
-    alike = min(range(len(signal)), key=lambda i: abs(float(noise[i]) - float(signal[i])))
-    try:
-        steps = [_trial_step(scheduler, index) for index in ((alike, 0) if family == "ve" else (alike,))]
-    except Exception as error:
-        raise unsupported(scheduler, f"asked what it makes of an answer, {error!r}") from error
     # The configured type comes first, since a run may have too few steps to tell two types apart.
     configured = scheduler.config.get("prediction_type")
-    kinds = sorted(PREDICTION_TYPES[family], key=lambda kind: kind != configured)
-    if preconditioned := hasattr(scheduler, "precondition_noise"):
-        # In units of sigma_data the scalings of Karras et al. 2022, table 1, are those of v_prediction.
-        kinds = ["v_prediction"]
-    for step, prediction, sign in product(steps, kinds, (1, -1)):
-        # A preconditioned model may predict the negative of it, and a velocity may point either way.
-        if sign < 0 and not preconditioned and prediction != "flow_prediction":
-            continue
-        signal_here, noise_here = max(float(signal[step.index]), LEAST_ALPHA**0.5), float(noise[step.index])
-        after = step.index + 1
-        next_signal, most_noise = (
-            (float(signal[after]), float(noise[after])) if after < len(signal) else (1.0, noise_here)
-        )
+    kinds, negatable = sorted(PREDICTION_TYPES[family], key=lambda kind: kind != configured), "flow_prediction"
+    if hasattr(scheduler, "precondition_noise"):
+        # In units of sigma_data, the scalings of Karras et al. 2022, table 1, are those of v_prediction, or minus them.
+        kinds, negatable = ["v_prediction"], "v_prediction"
+    signed = [(kind, sign) for kind in kinds for sign in (1, -1) if sign > 0 or kind == negatable]
+    # Prediction types differ most at the step where signal and noise are most alike. On VE models the first step tells
+    # them apart as well, and a multistep solver can take it without earlier steps.
+    alike = int((noise - signal).abs().argmin())
+    for trial_index in (alike, 0) if family == "ve" else (alike,):
+        try:
+            index, of_sample, of_answer = _trial_step(scheduler, trial_index)
+        except Exception as error:
+            raise unsupported(scheduler, f"asked what it makes of an answer, {error!r}") from error
+        signal_here, noise_here = max(float(signal[index]), LEAST_ALPHA**0.5), float(noise[index])
+        last = index + 1 == len(signal)
+        next_signal, most_noise = (1.0, noise_here) if last else (float(signal[index + 1]), float(noise[index + 1]))
+        near = NEAR * abs(next_signal - most_noise * signal_here / noise_here) + 1e-4
         # First element: x0 = 1 and n = 0; second element: x0 = 0 and n = 1. In the units of ``to_output``.
         denoised = torch.tensor([1.0, 0.0], dtype=torch.float64) / data
         sample = torch.tensor([signal_here, noise_here], dtype=torch.float64)
         x = sample if family == "flow" else sample / signal_here / data
-        sigma = torch.tensor(noise_here if family == "flow" else noise_here / signal_here / data, dtype=torch.float64)
-        answer = sign * to_output(denoised, x, sigma, prediction)
-        signal_after, noise_after = (step.sample_weight * sample + step.answer_weight * answer).tolist()
-        near = NEAR * abs(next_signal - most_noise * signal_here / noise_here) + 1e-4
-        if abs(signal_after - next_signal) <= near and -near <= noise_after <= most_noise + near:
-            return prediction, sign
+        for prediction, sign in signed:
+            answer = sign * to_output(denoised, x, x[1], prediction)
+            signal_after, noise_after = (of_sample * sample + of_answer * answer).tolist()
+            if abs(signal_after - next_signal) <= near and -near <= noise_after <= most_noise + near:
+                return prediction, sign
     kind = f"prediction_type {configured!r} and " if configured else ""
     others = f"something else of a model's answer than {', '.join(PREDICTION_TYPES[family])}"
     raise unsupported(scheduler, f"with {kind}these noise levels it makes {others}")
 
 
-def _trial_step(scheduler: Any, index: int) -> _TrialStep:
-    """Step copies of the scheduler with zeros, with a sample alone, and with an answer alone."""
-    times = scheduler.timesteps.tolist()
+def _trial_step(scheduler: Any, index: int) -> tuple[int, float, float]:
+    """A step as a weighted sum: (its index, weight of the sample, weight of the model's answer)."""
     parameters = inspect.signature(type(scheduler).step).parameters
     needed = [name for name, p in parameters.items() if p.default is p.empty and name != "self"]
     variance = 2 if "learned" in str(scheduler.config.get("variance_type")) else 1
@@ -268,10 +253,10 @@ def _trial_step(scheduler: Any, index: int) -> _TrialStep:
                 arguments["generator"] = torch.Generator().manual_seed(0)
             result = type(scheduler).step(trial, **arguments)
         ends.append(float((result[0] if isinstance(result, tuple) else result.prev_sample).flatten()[0]))
-    of_zeros, of_sample, of_answer = ends
     # Heun's schedulers have each time twice. When they look up a time, they take the second one.
+    times = scheduler.timesteps.tolist()
     index = len(times) - 1 - times[::-1].index(times[index])
-    return _TrialStep(index, (of_sample - of_zeros) / PROBE, (of_answer - of_zeros) / PROBE)
+    return index, (ends[1] - ends[0]) / PROBE, (ends[2] - ends[0]) / PROBE
 
 
 def _trial_copy(scheduler: Any) -> Any:

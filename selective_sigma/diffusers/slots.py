@@ -3,14 +3,13 @@
 The arguments of a call are a tree of tuples, lists and dicts, and so is its answer. A path is the tuple of keys that
 leads to a part of a tree. The rows of a call are a tensor, or a list of tensors. A row holds one sample of the batch,
 and may hold other channels, tokens or frames. A ``Region`` is the place of a sample in its row. A ``SampleSlot`` is the
-place of a batch of samples in the tree. ``likeness`` compares whole latents.
+place of a batch of samples in the tree.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
-from enum import Enum
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,33 +21,23 @@ if TYPE_CHECKING:
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """(args, kwargs) of a call."""
 Path = tuple[Any, ...]
+Parts = dict[Path, Any]
+"""All parts of a tree by their paths. A container comes after its parts."""
 Shape = tuple[int, ...]
 
 
-def nodes(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """(path, part) for every part of a tree. A container comes after its parts."""
+def parts_of(tree: Any) -> Parts:
+    return dict(_parts(tree, ()))
+
+
+def _parts(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
     if isinstance(tree, (dict, list, tuple)):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from nodes(value, (*path, key))
+            yield from _parts(value, (*path, key))
     yield path, tree
 
 
-def leaves(tree: Any) -> Iterator[tuple[Path, Any]]:
-    """(path, leaf) for every part of a tree that is not a container."""
-    return ((path, part) for path, part in nodes(tree) if not isinstance(part, (dict, list, tuple)))
-
-
-def at(tree: Any, path: Path) -> Any:
-    """The part of a tree at a path; None if there is none."""
-    for key in path:
-        branches = dict(enumerate(tree)) if isinstance(tree, (list, tuple)) else tree
-        if not isinstance(branches, dict) or key not in branches:
-            return None
-        tree = branches[key]
-    return tree
-
-
-def rebuilt(tree: Any, new: dict[Path, Any], path: Path = ()) -> Any:
+def rebuilt(tree: Any, new: Parts, path: Path = ()) -> Any:
     """A copy of a tree with other values at some paths.
 
     Lists and dicts are copied at every depth: some models remove parts of their arguments (features of T2I adapters)
@@ -56,19 +45,13 @@ def rebuilt(tree: Any, new: dict[Path, Any], path: Path = ()) -> Any:
     """
     if path in new:
         return new[path]
-    if type(tree) is dict:
-        return {key: rebuilt(value, new, (*path, key)) for key, value in tree.items()}
-    if isinstance(tree, dict) and any(changed[: len(path)] == path for changed in new):
+    if isinstance(tree, dict):
+        values = {key: rebuilt(value, new, (*path, key)) for key, value in tree.items()}
         # Output classes of models are dicts that are constructed from their fields.
-        return type(tree)(**{key: rebuilt(value, new, (*path, key)) for key, value in tree.items()})
+        return values if type(tree) is dict else type(tree)(**values)
     if type(tree) in (list, tuple):
         return type(tree)(rebuilt(value, new, (*path, key)) for key, value in enumerate(tree))
     return tree
-
-
-def copied(tree: Any) -> Any:
-    """A copy of a tree, with the same leaves."""
-    return rebuilt(tree, {})
 
 
 class UncertainRowsError(ValueError):
@@ -110,31 +93,24 @@ class Region:
 
     shape: Shape
     """Of the sample."""
-    axes: tuple[int, ...]
-    """The row's axis for each axis of the sample that is larger than 1. The region has size 1 on all others."""
-    start: Shape
-    """Index at which the sample begins, on each axis of the row."""
-
-    @property
-    def sizes(self) -> Shape:
-        """Size of the region on each axis of the row."""
-        large = iter(size for size in self.shape if size > 1)
-        return tuple(next(large) if axis in self.axes else 1 for axis in range(len(self.start)))
+    slices: tuple[slice, ...]
+    """One for each axis of the row. Axes of size 1 may be others than those of the sample."""
 
     def read(self, row: Tensor) -> Tensor:
         """A view of the sample, of ``shape``."""
-        return row[tuple(slice(s, s + n) for s, n in zip(self.start, self.sizes, strict=True))].view(self.shape)
+        return row[self.slices].view(self.shape)
 
     def moved(self, before: Shape, after: Shape) -> Iterator[Region]:
         """The possible regions in a row of another shape: at either end of each axis that differs."""
-        if len(before) != len(after) or any(n > size for n, size in zip(self.sizes, after, strict=True)):
-            return
-        choices = [
-            (start,) if old == new else dict.fromkeys((0, new - n))
-            for start, n, old, new in zip(self.start, self.sizes, before, after, strict=True)
-        ]
-        for start in itertools.product(*choices):
-            yield replace(self, start=start)
+        if len(before) == len(after):
+            pairs = zip(self.slices, before, after, strict=True)
+            choices = [[s] if old == new else _ends(s.stop - s.start, new) for s, old, new in pairs]
+            yield from (Region(self.shape, slices) for slices in product(*choices))
+
+
+def _ends(size: int, whole: int) -> list[slice]:
+    """The places at either end of an axis of size ``whole``."""
+    return [slice(start, start + size) for start in dict.fromkeys((0, whole - size)) if size <= whole]
 
 
 def find_region(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | None:
@@ -144,25 +120,18 @@ def find_region(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | N
         (region, present), or None if at most half of the values are found. ``present`` is a mask of those, of the
         sample's shape, where the user gives some of them (a first frame); None if all are found.
     """
-    count = sum(size > 1 for size in sample.shape)
-    if not count or row.numel() < sample.numel():
-        return None
-    for axes in itertools.combinations(range(row.ndim), count):
-        region = Region(tuple(sample.shape), axes, (0,) * row.ndim)
-        gaps = [size - n for size, n in zip(row.shape, region.sizes, strict=True)]
-        if min(gaps) < 0:
-            continue
-        for start in itertools.product(*(dict.fromkeys((0, gap)) for gap in gaps)):
-            region = replace(region, start=start)
+    sizes = [size for size in sample.shape if size > 1]
+    for axes in combinations(range(row.ndim), len(sizes)) if sizes and row.numel() >= sample.numel() else ():
+        size_of = dict(zip(axes, sizes, strict=True))
+        for slices in product(*(_ends(size_of.get(axis, 1), whole) for axis, whole in enumerate(row.shape))):
+            region = Region(tuple(sample.shape), slices)
             values = region.read(row)
             # Compare a few values first: rows are large, and most regions are wrong.
             if float(equal(thinned(values, 64), thinned(sample, 64)).float().mean()) <= 0.25:
                 continue
             same = equal(values, sample)
-            if bool(same.all()):
-                return region, None
             if float(same.float().mean()) > 0.5:
-                return region, same
+                return region, None if bool(same.all()) else same
     return None
 
 
@@ -178,6 +147,17 @@ def equal(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs() <= 2 * step * b.abs() + 1e-12
 
 
+def equal_share(latent: Tensor, other: Any, scale: float = 1.0) -> float:
+    """The share of the values of ``latent`` that are ``scale`` times those of ``other``. Zeros do not count."""
+    # Some schedulers step every copy of guidance (DiT). The copies are equal: compare with the first one.
+    if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
+        return 0.0
+    pair = latent, other.flatten()[: latent.numel()]
+    rounding = max(1e-5, *(4 * torch.finfo(values.dtype).eps for values in pair))
+    a, b = (thinned(values, 4096).double() for values in pair)
+    return float((((a - scale * b).abs() <= rounding * a.abs()) & (a != 0)).double().mean())
+
+
 @dataclass(frozen=True)
 class SampleSlot:
     """Rows that hold the samples of a batch. For guidance there may be several copies, one batch after another."""
@@ -191,49 +171,45 @@ class SampleSlot:
     present: Tensor | None = None
     """Which values of a sample are in its row, if some are replaced (a first frame given by the user)."""
 
-    def fits(self, tree: Any) -> bool:
+    def fits(self, parts: Parts) -> bool:
         """Whether a tree has rows of the same shape at the same path."""
-        rows = _rows(at(tree, self.path))
+        rows = _rows(parts.get(self.path))
         return bool(rows) and len(rows) % self.batch == 0 and all(tuple(row.shape) == self.row for row in rows)
 
-    def read(self, tree: Any) -> list[Tensor]:
+    def read(self, parts: Parts) -> list[Tensor]:
         """The copies, each (batch, ...)."""
-        rows = torch.stack([self.region.read(row) for row in _rows(at(tree, self.path))])
-        return list(rows.split(self.batch))
+        return list(torch.stack([self.region.read(row) for row in _rows(parts[self.path])]).split(self.batch))
 
-    def write(self, tree: Any, samples: list[Tensor]) -> Any:
+    def write(self, parts: Parts, samples: list[Tensor]) -> Any:
         """A copy of what is at ``path``, with other samples in it.
 
         Args:
             samples: as many copies as ``read`` returns.
         """
-        table = at(tree, self.path)
+        table = parts[self.path]
         rows = [row.clone() for row in _rows(table)]
-        for row, sample in zip(rows, torch.cat(samples), strict=True):
+        for row, new in zip(rows, torch.cat(samples), strict=True):
             place = self.region.read(row)
-            place.copy_(
-                sample if self.present is None else torch.where(self.present.to(row.device), sample.to(row), place)
-            )
+            place.copy_(new if self.present is None else torch.where(self.present.to(row.device), new.to(row), place))
         return torch.stack(rows) if isinstance(table, Tensor) else type(table)(rows)
 
 
-def find_slot(samples: Tensor, arguments: Arguments) -> SampleSlot | None:
-    """Find the values of ``samples`` (batch, ...) in a call's arguments; None if they are not there."""
-    batch = len(samples)
-    for path, rows in _tables(arguments):
-        if len(rows) % batch or not rows[0].is_floating_point() or rows[0].numel() < samples[0].numel():
+def find_slot(samples: Tensor, parts: Parts) -> SampleSlot | None:
+    """Find the values of ``samples`` (batch, ...) among a call's arguments; None if they are not there."""
+    for path, rows in _tables(parts):
+        if len(rows) % len(samples) or not rows[0].is_floating_point():
             continue
         match = find_region(samples[0].cpu(), rows[0].detach().cpu())
         if match is None:
             continue
         region, present = match
-        slot = SampleSlot(path, region, tuple(rows[0].shape), batch, present)
-        if slot.fits(arguments) and all(_holds(copy, samples, present) for copy in slot.read(arguments)):
+        slot = SampleSlot(path, region, tuple(rows[0].shape), len(samples), present)
+        if slot.fits(parts) and all(_holds(copy, samples, present) for copy in slot.read(parts)):
             return slot
     return None
 
 
-def answer_slots(answer: Any, slot: SampleSlot, rows: int) -> Iterator[SampleSlot]:
+def answer_slots(answer: Parts, slot: SampleSlot, rows: int) -> Iterator[SampleSlot]:
     """The possible slots, in a model's answer, of the prediction for the samples in ``slot``.
 
     Args:
@@ -246,9 +222,9 @@ def answer_slots(answer: Any, slot: SampleSlot, rows: int) -> Iterator[SampleSlo
                 yield replace(slot, path=path, region=region, row=shape, present=None)
 
 
-def _tables(tree: Any) -> Iterator[tuple[Path, list[Tensor]]]:
+def _tables(parts: Parts) -> Iterator[tuple[Path, list[Tensor]]]:
     """(path, rows) for the tensors with rows, and the lists of tensors, in a tree."""
-    return ((path, rows) for path, part in nodes(tree) if (rows := _rows(part)))
+    return ((path, rows) for path, part in parts.items() if (rows := _rows(part)))
 
 
 def _rows(part: Any) -> list[Tensor]:
@@ -262,34 +238,3 @@ def _holds(copy: Tensor, samples: Tensor, present: Tensor | None) -> bool:
         return bool(equal(copy.cpu(), samples.cpu())[:, present].all())
     # find_region() has compared all values of the first row. Some values of the other rows are enough.
     return bool(equal(thinned(copy, 16_384), thinned(samples, 16_384)).all())
-
-
-class Likeness(Enum):
-    """How similar two latents are."""
-
-    SAME = "equal but for scale and rounding, at least in a part (inpainting replaces the rest)"
-    LIKE = "correlated: one may be computed from the other"
-    OTHER = "unrelated"
-
-
-EQUAL_SHARE = 0.25
-"""Least share of equal values in latents that are the same."""
-CORRELATION = 0.5
-"""Least correlation of latents that are alike. Latents that share no noise correlate far less."""
-
-
-def likeness(latent: Tensor, other: Any) -> Likeness:
-    """Compare the values of ``latent`` with those of ``other``, which may hold several copies of it."""
-    if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
-        return Likeness.OTHER
-    # Some schedulers step every copy of guidance (DiT). The copies are equal: compare with the first one.
-    other = other.flatten()[: latent.numel()]
-    a, b = (thinned(values, 4096).double() for values in (latent, other))
-    rounding = max(torch.finfo(values.dtype).eps for values in (latent, other))
-    scales = (a / b)[(b != 0) & b.isfinite() & a.isfinite()]
-    if not len(scales):
-        return Likeness.OTHER
-    equal = ((a - scales.median() * b).abs() <= 4 * rounding * a.abs()) & (a != 0)
-    if equal.double().mean() > EQUAL_SHARE:
-        return Likeness.SAME
-    return Likeness.LIKE if torch.corrcoef(torch.stack([a, b]))[0, 1] > CORRELATION else Likeness.OTHER

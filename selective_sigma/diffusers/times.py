@@ -2,8 +2,8 @@
 
 1. ``find_times``, when calls are learned: the scheduler's ``step`` is called with the time. Every argument of the model
    that equals it in one of the ``units`` is a ``TimeArgument``. No argument is identified by its name.
-2. ``step_of``, at later steps: the arguments say which of the scheduler's timesteps a call belongs to. Units that
-   disagree are dropped. A step begins only if all of them have been right at two different times.
+2. ``next_step``, at later calls: the arguments say which of the steps to come a call belongs to. Arguments and units
+   that are wrong are dropped.
 3. ``TimeCurve``, in the lied pass: the time of any noise level, by the scheduler's table or formula. ``evaluate.py``
    takes the difference between the times of the lied and the true level, and ``TimeArgument.moved`` adds it.
 """
@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .slots import at, leaves, thinned
+from .slots import thinned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .slots import Arguments, Path, Shape
+    from .slots import Parts, Path
 
 Unit = tuple[float, float]
 """(slope, offset): the argument is slope * time + offset."""
@@ -48,38 +49,28 @@ def units(max_time: float) -> list[Unit]:
     return list(dict.fromkeys(possible))
 
 
+@dataclass(frozen=True)
 class TimeArgument:
-    """One argument that tells the time.
+    """One argument that tells the time."""
 
-    After the first call, several units may be possible. Each later call drops those in which the argument is wrong.
+    path: Path
+    """Where it is among the arguments."""
+    units: list[Unit]
+    """The possible units. After the first call there may be several."""
+    slack: float
+    """How far the scheduler's times may be rounded. A model may get exact times instead (Cosmos 2.5)."""
 
-    Args:
-        path: where the argument is in (args, kwargs).
-        units: the units that are possible.
-        slack: how far the scheduler's times may be rounded. A model may get exact times instead (Cosmos 2.5).
-    """
+    def units_at(self, parts: Parts, time: float) -> list[Unit]:
+        """The units in which the argument tells ``time``: some elements do, and all others have one common value.
 
-    def __init__(self, path: Path, units: list[Unit], slack: float):
-        self.path, self.units, self.slack = path, units, slack
-        self.confirmed: set[float] = set()
-        """The times at which the argument was right."""
-
-    def possible_times(self, value: Any) -> list[float]:
-        """The times that the argument may tell, the most likely first."""
-        tensor = torch.as_tensor(value).detach().cpu().double().flatten()
-        # With one time for each token, some may be those of clean tokens, which are 0 or the unit's end.
-        values = dict.fromkeys([float(tensor[0]), float(tensor[-1]), float(tensor.max()), float(tensor.min())])
-        return [(v - offset) / slope for slope, offset in self.units for v in values]
-
-    def tells(self, value: Any, time: float) -> bool:
-        """Whether the argument tells ``time`` in one of its units."""
-        return any(self._tells(value, time, unit) for unit in self.units)
-
-    def confirm(self, value: Any, time: float) -> bool:
-        """Whether the argument tells ``time``; drops the units in which it does not."""
-        self.units = [unit for unit in self.units if self._tells(value, time, unit)]
-        self.confirmed.add(time)
-        return bool(self.units)
+        With one time for each token, the others are clean tokens.
+        """
+        value = parts.get(self.path)
+        if value is None:
+            return []
+        tensor = torch.as_tensor(value).cpu()
+        masks = {unit: self._is_time(tensor, time, unit) for unit in self.units}
+        return [unit for unit, at in masks.items() if at.any() and (tensor[~at] == tensor[~at][:1]).all()]
 
     def moved(self, value: Any, time: float, change: float) -> Tensor:
         """The argument with ``time`` moved by ``change``. Elements that do not tell ``time`` stay as they are.
@@ -94,32 +85,12 @@ class TimeArgument:
         dtype = true.dtype if true.is_floating_point() else torch.float32
         return torch.where(self._is_time(true, time, self.units[0]), moved, true.double()).to(dtype).to(tensor.device)
 
-    def noisy(self, value: Any, time: float, shape: Shape) -> Tensor | None:
-        """Which tokens are at ``time``, if the argument has one time for each token.
-
-        Args:
-            shape: shape of the sample of one row.
-
-        Returns:
-            (batch, ...) bool on the CPU, which broadcasts to the rows; None if the argument has no time for each
-            token, or if all tokens are at ``time``.
-        """
+    def noisy_tokens(self, value: Any, time: float, tokens: int) -> Tensor | None:
+        """Which tokens are at ``time``, (batch, tokens, 1) bool on the CPU; None if they have no time of their own."""
         tensor = torch.as_tensor(value).cpu()
-        if tensor.ndim < 2:
+        if tensor.ndim < 2 or tensor[0].numel() != tokens:
             return None
-        at_time = self._is_time(tensor, time, self.units[0]).flatten(1)
-        tokens = at_time.shape[1]
-        axis = next((i for i, size in enumerate(shape) if size == tokens > 1), None)
-        if axis is None or bool(at_time.all()):
-            return None
-        return at_time.reshape(-1, *(tokens if i == axis else 1 for i in range(len(shape))))
-
-    def _tells(self, value: Any, time: float, unit: Unit) -> bool:
-        """Whether some elements are ``time`` and all others have one common value, that of clean tokens."""
-        tensor = torch.as_tensor(value).cpu()
-        at_time = self._is_time(tensor, time, unit)
-        rest = tensor[~at_time]
-        return bool(at_time.any()) and bool((rest == rest[:1]).all())
+        return self._is_time(tensor, time, self.units[0]).reshape(-1, tokens, 1)
 
     def _is_time(self, value: Tensor, time: float, unit: Unit) -> Tensor:
         """Which elements are ``time``, but for rounding."""
@@ -132,56 +103,35 @@ class TimeArgument:
         return (value.double() - expected).abs() <= tolerance
 
 
-def find_times(arguments: Arguments, time: float, max_time: float, slack: float) -> list[TimeArgument]:
+def find_times(parts: Parts, time: float, max_time: float, slack: float) -> list[TimeArgument]:
     """The arguments of a call that may tell ``time``: point 1 above. For ``max_time`` see ``units``."""
-    matches: list[TimeArgument] = []
-    for path, leaf in leaves(arguments):
-        if isinstance(leaf, bool) or not isinstance(leaf, (int, float, Tensor)):
-            continue
-        if isinstance(leaf, Tensor):
-            if leaf.dtype == torch.bool or leaf.is_complex() or leaf.numel() == 0:
-                continue
+    possible: list[TimeArgument] = []
+    for path, part in parts.items():
+        if isinstance(part, Tensor):
             # One time, or two: that of noisy tokens beside that of clean ones.
-            if len(thinned(leaf, 64).unique()) > 2:
-                continue
-        argument = TimeArgument(path, units(max_time), slack)
-        if argument.confirm(leaf, time):
-            matches.append(argument)
-    return matches
+            is_time = part.dtype != torch.bool and not part.is_complex() and 1 <= len(thinned(part, 64).unique()) <= 2
+        else:
+            is_time = isinstance(part, (int, float)) and not isinstance(part, bool)
+        if is_time:
+            possible.append(TimeArgument(path, units(max_time), slack))
+    return telling(possible, parts, time)
 
 
-def nearest(times: Sequence[float], time: float) -> int:
-    """The index of the step whose time is nearest."""
-    return min(range(len(times)), key=lambda i: abs(times[i] - time))
+def telling(arguments: list[TimeArgument], parts: Parts, time: float) -> list[TimeArgument]:
+    """Those of the arguments that tell ``time`` in a call, with the units in which they do."""
+    return [replace(a, units=now) for a in arguments if (now := a.units_at(parts, time))]
 
 
-def step_of(
-    times: Sequence[float], candidates: list[list[TimeArgument]], arguments: Arguments, expected: int
-) -> int | None:
-    """The index of the step that a call of the model belongs to: point 2 above.
+def next_step(times: Sequence[float], arguments: list[TimeArgument], parts: Parts, after: int) -> int | None:
+    """The first step after ``after`` whose time a call tells, by any of its arguments; None if there is none."""
+    return next((i for i in range(after + 1, len(times)) if telling(arguments, parts, times[i])), None)
 
-    Args:
-        times: the scheduler's times, one for each step.
-        candidates: for each stream, the arguments that may tell its time. Those that are wrong are removed.
-        arguments: those of the call.
-        expected: the index of the step after the latest one.
 
-    Returns:
-        The index; None if the arguments tell none of ``times``, or if an argument has been right at one time only.
-    """
-    values = [(a, value) for each in candidates for a in each if (value := at(arguments, a.path)) is not None]
-    near = [nearest(times, time) for argument, value in values for time in argument.possible_times(value)]
-    steps = [i for i in (expected, expected - 1, *near) if 0 <= i < len(times)]
-    step = next((i for i in steps if any(argument.tells(value, times[i]) for argument, value in values)), None)
-    if step is None:
-        return None
-    for each in candidates:
-        each[:] = [
-            argument
-            for argument in each
-            if (value := at(arguments, argument.path)) is not None and argument.confirm(value, times[step])
-        ]
-    return step if all(each and all(len(a.confirmed) > 1 for a in each) for each in candidates) else None
+def index_of(times: Sequence[float], time: float, after: int = -1) -> int:
+    """The index of the step whose time is nearest. Of equal times, it is the first one after ``after``, if any."""
+    nearest = min(times, key=lambda t: abs(t - time))
+    indices = [i for i, t in enumerate(times) if t == nearest]
+    return next((i for i in indices if i > after), indices[0])
 
 
 class TimeCurve:
@@ -240,7 +190,7 @@ class TimeCurve:
             # Evenly spaced levels, shifted like those of the run.
             return self._shift * left / (1 + (self._shift - 1) * left)
         # Each level of the curve takes an equal part of the range.
-        ranks = [float(rank) for rank in range(len(self.levels))]
+        ranks = range(len(self.levels))
         return math.exp(interpolate(left * ranks[-1], ranks, self.levels))
 
 
@@ -264,7 +214,7 @@ def logit(share: float) -> float:
     return math.log(share / (1 - share))
 
 
-def interpolate(x: float, xs: list[float], ys: list[float]) -> float:
+def interpolate(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
     """Interpolate linearly between ascending ``xs``, and extrapolate beyond their ends."""
     right = min(max(bisect_left(xs, x), 1), len(xs) - 1)
     share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])

@@ -121,6 +121,11 @@ QWEN = {
     "joint_attention_dim": 16,
     "axes_dims_rope": (8, 4, 4),
 }
+QWEN_VAE = (
+    "AutoencoderKLQwenImage",
+    {"base_dim": 4, "z_dim": 4, "dim_mult": [1] * 4, "num_res_blocks": 1, "temperal_downsample": [False, True, True]},
+)
+QWEN_VAE[1].update(latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
 KANDINSKY = {
     "in_visual_dim": 16,
     "in_text_dim": 16,

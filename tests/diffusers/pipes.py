@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLQwenImage,
     FluxPipeline,
     FluxTransformer2DModel,
     QwenImagePipeline,
@@ -20,7 +21,7 @@ from diffusers import (
     WanTransformer3DModel,
 )
 
-from .parts import FLUX, POOLED, QWEN, SD3, UNET, WAN, XL, both, ones, random
+from .parts import FLUX, POOLED, QWEN, QWEN_VAE, SD3, UNET, VAE, WAN, XL, both, ones, random
 from .schedulers import FLOW_SCHEDULERS, UNET_SCHEDULERS
 
 
@@ -76,7 +77,7 @@ def flux(scheduler: Any = None) -> Tiny:
     torch.manual_seed(0)
     transformer = FluxTransformer2DModel(**FLUX | {"num_layers": 2, "pooled_projection_dim": 32}).eval()
     scheduler = scheduler or FLOW_SCHEDULERS["flow_euler"]()
-    pipe = FluxPipeline(scheduler, None, None, None, None, None, transformer)
+    pipe = FluxPipeline(scheduler, AutoencoderKL(**VAE[1]), None, None, None, None, transformer)
     arguments = {
         "prompt_embeds": random(1, 5, 32),
         "pooled_prompt_embeds": random(1, 32, seed=9),
@@ -136,7 +137,7 @@ def qwen(scheduler: Any = None) -> Tiny:
     torch.manual_seed(0)
     transformer = QwenImageTransformer2DModel(**QWEN | {"num_layers": 2}).eval()
     scheduler = scheduler or FLOW_SCHEDULERS["flow_euler"]()
-    pipe = QwenImagePipeline(scheduler, None, None, None, transformer)
+    pipe = QwenImagePipeline(scheduler, AutoencoderKLQwenImage(**QWEN_VAE[1]), None, None, transformer)
     arguments = {
         **both(16),
         **ones("prompt_embeds_mask", "negative_prompt_embeds_mask"),

@@ -11,6 +11,7 @@ from torch import nn
 
 from selective_sigma.diffusers import detail
 from selective_sigma.diffusers.layout import learn_layout
+from selective_sigma.diffusers.slots import parts_of
 
 from .pipes import flux
 from .schedulers import SD
@@ -185,7 +186,7 @@ def test_packing_is_the_pipelines_own():
         {"img_shapes": [[(1, *GRID)], [(1, *GRID)]]},
         {"height": GRID[0], "width": GRID[1]},
     ):
-        layout = learn_layout(tiny.pipe, tiny.module, (24, 16), ((), arguments), 0)
+        layout = learn_layout(tiny.pipe, tiny.module, (24, 16), parts_of(arguments), 0)
         assert torch.equal(layout.to_core(tokens), latents)
         assert torch.equal(layout.from_core(latents), tokens)
 
@@ -220,8 +221,7 @@ def test_reference_tokens():
     class Own:
         """The pipe's parts under a loop of one's own."""
 
-        unet, scheduler, vae_scale_factor = tiny.module, tiny.pipe.scheduler, tiny.pipe.vae_scale_factor
-        _unpack_latents = staticmethod(FluxPipeline._unpack_latents)
+        components = tiny.pipe.components
 
         def __call__(self):
             return call()
@@ -239,6 +239,6 @@ def test_channels_of_two_autoencoders():
         name: SimpleNamespace(decode=None, config={"latent_channels": n}) for name, n in (("vae", 4), ("audio_vae", 2))
     }
     pipe, module = SimpleNamespace(components=coders), nn.Conv2d(1, 1, 1)
-    assert learn_layout(pipe, module, (4, 3, 6, 6), ((), {}), 0).to_core(torch.zeros(1, 4, 3, 6, 6)).shape[1] == 4
+    assert learn_layout(pipe, module, (4, 3, 6, 6), {}, 0).to_core(torch.zeros(1, 4, 3, 6, 6)).shape[1] == 4
     with pytest.raises(ValueError, match="nothing tells which axis of its latent"):
-        learn_layout(pipe, module, (4, 2, 6, 6), ((), {}), 0)
+        learn_layout(pipe, module, (4, 2, 6, 6), {}, 0)

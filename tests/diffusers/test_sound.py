@@ -1,12 +1,14 @@
-"""LTX 2: clip and sound are two samples of one model, each stepped by a scheduler of its own."""
+"""LTX 2: clip and sound are two samples of one model, each stepped by a scheduler of its own. Sound stays plain."""
 
 from __future__ import annotations
 
 import diffusers
+import pytest
 import torch
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 
 from selective_sigma.diffusers import detail
+from selective_sigma.diffusers.run import StepTracker
 
 from .parts import both, ones
 from .pipes import Tiny
@@ -92,30 +94,45 @@ def ltx2() -> Clip:
     return Clip(pipe, arguments, ("transformer",))
 
 
-def test_clip_and_sound():
-    tiny = ltx2()
+def test_the_clip_gets_detail_and_sound_stays_plain():
+    tiny, answers = ltx2(), []
     plain = tiny()
     with detail(tiny.pipe, mask_override="zeros") as run:
         assert torch.equal(tiny(), plain)
         assert run.report.lied > 0
         assert run.report.steps == 8
-    with detail(tiny.pipe, coverage=1.0) as run:
-        everywhere = tiny()
-        assert run.report.calls == run.report.steps
-    with detail(tiny.pipe, mask_override="ones"):
-        assert torch.equal(tiny(), everywhere)
-    with detail(tiny.pipe) as run:
+    tiny.module.register_forward_hook(lambda _, __, answer: answers.append(answer))
+    handed_on = []
+    called = StepTracker.called
+
+    def watch(*args):
+        handed_on.append(called(*args))
+        return handed_on[-1]
+
+    with pytest.MonkeyPatch.context() as patch, detail(tiny.pipe, every=1, start=0.0) as run:
+        patch.setattr(StepTracker, "called", watch)
         chosen = tiny()
-    clip, sound = run.mask
-    assert clip.shape == (1, 1, 3, 16, 32)
-    assert sound.shape[:2] == (1, 1)
-    for part in (slice(0, clip.numel() * 4), slice(clip.numel() * 4, None)):
-        assert not torch.equal(everywhere[part], plain[part])
-        assert not torch.equal(chosen[part], plain[part])
+    assert run.mask.shape == (1, 1, 3, 16, 32)
+    assert not torch.equal(chosen, plain)
+    assert run.report.lied == 7
+    # The connectors are asked once, before the first step. Of each step the plain answer comes last.
+    last = [answer for i, answer in enumerate(answers) if i == 0 or i % 2 == 0]
+    for (clip, sound), (plain_clip, plain_sound) in list(zip(handed_on[-8:], last, strict=True))[1:]:
+        assert not torch.equal(clip, plain_clip)
+        assert torch.equal(sound, plain_sound)
 
 
-def test_each_is_told_the_lied_time():
-    """Clip and sound get nine tenths of the noise to signal, by the time and by the sample."""
+@pytest.mark.parametrize("settings", [{"coverage": 1.0}, {"mask_override": "ones"}])
+def test_no_lied_call_answers_for_sound(settings):
+    tiny = ltx2()
+    message = "cannot work with LTX2Pipeline: its model answers for another latent too .*: give coverage below 1"
+    with pytest.raises(ValueError, match=message) as caught, detail(tiny.pipe, **settings):
+        tiny()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_clip_is_told_the_lied_time():
+    """Nine tenths of the noise to signal, by the time and by the sample; sound is shown as it is."""
     tiny, seen = ltx2(), []
 
     def see(_, __, kwargs):
@@ -128,5 +145,5 @@ def test_each_is_told_the_lied_time():
     for (clip, sound, lied_time), (true_clip, true_sound, time) in zip(seen[1:-2:2], seen[2:-2:2], strict=True):
         lied, true = (float(t.flatten()[-1]) / 1000 for t in (lied_time, time))
         torch.testing.assert_close(lied / (1 - lied), 0.9 * true / (1 - true), rtol=1e-3, atol=0)
-        for told, shown in ((clip, true_clip), (sound, true_sound)):
-            torch.testing.assert_close(told, shown * (1 - lied) / (1 - true), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(clip, true_clip * (1 - lied) / (1 - true), rtol=1e-3, atol=1e-4)
+        assert torch.equal(sound, true_sound)

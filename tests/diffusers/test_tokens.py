@@ -18,7 +18,8 @@ from diffusers import (
 from torch import nn
 
 from selective_sigma.diffusers import detail, enable
-from selective_sigma.diffusers.layout import learn_layout
+from selective_sigma.diffusers.layout import Layout, learn_layout
+from selective_sigma.diffusers.slots import parts_of
 
 CLEAN, TOKENS, CHANNELS = 4, 20, 3
 
@@ -75,10 +76,13 @@ def test_clean_tokens_are_left_alone():
     assert len(levels) == 8 + run.report.lied
 
 
-def test_a_scheduler_for_each_frame_is_refused():
+def test_a_copy_of_the_scheduler_stays_plain():
+    """Diffusion forcing has a scheduler for each frame."""
     pipe = Loop(copies=True)
-    with pytest.raises(ValueError, match="several noise levels at once"), detail(pipe):
-        pipe()
+    plain = pipe()
+    with pytest.warns(UserWarning, match="added nothing: the scheduler's step was not called"), detail(pipe) as run:
+        assert torch.equal(pipe(), plain)
+    assert run.report.lied == 0
 
 
 def test_tokens_that_fill_no_grid_are_refused():
@@ -94,17 +98,30 @@ def test_unpacked_as_the_pipe_does(kind):
     """Tokens of 2x2 pixels, for pipes whose unpacking takes different arguments."""
     latents = torch.arange(2 * 4 * 12 * 8.0).reshape(2, 4, 12, 8)
     pipe = SimpleNamespace(vae_scale_factor=8, patch_size=2)
-    for name in ("_unpack_latents", "_unpatchify_latents"):
-        if hasattr(kind, name):
-            setattr(pipe, name, vars(kind)[name].__get__(pipe, kind))
-    patches = latents.unflatten(3, (4, 2)).unflatten(2, (6, 2)).permute(0, 2, 4, 1, 3, 5)
     ids = torch.cartesian_prod(torch.arange(1), torch.arange(6), torch.arange(4))
-    module = SimpleNamespace(config={"out_channels": 16})
     pipe.components = {"vae": SimpleNamespace(decode=None, config={"latent_channels": 4})}
-    layout = learn_layout(pipe, module, (24, 16), ((), {"img_ids": ids}), 0)
-    tokens = patches.reshape(2, 24, 16)
+    layout = learn_layout(pipe, nn.Conv2d(1, 1, 1), (24, 16), parts_of({"img_ids": ids}), 0)
+    tokens = layout.from_core(latents)
     assert torch.equal(layout.to_core(tokens), latents)
-    assert torch.equal(layout.from_core(latents), tokens)
+    if kind is Flux2Pipeline:
+        assert torch.equal(kind._unpatchify_latents(tokens.movedim(1, 2).unflatten(2, (6, 4))), latents)
+        return
+    # Bria's scale factor is that of a token.
+    more = () if kind is Krea2Pipeline else (16 if kind is BriaPipeline else 8,)
+    unpack = vars(kind)["_unpack_latents"].__get__(pipe, kind)
+    assert torch.equal(unpack(tokens, 96, 64, *more).reshape(latents.shape), latents)
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_patches_of_pictures_and_of_clips(axes):
+    """(batch, channels of 2x2 pixels, *space)."""
+    space = (3, 4, 5)[-axes:]
+    sample = torch.randn(2, 16, *space)
+    layout = Layout(0, None, 2)
+    latent = layout.to_core(sample)
+    assert latent.shape == (2, 4, *space[:-2], 8, 10)
+    assert torch.equal(latent[:, 1, ..., 3, 7], sample[:, 4 + 2 + 1, ..., 1, 3])
+    assert torch.equal(layout.from_core(latent), sample)
 
 
 class Cached(Net):
@@ -179,5 +196,5 @@ def test_a_sample_that_is_rearranged_for_the_model_is_refused():
 def test_the_grid_is_the_samples_own(condition, start):
     """A condition of as many tokens lies before the sample (Qwen-Image 2.1) or behind it (Qwen-Image edit)."""
     shapes = [(1, *condition), (1, 6, 4)] if start else [(1, 6, 4), (1, *condition)]
-    learned = learn_layout(SimpleNamespace(), nn.Conv2d(1, 1, 1), (24, 16), ((), {"img_shapes": [shapes]}), start)
+    learned = learn_layout(SimpleNamespace(), nn.Conv2d(1, 1, 1), (24, 16), parts_of({"img_shapes": [shapes]}), start)
     assert learned.to_core(torch.zeros(2, 24, 16)).shape == (2, 16, 6, 4)
