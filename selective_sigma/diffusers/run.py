@@ -233,7 +233,7 @@ class StepTracker:
             return 0
         if learned.answers_more and self._settings.constant_mask == 1.0:
             raise ValueError(
-                "its model answers for another latent too (sound), which the lied call alone would get wrong: "
+                "its model answers for more than the picture (such as sound), which is wrong in a lied call: "
                 "give coverage below 1"
             )
         # Checked here, since the first step with detail may come late.

@@ -125,7 +125,7 @@ def test_the_clip_gets_detail_and_sound_stays_plain():
 @pytest.mark.parametrize("settings", [{"coverage": 1.0}, {"mask_override": "ones"}])
 def test_no_lied_call_answers_for_sound(settings):
     tiny = ltx2()
-    message = "cannot work with LTX2Pipeline: its model answers for another latent too .*: give coverage below 1"
+    message = "cannot work with LTX2Pipeline: its model answers for more than the picture .*: give coverage below 1"
     with pytest.raises(ValueError, match=message) as caught, detail(tiny.pipe, **settings):
         tiny()
     assert "\n" not in str(caught.value)
