@@ -18,7 +18,7 @@ class Referring:
     """A loop whose model gets a noisy reference picture at each step, before the sample or after it."""
 
     def __init__(self, picture: torch.Tensor, first: bool, scheduler=None):
-        self.unet = Net()
+        self.unet = Net().to(picture.dtype)
         self.scheduler = scheduler or EulerDiscreteScheduler(**SD)
         self.picture, self.first = picture, first
         self.change = lambda x, _: x
@@ -27,10 +27,11 @@ class Referring:
     def __call__(self):
         scheduler = self.scheduler
         scheduler.set_timesteps(8)
-        x = field(0) * scheduler.init_noise_sigma
-        noise = torch.Generator().manual_seed(5)
+        x = field(0).to(self.picture.dtype) * scheduler.init_noise_sigma
+        generator = torch.Generator().manual_seed(5)
         for i, t in enumerate(scheduler.timesteps):
-            noisy = scheduler.add_noise(self.picture, torch.randn(FIELD, generator=noise), t.reshape(1))
+            noise = torch.randn(FIELD, generator=generator).to(x)
+            noisy = scheduler.add_noise(self.picture, noise, t.reshape(1))
             inputs = [scheduler.scale_model_input(latent, t) for latent in (noisy, x)]
             answers = [self.unet(each, t)[0] for each in (inputs if self.first else inputs[::-1])]
             x = scheduler.step(answers[1 if self.first else 0], t, x, return_dict=False)[0]
@@ -40,9 +41,10 @@ class Referring:
 
 @pytest.mark.parametrize("make", [lambda: EulerDiscreteScheduler(**SD), lambda: DDIMScheduler(**SD, clip_sample=False)])
 @pytest.mark.parametrize("first", [True, False])
-def test_the_mask_is_the_samples_own(first, make):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_mask_is_the_samples_own(dtype, first, make):
     """A reference picture of the same shape at the same time has no part in it."""
-    picture = field(1).cumsum(2) / 4
+    picture = (field(1).cumsum(2) / 4).to(dtype)
     alone = Referring(picture, first, make())
     with detail(alone, record=True) as run, run.attached():
         wanted, masks = alone(), [record.mask for record in run.masks]
