@@ -64,6 +64,8 @@ class LearnedRun:
     sign: int
     """-1 where the model's answer is the negative of ``noise.prediction``."""
     forms: list[CallForm]
+    calls_before: int
+    """Number of model calls in a step before the first one that shows the sample. A reference picture takes some."""
     answers_more: bool
     """Whether the model's answer holds other latents too, such as sound."""
 

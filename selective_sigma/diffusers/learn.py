@@ -109,9 +109,11 @@ def learn(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[RecordedC
     layout = learn_layout(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start)
     # A pipeline may negate the answer before it gives it to the scheduler.
     sign = noise.sign if fit.total > 0 else -noise.sign
+    before = recorded[: next(i for i, call in enumerate(recorded) if call is first)]
+    calls_before = sum(any(form.fits(class_of(call.module), call.arguments) for form in forms) for call in before)
     path = forms[0].answer.path
     others = (part for place, part in first.answer.items() if place[: len(path)] != path and isinstance(part, Tensor))
-    return LearnedRun(noise, layout, sign, forms, any(part.ndim > 1 for part in others))
+    return LearnedRun(noise, layout, sign, forms, calls_before, any(part.ndim > 1 for part in others))
 
 
 def _model_input(scheduler: Any, step: SchedulerStep, noise: Noise) -> Tensor:

@@ -16,6 +16,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..detailer import Detailer, MaskRecord
 from ..mask import check_fits
 from ..report import Reason, Report
@@ -23,7 +25,7 @@ from .attach import ModelState, class_of
 from .evaluate import ModelCall
 from .learn import RecordedCall, SchedulerStep, learn
 from .noise import Noise
-from .slots import equal_share, parts_of, rebuilt
+from .slots import correlation, equal_share, parts_of, rebuilt
 from .times import index_of, next_step, telling
 
 if TYPE_CHECKING:
@@ -51,14 +53,16 @@ class CallKind(Enum):
     ``BEGINS`` and ``FOLLOWS`` get detail. The other kinds are foreign and stay plain.
     """
 
-    BEGINS = "it shows the scheduler's latest sample, at the time of a step to come"
+    BEGINS = "it shows the scheduler's latest sample, or what was made of it, at the time of a step to come"
     FOLLOWS = "it shows the same latent as the call that began the step"
     OTHER_LATENT = "it shows another latent, such as a reference picture"
     OTHER_TIME = "it tells no time of a step to come, as in a preview"
 
 
-LEAST_EQUAL = 0.02
+LEAST_EQUAL = 0.003
 """Share of equal values by which a call shows the scheduler's sample. Inpainting replaces the others."""
+CORRELATION = 0.9
+"""Least correlation of a latent with the sample that a callback or the pipeline made it from."""
 
 
 class StepTracker:
@@ -107,6 +111,8 @@ class StepTracker:
     def forget_step(self) -> None:
         """Forget what belongs to the current step."""
         self._recorded: list[RecordedCall] = []
+        self._other_latents = 0
+        """Number of calls of the step, before the one that begins it, that showed another latent."""
         self._first: tuple[Tensor, Output] | None = None
         """Of the call that began the step: the latent that it showed, and its output."""
         self._step_finished = False
@@ -135,7 +141,7 @@ class StepTracker:
         if learned is not None and forms:
             copies = forms[0].sample.read(parts)
             sample = copies[forms[0].positive(len(copies))]
-            kind, step = self._kind_of(forms[0], parts, sample, learned.noise)
+            kind, step = self._kind_of(learned, forms[0], parts, sample)
             if kind in (CallKind.BEGINS, CallKind.FOLLOWS):
                 self._model_state.watch(module)
                 call = ModelCall(learned, forms[0], arguments, parts, step, ask, self._model_state)
@@ -145,16 +151,21 @@ class StepTracker:
         self._recorded.append(RecordedCall(module, parts, parts_of(answer)))
         return answer
 
-    def _kind_of(self, form: CallForm, parts: Parts, sample: Tensor, noise: Noise) -> tuple[CallKind, int]:
+    def _kind_of(self, learned: LearnedRun, form: CallForm, parts: Parts, sample: Tensor) -> tuple[CallKind, int]:
         """The kind of a call, and the index of the step that it belongs to (-1 for none)."""
+        noise = learned.noise
         if self._first is not None:
             follows = equal_share(sample, self._first[0]) > 0.5
             return (CallKind.FOLLOWS if follows else CallKind.OTHER_LATENT), self._step
         step = next_step(noise.times, form.times, parts, self._step)
         if step is None:
             return CallKind.OTHER_TIME, -1
-        scales = (1.0, 1 / noise.sample_std(step))
-        if all(equal_share(sample, self._latest_sample, scale) < LEAST_EQUAL for scale in scales):
+        # In bfloat16, one value in a hundred of latents that are alike is equal by chance.
+        least = max(LEAST_EQUAL, 2.5 * torch.finfo(sample.dtype).eps)
+        shown = any(equal_share(sample, self._latest_sample, std) > least for std in (1.0, noise.sample_std(step)))
+        is_turn = self._other_latents == learned.calls_before
+        if not shown and not (is_turn and correlation(sample, self._latest_sample) > CORRELATION):
+            self._other_latents += 1
             return CallKind.OTHER_LATENT, -1
         form.times = telling(form.times, parts, noise.times[step])
         return CallKind.BEGINS, step

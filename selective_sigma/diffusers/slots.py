@@ -147,16 +147,25 @@ def equal(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs() <= 2 * step * b.abs() + 1e-12
 
 
-def equal_share(latent: Tensor, other: Any, scale: float = 1.0) -> float:
-    """The share of the values of ``latent`` that are ``scale`` times those of ``other``. Zeros do not count."""
-    # Some schedulers step every copy of guidance (DiT). The copies are equal: compare with the first one.
+def equal_share(latent: Tensor, other: Any, divisor: float = 1.0) -> float:
+    """The share of the values of ``latent`` that are those of ``other`` over ``divisor``. Zeros do not count."""
+    a, b = _comparable(latent, other)
+    # A little more than the error of rounding to nearest.
+    rounding = max(1e-5, *(0.6 * torch.finfo(values.dtype).eps for values in (a, b)))
+    return float((((a.double() - b.double() / divisor).abs() <= rounding * a.abs()) & (a != 0)).double().mean())
+
+
+def correlation(latent: Tensor, other: Any) -> float:
+    """The correlation of two latents; NaN if one of them is constant."""
+    return float(torch.corrcoef(torch.stack([values.double() for values in _comparable(latent, other)]))[0, 1])
+
+
+def _comparable(latent: Tensor, other: Any) -> tuple[Tensor, Tensor]:
+    """Values of both latents on the CPU; zeros for an ``other`` that is of another size."""
     if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
-        return 0.0
-    pair = latent, other.flatten()[: latent.numel()]
-    # A little more than rounding to nearest makes. Of a reference picture in bfloat16, some values are equal by chance.
-    rounding = max(1e-5, *(0.6 * torch.finfo(values.dtype).eps for values in pair))
-    a, b = (thinned(values, 4096).double() for values in pair)
-    return float((((a - scale * b).abs() <= rounding * a.abs()) & (a != 0)).double().mean())
+        other = torch.zeros_like(latent)
+    # Some schedulers step every copy of guidance (DiT). The copies are equal: compare with the first one.
+    return thinned(latent, 4096), thinned(other.flatten()[: latent.numel()], 4096)
 
 
 @dataclass(frozen=True)
