@@ -192,7 +192,8 @@ class ModelCall:
         denoised = clean[form.positive(len(copies)) if len(copies) == len(self._copies) else 0]
         if self._shares_effect:
             guided = denoised
-            if call.kind == "plain" and len(clean) == len(form.weights):
+            # A call of one copy does not show the guided prediction, which is made of several calls.
+            if call.kind == "plain" and 1 < len(clean) == len(form.weights):
                 guided = torch.stack([w * copy for w, copy in zip(form.weights, clean, strict=True)]).sum(0)
             return Prediction(denoised, guided=guided)
         if call.kind == "lied":

@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscr
 from torch import nn
 
 from selective_sigma.diffusers import detail
+from selective_sigma.diffusers.evaluate import ModelCall
 
 from .parts import FIELD, Net, field
 from .pipes import flux_true_cfg, sd3, sdxl
@@ -176,6 +177,19 @@ def test_calls_apart_are_moved_without_a_second_one():
     with detail(tiny.pipe, every=1, start=0.0, mask_override="half") as run:
         tiny()
         assert run.report.lied == 14
+
+
+@pytest.mark.parametrize(("make", "apart"), [(flux_true_cfg, True), (sdxl, False)])
+def test_the_guided_prediction_is_that_of_one_batch(make, apart, monkeypatch):
+    """Where cond and uncond are calls apart, the mask counts the detail of the first alone as held."""
+    predictions, predict = [], ModelCall._prediction
+    monkeypatch.setattr(ModelCall, "_prediction", lambda *args: predictions.append(predict(*args)) or predictions[-1])
+    tiny = make()
+    with detail(tiny.pipe, every=1, start=0.0):
+        tiny()
+    lied, plain = predictions[:2]
+    assert torch.equal(lied.guided, lied.denoised)
+    assert torch.equal(plain.guided, plain.denoised) == apart
 
 
 class Guided(nn.Module):
