@@ -47,7 +47,8 @@ class CallForm:
     """For each copy of the sample: the weight of the answer to it in the guided prediction."""
 
     def fits(self, kind: type, parts: Parts) -> bool:
-        return self.kind is kind and self.sample.fits(parts) and self.modes == modes_of(parts)
+        has_time = any(parts.get(argument.path) is not None for argument in self.times)
+        return self.kind is kind and has_time and self.sample.fits(parts) and self.modes == modes_of(parts)
 
     def positive(self, copies: int) -> int:
         """Index of the cond copy: the one with the largest weight; the last of several."""

@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ class Layout:
     Args:
         axis: the axis of one sample that holds the channels.
         grid: (rows, columns) or (frames, rows, columns) of tokens, if a sample is (tokens, channels).
-        patch: the side of the square of pixels that each place holds, in the order (channel, row, column) that all
-            pipelines of diffusers have.
+        patch: the side of the square of pixels that each token holds. Its values are in the order (channel, row,
+            column), as in all pipelines of diffusers.
     """
 
     def __init__(self, axis: int, grid: Shape | None = None, patch: int = 1):
@@ -41,19 +42,14 @@ class Layout:
     def to_core(self, sample: Tensor) -> Tensor:
         """(batch, *shape) to (batch, channels, *space)."""
         latent = sample.movedim(1 + self._axis, 1)
-        latent = latent if self._grid is None else latent.unflatten(2, self._grid)
-        if self._patch == 1:
+        if self._grid is None:
             return latent
-        # (..., channels, patch, patch, rows, columns)
-        patches = latent.movedim(1, -3).unflatten(-3, (-1, self._patch, self._patch))
-        return patches.movedim((-4, -3), (-3, -1)).flatten(-4, -3).flatten(-2).movedim(-3, 1)
+        return F.pixel_shuffle(latent.unflatten(2, self._grid).movedim(1, -3), self._patch).movedim(-3, 1)
 
     def from_core(self, latent: Tensor) -> Tensor:
         """(batch, channels, *space) to (batch, *shape)."""
-        if self._patch > 1:
-            patches = latent.movedim(1, -3).unflatten(-1, (-1, self._patch)).unflatten(-3, (-1, self._patch))
-            latent = patches.movedim((-3, -1), (-4, -3)).flatten(-5, -3).movedim(-3, 1)
-        latent = latent if self._grid is None else latent.flatten(2)
+        if self._grid is not None:
+            latent = F.pixel_unshuffle(latent.movedim(1, -3), self._patch).movedim(-3, 1).flatten(2)
         return latent.movedim(1, 1 + self._axis)
 
 
@@ -82,8 +78,7 @@ def learn_layout(pipe: Any, module: Any, shape: Shape, parts: Parts, start: int)
             raise ValueError("its tokens fill no grid: some of them do not belong to the picture")
     if not 2 <= len(shape) <= 4:
         raise ValueError(f"its samples have {len(shape)} axes: supported are audio, pictures and video")
-    axis = _channel_axis(module, shape, channels)
-    return Layout(axis, None, _patch(shape[0], channels) if len(shape) == 3 and axis == 0 else 1)
+    return Layout(_channel_axis(module, shape, channels))
 
 
 def _patch(width: int, channels: set[int]) -> int:

@@ -73,10 +73,14 @@ def learn(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[RecordedC
     """
     if not all(bool(values.isfinite().all()) for values in (step.sample, step.prediction)) or not step.sample.any():
         return None
-    model_input = _model_input(pipe.scheduler, step, noise)
-    matches = [(call, slot) for call in recorded if (slot := find_slot(model_input, call.arguments))]
+    index = index_of(noise.times, step.time)
+    shown = model_input(pipe.scheduler, step.sample, index)
+    factor = float(_norm(shown) / _norm(step.sample).clamp(min=1e-12))
+    if abs(factor - 1) > 0.02 and abs(factor * noise.sample_std(index) - 1) > 0.02:
+        raise ValueError(f"{type(pipe.scheduler).__name__} scales the model's input by a rule of its own")
+    matches = [(call, slot) for call in recorded if (slot := find_slot(shown, call.arguments))]
     if not matches:
-        if model_input is not step.sample and any(find_slot(step.sample, call.arguments) for call in recorded):
+        if shown is not step.sample and any(find_slot(step.sample, call.arguments) for call in recorded):
             raise ValueError("the model gets the sample without its scheduler's scale_model_input")
         raise ValueError("the scheduler's sample is not found among what the model is given")
     fits = [fit for choice in range(MOST_SLOTS) if (fit := _weigh(step, matches, choice))]
@@ -116,21 +120,10 @@ def learn(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[RecordedC
     return LearnedRun(noise, layout, sign, forms, calls_before, any(part.ndim > 1 for part in others))
 
 
-def _model_input(scheduler: Any, step: SchedulerStep, noise: Noise) -> Tensor:
-    """The sample as the model gets it: unchanged, or scaled by the scheduler's ``scale_model_input``.
-
-    Raises:
-        ValueError: the scale is neither 1 nor 1 / ``Noise.sample_std``.
-    """
+def model_input(scheduler: Any, sample: Any, index: int) -> Any:
+    """The sample of a step as the model gets it: scaled by the scheduler's ``scale_model_input``, if it has one."""
     scale = getattr(scheduler, "scale_model_input", None)
-    if scale is None:
-        return step.sample
-    index = index_of(noise.times, step.time)
-    scaled = scale(step.sample, scheduler.timesteps[index])
-    factor = float(_norm(scaled) / _norm(step.sample).clamp(min=1e-12))
-    if abs(factor - 1) > 0.02 and abs(factor * noise.sample_std(index) - 1) > 0.02:
-        raise ValueError(f"{type(scheduler).__name__} scales the model's input by a rule of its own")
-    return scaled
+    return scale(sample, scheduler.timesteps[index]) if scale and isinstance(sample, Tensor) else sample
 
 
 def _norm(values: Tensor) -> Tensor:

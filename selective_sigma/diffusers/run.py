@@ -23,9 +23,9 @@ from ..mask import check_fits
 from ..report import Reason, Report
 from .attach import ModelState, class_of
 from .evaluate import ModelCall
-from .learn import RecordedCall, SchedulerStep, learn
+from .learn import RecordedCall, SchedulerStep, learn, model_input
 from .noise import Noise
-from .slots import correlation, equal_share, parts_of, rebuilt
+from .slots import compared, equal, parts_of, rebuilt, thinned
 from .times import index_of, next_step, telling
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ LEAST_EQUAL = 0.003
 """Share of equal values by which a call shows the scheduler's sample. Inpainting replaces the others."""
 CORRELATION = 0.9
 """Least correlation of a latent with the sample that a callback or the pipeline made it from."""
+
+MOST_FORMS = 16
+"""Number of forms of calls that are kept."""
 
 
 class StepTracker:
@@ -155,16 +158,18 @@ class StepTracker:
         """The kind of a call, and the index of the step that it belongs to (-1 for none)."""
         noise = learned.noise
         if self._first is not None:
-            follows = equal_share(sample, self._first[0]) > 0.5
+            first = self._first[0]
+            follows = sample.shape == first.shape and bool(equal(thinned(sample, 4096), thinned(first, 4096)).all())
             return (CallKind.FOLLOWS if follows else CallKind.OTHER_LATENT), self._step
         step = next_step(noise.times, form.times, parts, self._step)
         if step is None:
             return CallKind.OTHER_TIME, -1
+        expected = model_input(self._pipe.scheduler, self._latest_sample, step)
+        share, correlation = compared(sample, expected)
         # In bfloat16, one value in a hundred of latents that are alike is equal by chance.
-        least = max(LEAST_EQUAL, 2.5 * torch.finfo(sample.dtype).eps)
-        shown = any(equal_share(sample, self._latest_sample, std) > least for std in (1.0, noise.sample_std(step)))
+        is_shown = share > max(LEAST_EQUAL, 2.5 * torch.finfo(sample.dtype).eps)
         is_turn = self._other_latents == learned.calls_before
-        if not shown and not (is_turn and correlation(sample, self._latest_sample) > CORRELATION):
+        if not is_shown and not (is_turn and correlation > CORRELATION):
             self._other_latents += 1
             return CallKind.OTHER_LATENT, -1
         form.times = telling(form.times, parts, noise.times[step])
@@ -252,10 +257,10 @@ class StepTracker:
             if self._options[name] is not None:
                 check_fits(name, self._options[name], learned.layout.to_core(step.sample).shape)
         if self._learned is None:
-            self.outcome = "the run was over after its first step, which stays plain"
+            self.outcome = "after the first step, which stays plain, the model was not called in the same form"
         self._step = index_of(times, step.time, self._step)
         calls = len(learned.forms)
         # The forms that were learned before come after the new ones, which are preferred.
-        learned.forms += [] if self._learned is None else self._learned.forms
+        learned.forms = (learned.forms + (self._learned.forms if self._learned else []))[:MOST_FORMS]
         self._learned = learned
         return calls

@@ -45,10 +45,11 @@ def rebuilt(tree: Any, new: Parts, path: Path = ()) -> Any:
     """
     if path in new:
         return new[path]
-    if isinstance(tree, dict):
-        values = {key: rebuilt(value, new, (*path, key)) for key, value in tree.items()}
+    if type(tree) is dict:
+        return {key: rebuilt(value, new, (*path, key)) for key, value in tree.items()}
+    if isinstance(tree, dict) and any(changed[: len(path)] == path for changed in new):
         # Output classes of models are dicts that are constructed from their fields.
-        return values if type(tree) is dict else type(tree)(**values)
+        return type(tree)(**{key: rebuilt(value, new, (*path, key)) for key, value in tree.items()})
     if type(tree) in (list, tuple):
         return type(tree)(rebuilt(value, new, (*path, key)) for key, value in enumerate(tree))
     return tree
@@ -136,8 +137,13 @@ def find_region(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | N
 
 
 def thinned(values: Tensor, count: int) -> Tensor:
-    """At least ``count`` evenly spaced values of a tensor, on the CPU. They are enough to compare tensors by."""
-    return values.detach().flatten()[:: max(1, values.numel() // count)].cpu()
+    """``count`` values of a tensor, or all if it has fewer, on the CPU. They are enough to compare tensors by."""
+    flat = values.detach().flatten()
+    if len(flat) <= count:
+        return flat.cpu()
+    # Multiples of the golden ratio are spread evenly, over rows and columns too.
+    shares = torch.arange(count, dtype=torch.float64) * ((5**0.5 - 1) / 2) % 1
+    return flat[(shares * len(flat)).long().to(flat.device)].cpu()
 
 
 def equal(a: Tensor, b: Tensor) -> Tensor:
@@ -147,25 +153,17 @@ def equal(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs() <= 2 * step * b.abs() + 1e-12
 
 
-def equal_share(latent: Tensor, other: Any, divisor: float = 1.0) -> float:
-    """The share of the values of ``latent`` that are those of ``other`` over ``divisor``. Zeros do not count."""
-    a, b = _comparable(latent, other)
-    # A little more than the error of rounding to nearest.
-    rounding = max(1e-5, *(0.6 * torch.finfo(values.dtype).eps for values in (a, b)))
-    return float((((a.double() - b.double() / divisor).abs() <= rounding * a.abs()) & (a != 0)).double().mean())
-
-
-def correlation(latent: Tensor, other: Any) -> float:
-    """The correlation of two latents; NaN if one of them is constant."""
-    return float(torch.corrcoef(torch.stack([values.double() for values in _comparable(latent, other)]))[0, 1])
-
-
-def _comparable(latent: Tensor, other: Any) -> tuple[Tensor, Tensor]:
-    """Values of both latents on the CPU; zeros for an ``other`` that is of another size."""
+def compared(latent: Tensor, other: Any) -> tuple[float, float]:
+    """(share of equal values but zeros, correlation) of two latents; zeros if they differ in size."""
     if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
-        other = torch.zeros_like(latent)
+        return 0.0, 0.0
     # Some schedulers step every copy of guidance (DiT). The copies are equal: compare with the first one.
-    return thinned(latent, 4096), thinned(other.flatten()[: latent.numel()], 4096)
+    a, b = (thinned(values, 4096) for values in (latent, other.flatten()[: latent.numel()]))
+    # A little more than the error of rounding to nearest.
+    rounding = max(1e-6, *(0.6 * torch.finfo(values.dtype).eps for values in (a, b)))
+    a, b = a.double(), b.double()
+    is_equal = ((a - b).abs() <= rounding * a.abs()) & (a != 0)
+    return float(is_equal.double().mean()), float(torch.corrcoef(torch.stack([a, b]))[0, 1])
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def test_three_pictures_of_one_latent():
 def test_one_step_stays_plain(make, changes):
     tiny = make()
     plain = tiny(**changes)
-    message = "added nothing: the run was over after its first step, which stays plain"
+    message = "added nothing: after the first step, which stays plain, the model was not called in the same form"
     with detail(tiny.pipe), pytest.warns(UserWarning, match=message):
         assert torch.equal(tiny(**changes), plain)
 

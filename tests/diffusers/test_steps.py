@@ -1,108 +1,18 @@
-"""Which calls belong to a step, which of them are made with the lie, and what its effect is added to."""
+"""Which calls of a step are made with the lie, what they get, and what its effect is added to."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from selective_sigma.diffusers import detail
 from selective_sigma.diffusers.evaluate import ModelCall
 
-from .parts import FIELD, Net, field
+from .parts import Net, field
 from .pipes import flux_true_cfg, sd3, sdxl
 from .schedulers import SD
-
-
-class Referring:
-    """A loop whose model gets a noisy reference picture at each step, before the sample or after it."""
-
-    def __init__(self, picture: torch.Tensor, first: bool, scheduler=None):
-        self.unet = Net().to(picture.dtype)
-        self.scheduler = scheduler or EulerDiscreteScheduler(**SD)
-        self.picture, self.first = picture, first
-        self.change = lambda x, _: x
-
-    @torch.no_grad()
-    def __call__(self):
-        scheduler = self.scheduler
-        scheduler.set_timesteps(8)
-        x = field(0).to(self.picture.dtype) * scheduler.init_noise_sigma
-        generator = torch.Generator().manual_seed(5)
-        for i, t in enumerate(scheduler.timesteps):
-            noise = torch.randn(FIELD, generator=generator).to(x)
-            noisy = scheduler.add_noise(self.picture, noise, t.reshape(1))
-            inputs = [scheduler.scale_model_input(latent, t) for latent in (noisy, x)]
-            answers = [self.unet(each, t)[0] for each in (inputs if self.first else inputs[::-1])]
-            x = scheduler.step(answers[1 if self.first else 0], t, x, return_dict=False)[0]
-            x = self.change(x, i)
-        return x
-
-
-@pytest.mark.parametrize("make", [lambda: EulerDiscreteScheduler(**SD), lambda: DDIMScheduler(**SD, clip_sample=False)])
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_mask_is_the_samples_own(dtype, first, make):
-    """A reference picture of the same shape at the same time has no part in it."""
-    picture = (field(1).cumsum(2) / 4).to(dtype)
-    alone = Referring(picture, first, make())
-    with detail(alone, record=True) as run, run.attached():
-        wanted, masks = alone(), [record.mask for record in run.masks]
-        assert run.report.steps == 8
-    mirrored = Referring(picture.flip(-1), first, make())
-    with detail(mirrored, record=True) as run, run.attached():
-        assert torch.equal(mirrored(), wanted)
-        assert all(torch.equal(a, b.mask) for a, b in zip(masks, run.masks, strict=True))
-    assert len(masks) > 2
-
-
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize(
-    "change", [lambda x, i: 0.9 * x + 0.2 * x.std() * field(10 + i), lambda x, _: 1.01 * x, lambda x, _: x + 0.01]
-)
-def test_a_sample_that_is_changed_on_the_way(change, first):
-    """A callback that mixes in something new at each step, scales the sample, or shifts it."""
-    pipe = Referring(field(1), first)
-    pipe.change = change
-    bare = pipe()
-    with detail(pipe, mask_override="zeros", every=1, start=0.0) as run, run.attached():
-        assert torch.equal(pipe(), bare)
-        assert (run.report.steps, run.report.lied) == (8, 7)
-    with detail(pipe, every=1, start=0.0) as run, run.attached():
-        assert not torch.equal(pipe(), bare)
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_a_sample_that_is_replaced(first):
-    """The step stays plain. If this is so at each step, a warning says that nothing was added."""
-    pipe = Referring(field(1), first)
-    pipe.change = lambda x, i: x.std() * field(10 + i) if i == 3 else x
-    bare = pipe()
-    with detail(pipe, mask_override="zeros", every=1, start=0.0) as run, run.attached():
-        assert torch.equal(pipe(), bare)
-        assert run.report.steps == 8
-        assert run.report.skipped["learning"] == 2
-        # The core takes a step that is left out for one of a sampler that asks at every second step.
-        assert run.report.lied >= 5
-    pipe.change = lambda x, i: x.std() * field(10 + i)
-    bare = pipe()
-    message = "no call of the model showed the scheduler's sample"
-    with detail(pipe) as run, pytest.warns(UserWarning, match=message), run.attached():
-        assert torch.equal(pipe(), bare)
-    assert run.report.steps == 8
-
-
-@pytest.mark.parametrize(("dtype", "kept"), [(torch.float32, 0.01), (torch.bfloat16, 0.04), (torch.bfloat16, 0.9)])
-def test_inpainting_that_replaces_most_of_the_sample(dtype, kept):
-    """The sample is known by the part that is regenerated."""
-    pipe = Referring(field(1).to(dtype), first=True)
-    cells = torch.rand(FIELD, generator=torch.Generator().manual_seed(3)) < kept
-    pipe.change = lambda x, i: torch.where(cells, x, (x.std() * field(20 + i)).to(x))
-    bare = pipe()
-    with detail(pipe, mask_override="zeros", every=1, start=0.0) as run, run.attached():
-        assert torch.equal(pipe(), bare)
-    assert run.report.lied == 7
 
 
 class Watched(Net):

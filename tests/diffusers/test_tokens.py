@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -112,16 +113,22 @@ def test_unpacked_as_the_pipe_does(kind):
     assert torch.equal(unpack(tokens, 96, 64, *more).reshape(latents.shape), latents)
 
 
-@pytest.mark.parametrize("axes", [2, 3])
-def test_patches_of_pictures_and_of_clips(axes):
-    """(batch, channels of 2x2 pixels, *space)."""
-    space = (3, 4, 5)[-axes:]
-    sample = torch.randn(2, 16, *space)
-    layout = Layout(0, None, 2)
+@pytest.mark.parametrize("grid", [(4, 5), (3, 4, 5)])
+def test_tokens_of_patches(grid):
+    """Of pictures and of clips; a token has the values (channel, row, column) of a patch."""
+    sample = torch.randn(2, math.prod(grid), 16)
+    layout = Layout(1, grid, 2)
     latent = layout.to_core(sample)
-    assert latent.shape == (2, 4, *space[:-2], 8, 10)
-    assert torch.equal(latent[:, 1, ..., 3, 7], sample[:, 4 + 2 + 1, ..., 1, 3])
+    assert latent.shape == (2, 4, *grid[:-2], 8, 10)
+    assert torch.equal(latent[:, 1, ..., 3, 7], sample.unflatten(1, grid)[..., 1, 3, 4 + 2 + 1])
     assert torch.equal(layout.from_core(latent), sample)
+
+
+def test_channels_of_several_pictures():
+    """A latent of four pictures side by side has as many channels as a picture of 2x2 patches."""
+    pipe = SimpleNamespace(components={"vae": SimpleNamespace(decode=None, config={"latent_channels": 4})})
+    latent = torch.zeros(1, 16, 16, 16)
+    assert learn_layout(pipe, nn.Conv2d(1, 1, 1), (16, 16, 16), {}, 0).to_core(latent).shape == latent.shape
 
 
 class Cached(Net):
