@@ -56,17 +56,14 @@ def beside_the_others(rows: Sequence[Row]) -> str:
 
 def leak(rows: Sequence[Row]) -> str:
     """Every model and schedule: energy with its spread over seed groups, RMS, and strength."""
-
-    def cell(row: Effect) -> str:
-        if not has_target_gain(row):
-            return f"not reached ({100 * row.gain:.0f} %)"
-        spread = f" ± {row.leak_spread:.2f}" if row.leak_spread else ""
-        return f"{row.leak:.3f}{spread} ({row.leak_rms:.2f}) at {row.strength:.2f}"
-
     tables: list[str] = []
     for schedule, model in product((VE, FLOW), MAIN_MODELS):
-        selected = select(rows, "leak", model=model, schedule=schedule)
-        cells = {(row.label, MAIN_SAMPLERS[row.sampler]): cell(row) for row in selected}
+        cells: dict[tuple[str, str], str] = {}
+        for row in select(rows, "leak", model=model, schedule=schedule):
+            spread = f" ± {row.leak_spread:.2f}" if row.leak_spread else ""
+            cell = f"{row.leak:.3f}{spread} ({row.leak_rms:.2f}) at {row.strength:.2f}"
+            reached = cell if has_target_gain(row) else f"not reached ({100 * row.gain:.0f} %)"
+            cells[row.label, MAIN_SAMPLERS[row.sampler]] = reached
         tables.append(f"**{model.capitalize()}, {schedule}**\n\n{grid('', cells, MAIN_SAMPLERS.values())}")
     return "\n\n".join(tables)
 
@@ -79,18 +76,21 @@ def setup_of(row: Effect | Value) -> str:
 
 def by_setup(question: str, rows: Sequence[Row]) -> str:
     """Gain, leak and changes of mean and contrast in %, or a value: one line per setup, one column per label."""
-
-    def cell(row: Effect | Value) -> str:
+    corner, cells = "", dict[tuple[str, str], str]()
+    for row in select(rows, question):
         if isinstance(row, Value):
-            return f"{row.value:.2f}"
-        if question == "coverage":
-            return f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"
-        return f"{100 * row.gain:.0f} %, {row.leak:.3f} ({100 * row.mean:.1f}, {100 * row.contrast:+.1f})"
+            cell = f"{row.value:.2f}"
+        else:
+            corner = "gain, leak (mean, contrast)"
+            cell = f"{100 * row.gain:.0f} %, {row.leak:.3f} ({100 * row.mean:.1f}, {100 * row.contrast:+.1f})"
+        cells[setup_of(row), row.label] = cell
+    return grid(corner, cells)
 
-    selected = select(rows, question)
-    corner = "mask inside, outside" if question == "coverage" else "gain, leak (mean, contrast)"
-    corner = "" if all(isinstance(row, Value) for row in selected) else corner
-    return grid(corner, {(setup_of(row), row.label): cell(row) for row in selected})
+
+def coverage(rows: Sequence[Row]) -> str:
+    """Mean of the masks where detail belongs, and where it does not."""
+    cells = {(setup_of(r), r.label): f"{r.lit_inside:.2f}, {r.lit_outside:.2f}" for r in select(rows, "coverage")}
+    return grid("mask inside, outside", cells)
 
 
 def kinds(rows: Sequence[Row]) -> str:
@@ -138,31 +138,27 @@ def targets(rows: Sequence[Row]) -> str:
         shared = [s for s in MAIN_SAMPLERS if {(OURS, s), (PUBLISHED, s)} <= leaks.keys()]
         return {MAIN_SAMPLERS[s]: leaks[OURS, s] / leaks[PUBLISHED, s] for s in shared}
 
-    def split(question: str, label: str, word: str) -> tuple[dict[str, float], dict[str, float]]:
-        """Values by setup: of setups whose name has ``word``, and of the others. Samplers of two calls are left out."""
-        values = {setup_of(row): row.value for row in select(rows, question, label=label) if "sde" not in row.model}
-        with_word = {setup: values.pop(setup) for setup in list(values) if word in setup}
-        return with_word, values
+    def values(question: str, label: str, pattern: str) -> dict[str, float]:
+        """Values by setup, of the setups that match ``pattern``. Samplers of two calls are left out."""
+        selected = (row for row in select(rows, question, label=label) if "sde" not in row.model)
+        return {setup_of(row): row.value for row in selected if re.search(pattern, row.model)}
 
     gains = {(setup_of(row), row.steps): row.gain for row in select(rows, "steps", label=OURS)}
-    ratios = {f"{at}, {n} steps": gain / gains[at, STEPS] for (at, n), gain in gains.items() if n != STEPS}
-    gain_errors = {at: abs(ratio - 1) for at, ratio in ratios.items()}
+    gain_errors = {f"{at}, {n} steps": abs(gains[at, n] / gains[at, STEPS] - 1) for at, n in gains if n != STEPS}
     cfg_pp_errors = {f"{r.model}, {r.label}": abs(r.value - 1) for r in select(rows, "cfg_pp", schedule=OURS)}
-    defocused, _ = split("smooth", OURS, "defocused")
-    karras, not_karras = split("calls", f"{OURS}, rows with guidance", VE)
-    pictures, videos = split("overhead", "ours / published", "eps")
-    work, _ = split("overhead", "a due step, ms", "eps")
+    row_ratios = partial(values, "calls", f"{OURS}, rows with guidance")
+    time_ratios = partial(values, "overhead", "ours / published")
     measured: list[tuple[str, float, dict[str, float]]] = [
         (f"leak over the published method's, {PHOTOGRAPHS}, VE", 0.25, leak_ratios(PHOTOGRAPHS)),
         *((f"leak over the published method's, {m}, VE", 0.2, leak_ratios(m)) for m in MAIN_MODELS[1:]),
         ("gain, how far from that at 20 steps", 0.15, gain_errors),
-        ("share that is lit of what is out of focus", 0.1, defocused),
+        ("share that is lit of what is out of focus", 0.1, values("smooth", OURS, "defocused")),
         ("Euler CFG++ beside Euler, how far from 1", 0.3, cfg_pp_errors),
-        ("rows of the network with guidance, one-call samplers, Karras", 1.2, karras),
-        ("rows of the network with guidance, one-call samplers, normal and flow", 1.25, not_karras),
-        ("time beside the network over the published pack's, pictures", 0.5, pictures),
-        ("time beside the network over the published pack's, video", 0.33, videos),
-        ("own work of a due step, ms, pictures", 10, work),
+        ("rows of the network with guidance, one-call samplers, Karras", 1.2, row_ratios(VE)),
+        ("rows of the network with guidance, one-call samplers, normal and flow", 1.25, row_ratios("normal|flow")),
+        ("time beside the network over the published pack's, pictures", 0.5, time_ratios("eps")),
+        ("time beside the network over the published pack's, video", 0.33, time_ratios("flow")),
+        ("own work of a due step, ms, pictures", 10, values("overhead", "a due step, ms", "eps")),
     ]
     body: list[list[str]] = []
     for name, limit, reached in measured:
@@ -183,7 +179,7 @@ def provenance(rows: Sequence[Row]) -> str:
 
 BLOCKS: dict[str, Callable[[Sequence[Row]], str]] = {
     **{name: partial(by_setup, name) for name in QUESTIONS},
-    **{block.__name__: block for block in (leak, steps, kinds, comfyui, targets, provenance)},
+    **{block.__name__: block for block in (leak, coverage, steps, kinds, comfyui, targets, provenance)},
     "beside the others": beside_the_others,
 }
 
