@@ -10,6 +10,7 @@ from functools import cache, partial
 from importlib import import_module
 from itertools import product
 from statistics import fmean
+from typing import Any
 from unittest import mock
 
 import torch
@@ -41,7 +42,6 @@ TRUE_PICTURE = "the photograph"
 
 @cache
 def bare_run(model: str, schedule: str, sampler: str, steps: int) -> MethodRun:
-    """The run of the bare sampler."""
     return sample(MODELS[model](), bare, 0.0, sampler, schedule, steps)
 
 
@@ -59,7 +59,6 @@ class Setup:
         return sample(MODELS[self.model](), method, strength, self.sampler, self.schedule, self.steps)
 
     def effect(self, label: str, method: Method, strength: float = STRENGTH) -> Effect:
-        """The effect of a method at one strength."""
         reference, run = bare_run(self.model, self.schedule, self.sampler, self.steps), self.run(method, strength)
         effect = self.compare(run.picture, reference.picture, run.calls / reference.calls, label, strength)
         inside, outside = (mean_mask(run, region) for region in (run.model.inside, run.model.outside))
@@ -129,18 +128,15 @@ def steps(model: str) -> Iterator[Row]:
             yield setup.effect(PUBLISHED, METHODS[PUBLISHED])
 
 
-AT_ONE_STRENGTH: dict[str, dict[str, Method]] = {
-    "every": {f"every {n}": ours(every=n) for n in (1, 2, 3, 4)},
-    "start": {f"start {share:g}": ours(start=share) for share in (0.0, 0.2, 0.4, 0.6)},
-    "coverage": {f"coverage {share:g}": ours(coverage=share) for share in (0.1, 0.3, 0.5, 0.7, 0.9)},
-}
-"""Methods with the settings that each of these questions compares, by label."""
+SWEEPS: dict[str, Any] = {"every": (1, 2, 3, 4), "start": (0.0, 0.2, 0.4, 0.6), "coverage": (0.1, 0.3, 0.5, 0.7, 0.9)}
+"""Settings, each a question, and their values, which are compared at one strength."""
 
 
-def at_one_strength(question: str, model: str) -> Iterator[Row]:
-    samplers = MAIN_SAMPLERS if question == "every" and model != PHOTOGRAPHS else ("euler",)
-    for schedule, sampler, (label, method) in product((VE, FLOW), samplers, AT_ONE_STRENGTH[question].items()):
-        yield Setup(question, model, schedule, sampler).effect(label, method)
+def sweep(setting: str, model: str) -> Iterator[Row]:
+    samplers = MAIN_SAMPLERS if setting == "every" and model != PHOTOGRAPHS else ("euler",)
+    for schedule, sampler in product((VE, FLOW), samplers):
+        for value in SWEEPS[setting]:
+            yield Setup(setting, model, schedule, sampler).effect(f"{setting} {value:g}", ours(**{setting: value}))
 
 
 def smooth(model: str) -> Iterator[Row]:
@@ -201,7 +197,7 @@ def in_comfyui(question: str, model: str) -> Iterator[Row]:
 
 QUESTIONS: dict[str, tuple[Callable[[str], Iterator[Row]], tuple[str, ...]]] = {
     **{question.__name__: (question, MAIN_MODELS) for question in (leak, mask)},
-    **{name: (partial(at_one_strength, name), MAIN_MODELS) for name in AT_ONE_STRENGTH},
+    **{setting: (partial(sweep, setting), MAIN_MODELS) for setting in SWEEPS},
     "steps": (steps, (PHOTOGRAPHS, "mixture 4x4")),
     "smooth": (smooth, (PHOTOGRAPHS, "defocused")),
     "kinds": (kinds, (PHOTOGRAPHS, WHOLE_PHOTOGRAPHS)),
