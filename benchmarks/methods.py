@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from selective_sigma import Call, Detailer, Prediction, Settings
+from selective_sigma import Detailer, Settings
 
 from .samplers import Method, MethodRun, Step
 
@@ -50,17 +50,11 @@ def ours(*, knows_truth: bool = False, **options: Any) -> Method:
     """A ``Detailer`` with these settings. With ``knows_truth`` the mask is limited to where detail belongs."""
 
     def method(run: MethodRun, strength: float) -> Step:
-        settings, schedule = Settings(strength=strength, **options), run.schedule
-        window = schedule.window(settings.start, settings.end)
+        settings = Settings(strength=strength, **options)
+        window = run.schedule.window(settings.start, settings.end)
         limit = run.model.inside.float() if knows_truth else None
-        detailer = Detailer(settings, run.sigmas, schedule.family, window=window, limit=limit, record=True)
-        run.detailer = detailer
-
-        def evaluate(call: Call) -> Prediction:
-            assert isinstance(call.x, Tensor)
-            return run.evaluate(call.x, call.sigma, call.conds)
-
-        return lambda x, sigma: detailer.step(evaluate, x, sigma)
+        run.detailer = Detailer(settings, run.sigmas, run.schedule.family, window=window, limit=limit, record=True)
+        return partial(run.detailer.step, lambda call: run.evaluate(call.x, call.sigma, call.conds))  # type: ignore[arg-type]
 
     return method
 
