@@ -18,6 +18,8 @@ from selective_sigma.demo import network, photos, truth
 from selective_sigma.demo.measure import high_pass
 from selective_sigma.settings import Family
 
+Conds = Literal["all", "positive"]
+
 
 @dataclass(frozen=True)
 class ReferenceModel:
@@ -43,9 +45,7 @@ class ReferenceModel:
     photographs: Tensor | None = None
     """What the network redraws, (batch, 3, H, W); None on mixtures."""
 
-    def predict(
-        self, x: Tensor, sigma: float, conds: Literal["all", "positive"] = "all", family: Family = "ve"
-    ) -> Prediction:
+    def predict(self, x: Tensor, sigma: float, conds: Conds = "all", family: Family = "ve") -> Prediction:
         """The predictions of the model; with ``positive`` the conditional one alone."""
         if family == "flow":  # Rectified flow is the same denoiser of x / (1 - sigma).
             x, sigma = x / (1 - sigma), sigma / (1 - sigma)

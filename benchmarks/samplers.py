@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from selective_sigma.demo.sample import noise_levels
 from selective_sigma.lie import noise_to_signal
 from selective_sigma.settings import Family
 
-from .models import ReferenceModel
+from .models import Conds, ReferenceModel
 
 Predict = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 Step = Callable[[Tensor, Tensor], Prediction]
@@ -64,11 +63,11 @@ class NoiseSchedule:
 
 def flow_schedule(shift: int) -> NoiseSchedule:
     """Even times of rectified flow, shifted (Esser et al. 2024, eq. 23); 1000 (sigma = 0.999) stands for infinity."""
-
-    def ratios(steps: int) -> list[float]:
-        return [1000.0, *(shift * (steps - i) / i for i in range(1, steps)), 0.0]
-
-    return NoiseSchedule(ratios, lambda share: shift * (1 - share) / share, "flow")
+    return NoiseSchedule(
+        ratios=lambda steps: [1000.0, *(shift * (steps - i) / i for i in range(1, steps)), 0.0],
+        ratio_at=lambda share: shift * (1 - share) / share,
+        family="flow",
+    )
 
 
 VE, FLOW = "VE Karras", "flow, shift 3"
@@ -147,7 +146,7 @@ class MethodRun:
     picture: Tensor = field(init=False)
     """The result, (batch, channels, H, W)."""
 
-    def evaluate(self, x: Tensor, sigma: Tensor, conds: Literal["all", "positive"] = "all") -> Prediction:
+    def evaluate(self, x: Tensor, sigma: Tensor, conds: Conds = "all") -> Prediction:
         """The model in its own terms, ``sigma`` of shape (1,)."""
         prediction = self.model.predict(x, float(sigma[0]), conds, self.schedule.family)
         self.calls, self.rows = self.calls + 1, self.rows + 1 + len(prediction.others)
