@@ -97,23 +97,20 @@ def kind_of_detail(picture: Tensor, region: Tensor) -> dict[str, float]:
 
 def compare(detailed: Tensor, bare: Tensor, model: ReferenceModel) -> dict[str, float]:
     """The fields of an ``Effect`` that are measured on its pictures, (batch, channels, H, W)."""
-    before, after = model.fine(bare), model.fine(detailed)
-
-    def added(region: Tensor, part: slice) -> float:
-        return energy(after[part], region[part]) - energy(before[part], region[part])
+    before, after, regions = model.fine(bare), model.fine(detailed), (model.inside, model.outside)
 
     def leak(part: slice) -> float:
-        inside = added(model.inside, part)
-        return added(model.outside, part) / inside if inside else 0.0
+        inside, outside = (energy(after[part], r[part]) - energy(before[part], r[part]) for r in regions)
+        return outside / inside if inside else 0.0
 
-    everything, size = slice(None), len(bare) // model.groups
+    size, energy_inside = len(bare) // model.groups, energy(before, model.inside)
     leaks = [leak(slice(i, i + size)) for i in range(0, len(bare), size)]
-    changed_inside, changed_outside = (energy(after - before, region) for region in (model.inside, model.outside))
+    changed_inside, changed_outside = (energy(after - before, region) for region in regions)
     shift = (detailed.flatten(1).mean(1) - bare.flatten(1).mean(1)).abs() / bare.flatten(1).std(1)
     contrast = low_pass(detailed).flatten(1).std(1) / low_pass(bare).flatten(1).std(1) - 1
     figures = {
-        "gain": added(model.inside, everything) / energy(before, model.inside),
-        "leak": leak(everything),
+        "gain": (energy(after, model.inside) - energy_inside) / energy_inside,
+        "leak": leak(slice(None)),
         "leak_rms": (changed_outside / changed_inside) ** 0.5 if changed_inside else 0.0,
         "leak_spread": stdev(leaks) if len(leaks) > 1 else 0.0,
         "mean": float(shift.mean()),
