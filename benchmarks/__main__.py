@@ -15,8 +15,7 @@ from .report import PAGES, fill
 MODEL_NAMES = tuple(dict.fromkeys(model for _, models in QUESTIONS.values() for model in models))
 
 
-def main() -> int:
-    """Returns the exit status."""
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     default = [question for question in QUESTIONS if question not in COMFYUI_QUESTIONS]
     only_help = f"questions; all but {', '.join(COMFYUI_QUESTIONS)}"
@@ -28,8 +27,7 @@ def main() -> int:
     # Files that a measurement writes do not count as changes.
     changes = _git("status", "--porcelain", "--", ".", *(f":!{path}" for path in (*PAGES, ROWS.parent)))
     if changes and not (args.dirty or args.report):
-        print(f"uncommitted changes: commit them, or say --dirty\n{changes}", file=sys.stderr)
-        return 1
+        sys.exit(f"uncommitted changes: commit them, or say --dirty\n{changes}")
     commit = _git("rev-parse", "--short", "HEAD") + ("+" if changes else "")
     tasks = [(name, model) for model in args.models for name in args.only if model in QUESTIONS[name][1]]
     for question, model in () if args.report else tasks:
@@ -42,7 +40,6 @@ def main() -> int:
         write([*(row for row in read() if row.question != question or row.model in others), *rows])
     for page in map(Path, PAGES):
         page.write_text(fill(page.read_text(), read()))
-    return 0
 
 
 def _git(*args: str) -> str:
@@ -50,4 +47,4 @@ def _git(*args: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
