@@ -107,9 +107,9 @@ def overhead(_: str) -> Iterator[Value]:
             rows[label] = sum(batch_sizes)
         bare = times.pop("bare")
         over = {label: milliseconds - bare for label, milliseconds in times.items()}
-        values = {"bare run, ms": bare, **{f"{label}, ms over bare": over[label] for label in over}}
-        values["a due step, ms"] = over["ours"] / (rows["ours"] - rows["bare"])
-        values["another step, ms"] = over["ours, nothing due"] / STEPS
-        values["ours / published"] = over["ours"] / over["published"]
-        for label, value in values.items():
-            yield Value("overhead", f"{name}, {patch_count} patches", label, value)
+        value = partial(Value, "overhead", f"{name}, {patch_count} patches")
+        yield value("bare run, ms", bare)
+        yield from (value(f"{label}, ms over bare", over[label]) for label in over)
+        yield value("a due step, ms", over["ours"] / (rows["ours"] - rows["bare"]))
+        yield value("another step, ms", over["ours, nothing due"] / STEPS)
+        yield value("ours / published", over["ours"] / over["published"])
