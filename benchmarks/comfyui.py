@@ -21,9 +21,8 @@ from torch import Tensor
 from selective_sigma import Settings
 from tests.comfy import conftest
 
-from .evaluate import STEPS, STRENGTH, Setup
+from .evaluate import STEPS, STRENGTH, TIMED_RUNS, Setup
 from .figures import Row, Value
-from .learning import TIMED_RUNS
 from .models import MODELS, ReferenceModel
 
 # Importing conftest has put ComfyUI on the path, in CPU mode.
