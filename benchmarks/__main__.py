@@ -1,7 +1,5 @@
 """``python -m benchmarks``: measure, keep the rows, write docs/evidence.md."""
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

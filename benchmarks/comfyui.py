@@ -7,8 +7,6 @@ COMFYUI_PATH=~/comfy/ComfyUI ~/comfy/ComfyUI/.venv/bin/python -m benchmarks --on
 # pyright: reportMissingImports=false
 # ruff: noqa: E402
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from functools import partial

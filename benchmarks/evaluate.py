@@ -1,7 +1,5 @@
 """The questions. Each yields the rows of a model. Methods are compared at equal gain of fine detail inside."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Measures of pictures, and the typed rows that hold them: JSON lines in docs/evidence/rows.jsonl."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path

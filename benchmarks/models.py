@@ -1,7 +1,5 @@
 """The denoisers under test: two mixtures with exact denoisers, and the photograph network."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 A block stands between ``<!-- figures: NAME -->`` and ``<!-- /figures -->``. ``BLOCKS`` has the names.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial

@@ -5,8 +5,6 @@ ratio; flow models are converted to it. With guidance ``denoised`` is the guided
 out here, since the methods wrap the model and count its calls.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
