@@ -96,11 +96,10 @@ def kinds(rows: Sequence[Row]) -> str:
     selected, body = select(rows, "kinds"), list[list[str]]()
     true_chroma = {row.model: row.chroma for row in selected if row.label == TRUE_PICTURE}
     for row in selected:
-        mark = "**" if row.chroma > 1.2 * true_chroma[row.model] else ""
-        kind = [f"{mark}{row.chroma:.3f}{mark}", f"{row.finest:.2f}"]
+        chroma = f"**{row.chroma:.3f}**" if row.chroma > 1.2 * true_chroma[row.model] else f"{row.chroma:.3f}"
         effect = [f"{100 * row.gain:.0f} %", f"{row.leak:.3f}", f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"]
         # Pictures without a method have no effect.
-        body.append([f"{row.model}, {row.label}", *kind, *(effect if row.strength else ["–"] * 3)])
+        body.append([f"{row.model}, {row.label}", chroma, f"{row.finest:.2f}", *(effect if row.strength else ["–"] * 3)])
     return table(["inside", "chroma / luma", "finest / next band", "gain", "leak", "mask inside, outside"], body)
 
 
