@@ -206,9 +206,8 @@ class InstantModel(nn.Module):
 @torch.no_grad()
 def learning(_: str) -> Iterator[Value]:
     """CPU time on one thread in milliseconds, the least of ``TIMED_RUNS``, and its share of a step of Flux."""
-    positions = torch.cartesian_prod(torch.zeros(1), torch.arange(64.0), torch.arange(64.0))
-    like_flux = {"text": torch.randn(1, 512, 4096), "pooled": torch.randn(1, 768)}
-    like_flux |= {"img_ids": positions, "txt_ids": torch.zeros(512, 3)}
+    like_flux = {"text": torch.randn(1, 512, 4096), "pooled": torch.randn(1, 768), "txt_ids": torch.zeros(512, 3)}
+    like_flux["img_ids"] = torch.cartesian_prod(torch.zeros(1), torch.arange(64.0), torch.arange(64.0))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for name, x, inputs in (
