@@ -98,8 +98,8 @@ def kinds(rows: Sequence[Row]) -> str:
     for row in selected:
         chroma = f"**{row.chroma:.3f}**" if row.chroma > 1.2 * true_chroma[row.model] else f"{row.chroma:.3f}"
         effect = [f"{100 * row.gain:.0f} %", f"{row.leak:.3f}", f"{row.lit_inside:.2f}, {row.lit_outside:.2f}"]
-        # Pictures without a method have no effect.
-        body.append([f"{row.model}, {row.label}", chroma, f"{row.finest:.2f}", *(effect if row.strength else ["–"] * 3)])
+        effect = effect if row.strength else ["–"] * 3  # Pictures without a method have no effect.
+        body.append([f"{row.model}, {row.label}", chroma, f"{row.finest:.2f}", *effect])
     return table(["inside", "chroma / luma", "finest / next band", "gain", "leak", "mask inside, outside"], body)
 
 

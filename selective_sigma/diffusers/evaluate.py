@@ -36,7 +36,7 @@ class CallForm:
     kind: type
     """The class of the model."""
     modes: Parts
-    """The strings among the arguments. They tell a call that fills a cache from one that uses it."""
+    """The strings and flags among the arguments. They tell a call that fills a cache from one that uses it."""
     sample: SampleSlot
     """Where the sample is among the arguments."""
     times: list[TimeArgument]
@@ -80,7 +80,7 @@ class LearnedRun:
 
 
 def modes_of(parts: Parts) -> Parts:
-    return {path: part for path, part in parts.items() if isinstance(part, str)}
+    return {path: part for path, part in parts.items() if isinstance(part, (str, bool))}
 
 
 class ModelCall:

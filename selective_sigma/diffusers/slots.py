@@ -50,8 +50,10 @@ def rebuilt(tree: Any, new: Parts, path: Path = ()) -> Any:
     if isinstance(tree, dict) and any(changed[: len(path)] == path for changed in new):
         # Output classes of models are dicts that are constructed from their fields.
         return type(tree)(**{key: rebuilt(value, new, (*path, key)) for key, value in tree.items()})
-    if type(tree) in (list, tuple):
-        return type(tree)(rebuilt(value, new, (*path, key)) for key, value in enumerate(tree))
+    if type(tree) in (list, tuple) or hasattr(tree, "_fields"):
+        values = [rebuilt(value, new, (*path, key)) for key, value in enumerate(tree)]
+        # A named tuple is constructed from its fields too.
+        return type(tree)(values) if type(tree) in (list, tuple) else type(tree)(*values)
     return tree
 
 

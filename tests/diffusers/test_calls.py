@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from diffusers import (
@@ -136,6 +138,49 @@ def test_a_latent_that_is_zero_in_parts_is_followed(zeros):
             cond, uncond = net(x, t)[0], 0.5 * net(x, t)[0]
             x = scheduler.step(uncond + 3 * (cond - uncond), t, x).prev_sample
     assert (run.report.steps, run.report.plain, run.report.lied) == (16, 16, 7)
+
+
+class Answer(NamedTuple):
+    sample: torch.Tensor
+
+
+def test_a_model_that_answers_with_a_named_tuple():
+    class Named(Net):
+        def forward(self, sample, timestep):
+            return Answer(super().forward(sample, timestep)[0])
+
+    results = []
+    for net in (Net(), Named()):
+        pipe = Referring(field(1), first=False)
+        pipe.unet = net
+        with detail(pipe, every=1, start=0.0, coverage=1.0) as run, run.attached():
+            results.append(pipe())
+        assert run.report.lied == 7
+    assert torch.equal(*results)
+
+
+def test_a_preview_with_other_flags_stays_plain():
+    """A callback calls the model with the latest latents, at the time of the next step, for a dict."""
+
+    class Flagged(Net):
+        def forward(self, sample, timestep, return_dict=True):
+            answer = super().forward(sample, timestep)[0]
+            return {"sample": answer} if return_dict else (answer,)
+
+    net, scheduler = Flagged(), DDIMScheduler(**SD, clip_sample=False)
+
+    class Loop:
+        def __init__(self):
+            self.unet, self.scheduler = net, scheduler
+
+    with detail(Loop(), every=1, start=0.0, mask_override="zeros") as run, run.attached(), torch.no_grad():
+        scheduler.set_timesteps(8)
+        x = field(0)
+        for i, t in enumerate(scheduler.timesteps):
+            x = scheduler.step(net(x, t, return_dict=False)[0], t, x).prev_sample
+            if i < 7:
+                assert net(x, scheduler.timesteps[i + 1], return_dict=True)["sample"].shape == x.shape
+    assert (run.report.steps, run.report.lied) == (8, 7)
 
 
 class Store(dict):
