@@ -24,7 +24,7 @@ class Reason(str, Enum):
     EMPTY = "empty", "the mask that detail is limited to is black"
     FIRST = "first", "mask_source change has nothing to compare with yet"
     CACHED = "cached", "a cache answered in place of the model"
-    LEARNING = "learning", "a step from which the diffusers adapter learns, such as the first"
+    LEARNING = "learning", "the diffusers adapter knew no call that began it, as at the first step"
 
     text: str
 

@@ -1,7 +1,8 @@
 """One call of a pipeline's model as the core evaluates it: at the true noise level, and with the lie.
 
 In the lied call the model gets another sample and another time (``_lied_arguments``). All other arguments are those of
-the plain call. They include a ControlNet's answers: it is called once a step, with the true sample and time.
+the plain call, cut to the rows of the cond copy where possible (``_ask_lied``). They include a ControlNet's answers,
+which is called as often as in the plain pipeline, with the true sample and time.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ class CallForm:
     The scheduler gets a weighted sum of the answers.
     """
 
-    kind: type
-    """The class of the model."""
+    model_class: type
     modes: Parts
     """The strings and flags among the arguments. They tell a call that fills a cache from one that uses it."""
     sample: SampleSlot
@@ -46,12 +46,13 @@ class CallForm:
     weights: list[float]
     """For each copy of the sample: the weight of the answer to it in the guided prediction."""
 
-    def fits(self, kind: type, parts: Parts) -> bool:
+    def fits(self, model_class: type, parts: Parts) -> bool:
         has_time = any(parts.get(argument.path) is not None for argument in self.times)
-        return self.kind is kind and has_time and self.sample.fits(parts) and self.modes == modes_of(parts)
+        is_alike = self.model_class is model_class and self.modes == modes_of(parts)
+        return is_alike and has_time and self.sample.fits(parts)
 
-    def positive(self, copies: int) -> int:
-        """Index of the cond copy: the one with the largest weight; the last of several."""
+    def cond_index(self, copies: int) -> int:
+        """Index of what is taken for the cond copy: the one with the largest weight; the last of several."""
         weights = self.weights if copies == len(self.weights) else [0.0] * copies
         return max(range(copies), key=lambda i: (round(weights[i], 6), i))
 
@@ -66,9 +67,9 @@ class LearnedRun:
     """-1 where the model's answer is the negative of ``noise.prediction``."""
     forms: list[CallForm]
     calls_before: int
-    """Number of model calls in a step before the first one that shows the sample. A reference picture takes some."""
+    """Number of calls of these forms in a step before the one that shows the sample. A reference picture takes some."""
     answers_more: bool
-    """Whether the model's answer holds other latents too, such as sound."""
+    """Whether the model's answer holds other tensors of two axes or more, such as sound."""
 
     def denoised(self, answer: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """The clean latent that an answer means; all are (batch, channels, *space)."""
@@ -110,12 +111,12 @@ class ModelCall:
         self._time = noise.times[step]
         self.sigma = torch.tensor(noise.sigmas[step], dtype=torch.float64)
         self._copies = form.sample.read(parts)
-        latent = learned.layout.to_core(self._copies[form.positive(len(self._copies))])
+        latent = learned.layout.to_core(self._copies[form.cond_index(len(self._copies))])
         self.x = _at_least_float32(latent) * input_divisor(self.sigma, noise.family)
         self._latest: Any = None
         """The answer of the latest call."""
         self._shares_effect = False
-        """Whether the effect of the cond copy is added to all copies. The lied call, which comes first, sets it."""
+        """Whether the lie was told to the cond copy alone, so that its effect is added to all copies."""
 
     def evaluate(self, call: Call) -> Prediction:
         """The model's prediction in a plain or a lied call."""
@@ -136,7 +137,7 @@ class ModelCall:
         if output.effect is None:
             copies = [output.others[str(i)] for i in range(len(copies))]
         else:
-            # The same effect is added to all copies. Guidance has weights that sum to 1, so it moves by it too.
+            # The same effect is added to all copies. The guided prediction, whose weights sum to 1, moves by it too.
             _, of_output = output_weights(self._learned.noise.prediction, self.sigma)
             effect = streams(output.effect)[0] / (self._learned.sign * of_output)
             copies = [(copy + effect).to(copy.dtype) for copy in copies]
@@ -162,12 +163,12 @@ class ModelCall:
         return changes | {slot.path: slot.write(self._parts, samples)}
 
     def _ask_lied(self, arguments: Arguments) -> Any:
-        """The model's answer to all rows, or to those of the cond copy where it is certain which they are."""
+        """The model's answer to the rows of the cond copy, or to all if these are uncertain or the model fails."""
         count = len(self._copies)
         if self._shares_effect and self._model_state.sliceable(count):
-            batch, positive = self._form.sample.batch, self._form.positive(count)
+            batch, cond = self._form.sample.batch, self._form.cond_index(count)
             try:
-                return self._ask(selected(arguments, range(positive * batch, (positive + 1) * batch), count * batch))
+                return self._ask(selected(arguments, range(cond * batch, (cond + 1) * batch), count * batch))
             except UncertainRowsError:
                 pass
             except torch.cuda.OutOfMemoryError:
@@ -190,7 +191,7 @@ class ModelCall:
         copies = [learned.layout.to_core(copy) for copy in form.answer.read(parts)]
         clean = [learned.denoised(_at_least_float32(copy), streams(call.x)[0], call.sigma) for copy in copies]
         # A lied call may have been made with the rows of the cond copy alone.
-        denoised = clean[form.positive(len(copies)) if len(copies) == len(self._copies) else 0]
+        denoised = clean[form.cond_index(len(copies)) if len(copies) == len(self._copies) else 0]
         if self._shares_effect:
             guided = denoised
             # A call of one copy does not show the guided prediction, which is made of several calls.

@@ -1,7 +1,7 @@
 """The picture's own axes: a scheduler's sample as (batch, channels, *space), and back.
 
-Which axis holds the channels, and which grid tokens fill, is learned from the sample's shape, from the number of the
-latent's channels in configs, and from the position ids and sizes among the model's arguments.
+Which axis holds the channels is learned from the number of channels in configs, else from the number of axes and the
+model's first layer; which grid tokens fill, from the position ids and sizes among the model's arguments.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 AUTOENCODER_KEYS = ("latent_channels", "z_dim", "vq_embed_dim", "latent_dim", "decoder_input_channels")
 MODEL_KEYS = ("out_channels", "out_visual_dim", "latent_dim", "in_channels")
 """Names of the number of channels in the configs of autoencoders, and in those of models."""
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 AXES = torch.tensor([1.0, 1e3, 1e6, 1e9], dtype=torch.float64)
 """Weights that turn a position on up to four axes into one number."""
 
@@ -32,8 +33,8 @@ class Layout:
     Args:
         axis: the axis of one sample that holds the channels.
         grid: (rows, columns) or (frames, rows, columns) of tokens, if a sample is (tokens, channels).
-        patch: the side of the square of pixels that each token holds. Its values are in the order (channel, row,
-            column), as in all pipelines of diffusers.
+        patch: the side of the square of places that each token holds. Its values are in the order (channel, row,
+            column), as in all pipelines of diffusers that were tried.
     """
 
     def __init__(self, axis: int, grid: Shape | None = None, patch: int = 1):
@@ -82,7 +83,7 @@ def learn_layout(pipe: Any, module: Any, shape: Shape, parts: Parts, start: int)
 
 
 def _patch(width: int, channels: set[int]) -> int:
-    """The side of the patches whose ``width`` values have the channels of a latent; 1 if it is not certain."""
+    """The smallest side of patches whose ``width`` values have the channels of a latent; 1 if none fits."""
     sides = {side for side in (1, 2, 4) if width % side**2 == 0 and width // side**2 in channels}
     return min(sides, default=1)
 
@@ -99,24 +100,21 @@ def _sizes(part: Any, names: tuple[str, ...]) -> set[int]:
 
 
 def _channel_axis(module: Any, shape: Shape, channels: set[int]) -> int:
-    """The axis of channels: the one that has their number."""
+    """The axis of channels: the one that has their number, else by the number of axes and the model's first layer."""
     possible: list[int] = []
     for sizes in (channels, _sizes(module, MODEL_KEYS)):
         possible = possible or [axis for axis, size in enumerate(shape) if size in sizes]
     if len(possible) == 1:
         return possible[0]
-    # Pictures have it first and tokens last, and so has a clip for a model that begins with a 3-D convolution.
-    begins_3d = isinstance(next((m for m in module.modules() if isinstance(m, CONVOLUTIONS)), None), nn.Conv3d)
+    # Tokens have it last. Pictures have it first, and so have clips if the model's first layer is a 3-D convolution.
+    first_layer = next((m for m in module.modules() if isinstance(m, LAYERS)), None)
     if len(shape) == 2 and not possible:
         return 1
-    if (len(shape) == 3 or begins_3d) and (not possible or 0 in possible):
+    if (len(shape) == 3 or isinstance(first_layer, nn.Conv3d)) and (not possible or 0 in possible):
         return 0
     raise ValueError(
         f"nothing tells which axis of its latent {shape} holds the channels: change the size or the number of frames"
     )
-
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def _grids(parts: Parts, tokens: int, start: int) -> tuple[list[Shape], list[Shape]]:

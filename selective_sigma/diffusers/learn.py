@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .slots import Parts, SampleSlot
 
 MOST_SLOTS = 8
-"""Number of places at which the prediction is sought in an answer: at either end of up to three axes."""
+"""Number of slots at which the prediction is sought, over all tensors of an answer."""
 
 
 class RecordedCall(NamedTuple):
@@ -96,7 +96,7 @@ def learn(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[RecordedC
     ):
         # DiT's scheduler steps both copies of guidance, which are equal. Learn from the first of them.
         return learn(pipe, noise, step._replace(sample=step.sample[:half], prediction=step.prediction[:half]), recorded)
-    _check(fit, step)
+    _refuse_unfit(fit, step)
     forms: list[CallForm] = []
     for (call, slot), answer, weights in zip(matches, fit.answers, fit.weights, strict=True):
         # A ControlNet gets the sample too, but its answers have no weight in the prediction.
@@ -108,7 +108,7 @@ def learn(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[RecordedC
         shares = [weight / fit.total for weight in weights]
         forms.append(CallForm(class_of(call.module), modes_of(call.arguments), slot, times, answer, shares))
     first = next(call for call, slot in matches if slot is forms[0].sample)
-    # The sample begins at 0 on all axes but that of tokens.
+    # Assumed: the sample begins at 0 on all axes but that of tokens.
     start = max((s.start for s in forms[0].sample.region.slices), default=0)
     layout = learn_layout(pipe, first.module, tuple(step.sample.shape[1:]), first.arguments, start)
     # A pipeline may negate the answer before it gives it to the scheduler.
@@ -143,7 +143,7 @@ class _WeightedSum(NamedTuple):
 
 
 def _weigh(step: SchedulerStep, matches: list[tuple[RecordedCall, SampleSlot]], choice: int) -> _WeightedSum | None:
-    """The best weights if each call has its answer in the ``choice``-th possible slot; None if no call has so many."""
+    """The best weights, with the ``choice``-th possible slot of each call that has so many; None if none has."""
     answers: list[SampleSlot | None] = []
     copies: list[list[Tensor]] = []
     for call, slot in matches:
@@ -167,8 +167,8 @@ def _weigh(step: SchedulerStep, matches: list[tuple[RecordedCall, SampleSlot]], 
     return _WeightedSum(answers, split, float(weights.sum()) if bool(matrix.any()) else 0.0, residual)
 
 
-def _check(fit: _WeightedSum, step: SchedulerStep) -> None:
-    """Raise ``ValueError`` if the prediction is nothing like a weighted sum of the answers.
+def _refuse_unfit(fit: _WeightedSum, step: SchedulerStep) -> None:
+    """Raise ``ValueError`` unless the prediction is near a weighted sum of the answers, with a sum of weights near 1.
 
     A residual is accepted up to 0.9, since some guidance is not linear (APG, guidance_rescale of each sample).
     """

@@ -134,7 +134,9 @@ class Noise:
         """
         agree = 0
         for i, time in enumerate(self.times):
-            low, level, high = (interpolate(t, self.curve.times, self.curve.levels) for t in (time - 1, time, time + 1))
+            low, level, high = (
+                interpolate(t, self.curve.times, self.curve.log_levels) for t in (time - 1, time, time + 1)
+            )
             if low - 1e-3 <= math.log(max(self.sigmas[i], 1e-12)) <= high + 1e-3:
                 agree += 1
             else:

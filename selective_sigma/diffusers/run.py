@@ -6,9 +6,10 @@
 - ``stepped``: of the scheduler's ``step``;
 - ``timed``: of the scheduler's ``set_timesteps``.
 
-``State`` is what it does with the next call of the model. ``CallKind`` is how a call relates to the run. A call *shows*
-a latent if the latent is among its arguments. If the scheduler steps and no call has begun the step, the tracker learns
-from the calls of that step.
+``State`` is what it does with a call of the model. The first call after the scheduler's step closes the step that is
+open. ``CallKind`` is how a call relates to the run. A call *shows* the scheduler's sample if enough values of its
+latent are those of the sample, as the scheduler scales it for the model. If the scheduler steps and no call has begun
+the step, the tracker learns from the calls of that step.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """What a run does with the next call of its pipeline's model."""
+    """What a run does with a call of its pipeline's model."""
 
     LEARNING = "the call stays plain; the run learns from it when the scheduler steps"
     READY = "the call begins a step if it shows the scheduler's sample; else it is foreign"
@@ -78,7 +79,7 @@ class StepTracker:
     def __init__(self, pipe: Any, settings: Settings, options: dict[str, Any]):
         self._pipe, self._settings, self._options = pipe, settings, options
         self._busy = False
-        self._restart()
+        self._forget_learned()
         self.forget_step()
         self._begin_run()
 
@@ -88,7 +89,7 @@ class StepTracker:
             return State.LEARNING
         return State.READY if self._first is None else State.IN_STEP
 
-    def _restart(self) -> None:
+    def _forget_learned(self) -> None:
         """Forget what was learned, since the timesteps are set. The next step will be learned from."""
         self._run_begins = True
         self._noise: Noise | None = None
@@ -97,7 +98,7 @@ class StepTracker:
         """Why the run got no detail. Valid only if no call has begun a step."""
 
     def _begin_run(self) -> None:
-        """Replace the results of the previous run. Called at the first step of a run.
+        """Replace the results of the previous run. Called at the first step of a run, and once before.
 
         When the timesteps are set, it is too early: they may be set and never used.
         """
@@ -114,8 +115,8 @@ class StepTracker:
     def forget_step(self) -> None:
         """Forget what belongs to the current step."""
         self._recorded: list[RecordedCall] = []
-        self._other_latents = 0
-        """Number of calls of the step, before the one that begins it, that showed another latent."""
+        self._foreign_calls = 0
+        """Number of calls of a learned form in this step that were foreign."""
         self._first: tuple[Tensor, Output] | None = None
         """Of the call that began the step: the latent that it showed, and its output."""
         self._step_finished = False
@@ -143,13 +144,14 @@ class StepTracker:
         forms = [] if learned is None else [form for form in learned.forms if form.fits(class_of(module), parts)]
         if learned is not None and forms:
             copies = forms[0].sample.read(parts)
-            sample = copies[forms[0].positive(len(copies))]
+            sample = copies[forms[0].cond_index(len(copies))]
             kind, step = self._kind_of(learned, forms[0], parts, sample)
             if kind in (CallKind.BEGINS, CallKind.FOLLOWS):
                 self._model_state.watch(module)
                 call = ModelCall(learned, forms[0], arguments, parts, step, ask, self._model_state)
                 return call.answer(self._follow(call) if kind is CallKind.FOLLOWS else self._begin(call, sample, step))
-            self.outcome = "after its first step, no call of the model showed the scheduler's sample at a time to come"
+            self._foreign_calls += 1
+            self.outcome = "after the first step, no call of the model showed the scheduler's sample at a time to come"
         answer = ask(rebuilt(arguments, {}))
         self._recorded.append(RecordedCall(module, parts, parts_of(answer)))
         return answer
@@ -168,9 +170,8 @@ class StepTracker:
         share, correlation = compared(sample, expected)
         # In bfloat16, one value in a hundred of latents that are alike is equal by chance.
         is_shown = share > max(LEAST_EQUAL, 2.5 * torch.finfo(sample.dtype).eps)
-        is_turn = self._other_latents == learned.calls_before
+        is_turn = self._foreign_calls == learned.calls_before
         if not is_shown and not (is_turn and correlation > CORRELATION):
-            self._other_latents += 1
             return CallKind.OTHER_LATENT, -1
         form.times = telling(form.times, parts, noise.times[step])
         return CallKind.BEGINS, step
@@ -196,19 +197,22 @@ class StepTracker:
     def timed(self, _: Any, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Pass on a call of the scheduler's ``set_timesteps``. The next step begins a run."""
         if not self._busy:
-            self._restart()
+            self._forget_learned()
             self.forget_step()
         return call(*args, **kwargs)
 
     def stepped(self, scheduler: Any, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Pass on a call of the scheduler's ``step``. If the calls of this step stayed plain, learn from them first."""
+        """Pass on a call of the scheduler's ``step``. If no call has begun this step, learn from its calls first.
+
+        If the settings are idle, the calls are only counted.
+        """
         if self._recorded and self.state is not State.IN_STEP:
             if self._run_begins:
                 self._begin_run()
             try:
                 calls = 0 if self._settings.idle else self._learn_from(scheduler, args, kwargs)
             except ValueError as error:
-                # A later step that does not fit stays plain, unless the scheduler steps twice without a call.
+                # Refused at the first step, or if the scheduler steps again without a call. A later step stays plain.
                 if self.state is State.LEARNING or self._step_finished:
                     name = type(self._pipe).__name__
                     raise ValueError(f"Selective Sigma cannot work with {name}: {error}") from None
@@ -231,7 +235,7 @@ class StepTracker:
             args, kwargs: those that the scheduler's ``step`` is called with.
 
         Returns:
-            The number of the step's calls; 0 if nothing can be learned from them.
+            The number of calls that the scheduler's prediction is made of; 0 if nothing can be learned.
 
         Raises:
             ValueError: the step does not fit. The message says why.
@@ -240,7 +244,8 @@ class StepTracker:
         # Made before the scheduler's first step: ``Noise`` needs one that has not stepped.
         self._noise = self._noise or Noise(scheduler)
         times = self._noise.times
-        if self._step == len(times) - 1 > index_of(times, step.time):
+        was_last = self._step == len(times) - 1
+        if was_last and index_of(times, step.time) < self._step:
             # The timesteps start over without having been set.
             self._begin_run()
         learned = learn(self._pipe, self._noise, step, self._recorded)

@@ -62,14 +62,14 @@ class UncertainRowsError(ValueError):
 
 
 def selected(tree: Any, rows: Sequence[int], count: int) -> Any:
-    """A copy of a call's arguments that has only ``rows`` of all batched tensors and lists.
+    """A copy of a call's arguments that has only ``rows`` of the tensors and lists of tensors that have ``count``.
 
     Args:
         count: number of rows in the call.
 
     Raises:
-        UncertainRowsError: a list of ``count`` elements, or a tuple of ``count`` tensors, may have one for each row or
-            not; or the size of a first axis is a multiple of ``count``.
+        UncertainRowsError: a list that is not all tensors, or a tuple of tensors, has ``count`` elements, none of them
+            of ``count`` rows; the size of a first axis is a multiple of ``count``; or a container is of another class.
     """
     if isinstance(tree, Tensor):
         size = tree.shape[0] if tree.ndim else 1
@@ -87,6 +87,8 @@ def selected(tree: Any, rows: Sequence[int], count: int) -> Any:
             if type(tree) is list or len(tensors) == count:
                 raise UncertainRowsError
         return type(tree)(selected(value, rows, count) for value in tree)
+    if isinstance(tree, (dict, list, tuple)):
+        raise UncertainRowsError
     return tree
 
 
@@ -97,7 +99,7 @@ class Region:
     shape: Shape
     """Of the sample."""
     slices: tuple[slice, ...]
-    """One for each axis of the row. Axes of size 1 may be others than those of the sample."""
+    """One for each axis of the row, which may have axes of size 1 elsewhere than the sample has them."""
 
     def read(self, row: Tensor) -> Tensor:
         """A view of the sample, of ``shape``."""
@@ -120,8 +122,8 @@ def find_region(sample: Tensor, row: Tensor) -> tuple[Region, Tensor | None] | N
     """Find the values of ``sample`` (any shape, without batch axis) in ``row``, at either end of each axis.
 
     Returns:
-        (region, present), or None if at most half of the values are found. ``present`` is a mask of those, of the
-        sample's shape, where the user gives some of them (a first frame); None if all are found.
+        (region, present), or None if at most half of the values are found. ``present`` marks the values that are
+        found, in the sample's shape; None if all are. The others are replaced, such as by a first frame.
     """
     sizes = [size for size in sample.shape if size > 1]
     for axes in combinations(range(row.ndim), len(sizes)) if sizes and row.numel() >= sample.numel() else ():
@@ -156,10 +158,13 @@ def equal(a: Tensor, b: Tensor) -> Tensor:
 
 
 def compared(latent: Tensor, other: Any) -> tuple[float, float]:
-    """(share of equal values but zeros, correlation) of two latents; zeros if they differ in size."""
+    """(share of values that are not zero and equal, correlation) of ``latent`` and the first copy of it in ``other``.
+
+    Both are 0 if the size of ``other`` is no multiple.
+    """
     if not isinstance(other, Tensor) or not latent.numel() or other.numel() % latent.numel():
         return 0.0, 0.0
-    # Some schedulers step every copy of guidance (DiT). The copies are equal: compare with the first one.
+    # There are several copies where a scheduler steps both copies of guidance (DiT).
     a, b = (thinned(values, 4096) for values in (latent, other.flatten()[: latent.numel()]))
     # A little more than the error of rounding to nearest.
     rounding = max(1e-6, *(0.6 * torch.finfo(values.dtype).eps for values in (a, b)))
@@ -175,8 +180,7 @@ class SampleSlot:
     path: Path
     """Leads to a tensor whose first axis counts rows, or to a list of rows."""
     region: Region
-    row: Shape
-    """Shape of one row."""
+    row_shape: Shape
     batch: int
     present: Tensor | None = None
     """Which values of a sample are in its row, if some are replaced (a first frame given by the user)."""
@@ -184,7 +188,7 @@ class SampleSlot:
     def fits(self, parts: Parts) -> bool:
         """Whether a tree has rows of the same shape at the same path."""
         rows = _rows(parts.get(self.path))
-        return bool(rows) and len(rows) % self.batch == 0 and all(tuple(row.shape) == self.row for row in rows)
+        return bool(rows) and len(rows) % self.batch == 0 and all(tuple(row.shape) == self.row_shape for row in rows)
 
     def read(self, parts: Parts) -> list[Tensor]:
         """The copies, each (batch, ...)."""
@@ -228,8 +232,8 @@ def answer_slots(answer: Parts, slot: SampleSlot, rows: int) -> Iterator[SampleS
     for path, table in _tables(answer):
         if len(table) == rows and table[0].is_floating_point():
             shape = tuple(table[0].shape)
-            for region in slot.region.moved(slot.row, shape):
-                yield replace(slot, path=path, region=region, row=shape, present=None)
+            for region in slot.region.moved(slot.row_shape, shape):
+                yield replace(slot, path=path, region=region, row_shape=shape, present=None)
 
 
 def _tables(parts: Parts) -> Iterator[tuple[Path, list[Tensor]]]:

@@ -2,8 +2,8 @@
 
 1. ``find_times``, when calls are learned: the scheduler's ``step`` is called with the time. Every argument of the model
    that equals it in one of the ``units`` is a ``TimeArgument``. No argument is identified by its name.
-2. ``next_step``, at later calls: the arguments say which of the steps to come a call belongs to. Arguments and units
-   that are wrong are dropped.
+2. ``next_step``, at later calls: the arguments say which of the steps to come a call belongs to. ``telling`` then drops
+   the arguments and units that do not tell the time of this step (``run.py``).
 3. ``TimeCurve``, in the lied pass: the time of any noise level, by the scheduler's table or formula. ``evaluate.py``
    takes the difference between the times of the lied and the true level, and ``TimeArgument.moved`` adds it.
 """
@@ -35,8 +35,8 @@ LEAST_ALPHA = 2.0**-24
 def units(max_time: float) -> list[Unit]:
     """The units in which a model may get the time. ``max_time`` is the scheduler's time at full noise.
 
-    In order: the time itself, as a share of ``max_time``, in thousandths of ``max_time``, the share that is left, the
-    time that is left, and the time less one.
+    In order: the time itself, as a share of ``max_time``, in thousandths of ``max_time``, 1 - share, max_time - time,
+    and time - 1.
     """
     possible = [
         (1.0, 0.0),
@@ -75,7 +75,7 @@ class TimeArgument:
     def moved(self, value: Any, time: float, change: float) -> Tensor:
         """The argument with ``time`` moved by ``change``. Elements that do not tell ``time`` stay as they are.
 
-        Schedulers round their times, so that the change is added to the rounded time of each element.
+        Schedulers round their times, so the change is added to the rounded time of each element.
         """
         tensor = torch.as_tensor(value)
         # On the CPU, since some devices have no float64.
@@ -138,14 +138,14 @@ class TimeCurve:
     """The scheduler's time as a function of the noise level, by interpolation.
 
     Args:
-        levels: ascending. On VE models log sigma; on flow models the log odds of sigma.
+        log_levels: ascending. On VE models log sigma; on flow models the log odds of sigma.
         times: one for each level. On VE models the scheduler's times; on flow models the log odds of time / max_time.
         max_time: the time at full noise on flow models; None on VE models.
         shift: of a flow schedule (``flow_shift``).
     """
 
-    def __init__(self, levels: list[float], times: list[float], max_time: float | None = None, shift: float = 1.0):
-        self.levels, self.times, self._max_time, self._shift = levels, times, max_time, shift
+    def __init__(self, log_levels: list[float], times: list[float], max_time: float | None = None, shift: float = 1.0):
+        self.log_levels, self.times, self._max_time, self._shift = log_levels, times, max_time, shift
 
     @classmethod
     def of_table(cls, scheduler: Any) -> TimeCurve:
@@ -180,18 +180,18 @@ class TimeCurve:
     def time(self, sigma: float) -> float:
         """The time at a noise level."""
         if self._max_time is None:
-            return interpolate(math.log(sigma), self.levels, self.times)
-        return self._max_time / (1 + math.exp(-interpolate(logit(sigma), self.levels, self.times)))
+            return interpolate(math.log(sigma), self.log_levels, self.times)
+        return self._max_time / (1 + math.exp(-interpolate(logit(sigma), self.log_levels, self.times)))
 
     def level(self, share: float) -> float:
-        """The noise level at a share of the model's noise range: 0 is pure noise, 1 is no noise."""
+        """The noise level at a share of the model's noise range, from the highest (0) to the lowest (1)."""
         left = 1 - share
         if self._max_time is not None:
             # Evenly spaced levels, shifted like those of the run.
             return self._shift * left / (1 + (self._shift - 1) * left)
         # Each level of the curve takes an equal part of the range.
-        ranks = range(len(self.levels))
-        return math.exp(interpolate(left * ranks[-1], ranks, self.levels))
+        ranks = range(len(self.log_levels))
+        return math.exp(interpolate(left * ranks[-1], ranks, self.log_levels))
 
 
 def flow_shift(scheduler: Any, sigmas: list[float]) -> float:
@@ -204,8 +204,8 @@ def flow_shift(scheduler: Any, sigmas: list[float]) -> float:
         static = (getattr(scheduler, "shift", None), *map(scheduler.config.get, ("flow_shift", "shift")))
         return float(next((value for value in static if value), 1.0))
     # A dynamic shift is computed from the levels. Pipelines space n levels evenly from 1 to 1 / n before the shift.
-    ratios = sorted(logit(sigmas[i]) - logit(1 - i / len(sigmas)) for i in range(1, len(sigmas)))
-    return math.exp(ratios[len(ratios) // 2]) if ratios else 1.0
+    log_ratios = sorted(logit(sigmas[i]) - logit(1 - i / len(sigmas)) for i in range(1, len(sigmas)))
+    return math.exp(log_ratios[len(log_ratios) // 2]) if log_ratios else 1.0
 
 
 def logit(share: float) -> float:

@@ -70,7 +70,7 @@ def test_a_time_that_fits_the_first_step_alone_leaves_the_run_plain_with_a_warni
 
     pipe = Misled()
     plain = pipe()
-    message = "added nothing: after its first step, no call"
+    message = "added nothing: after the first step, no call"
     with pytest.warns(UserWarning, match=message), detail(pipe) as run, run.attached():
         assert torch.equal(pipe(), plain)
     assert run.report.lied == 0
