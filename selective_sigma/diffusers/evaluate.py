@@ -1,8 +1,8 @@
 """One call of a pipeline's model as the core evaluates it: at the true noise level, and with the lie.
 
 In the lied call the model gets another sample and another time (``_lied_arguments``). All other arguments are those of
-the plain call, cut to the rows of the cond copy where possible (``_ask_lied``). They include a ControlNet's answers,
-which is called as often as in the plain pipeline, with the true sample and time.
+the plain call, cut to the rows of the cond copy where possible (``_ask_lied``). They include the answers of a
+ControlNet, which is called as often as in the plain pipeline, with the true sample and time.
 """
 
 from __future__ import annotations

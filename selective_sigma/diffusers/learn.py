@@ -74,13 +74,13 @@ def learn(pipe: Any, noise: Noise, step: SchedulerStep, recorded: list[RecordedC
     if not all(bool(values.isfinite().all()) for values in (step.sample, step.prediction)) or not step.sample.any():
         return None
     index = index_of(noise.times, step.time)
-    shown = model_input(pipe.scheduler, step.sample, index)
-    factor = float(_norm(shown) / _norm(step.sample).clamp(min=1e-12))
+    scaled = model_input(pipe.scheduler, step.sample, index)
+    factor = float(_norm(scaled) / _norm(step.sample).clamp(min=1e-12))
     if abs(factor - 1) > 0.02 and abs(factor * noise.sample_std(index) - 1) > 0.02:
         raise ValueError(f"{type(pipe.scheduler).__name__} scales the model's input by a rule of its own")
-    matches = [(call, slot) for call in recorded if (slot := find_slot(shown, call.arguments))]
+    matches = [(call, slot) for call in recorded if (slot := find_slot(scaled, call.arguments))]
     if not matches:
-        if shown is not step.sample and any(find_slot(step.sample, call.arguments) for call in recorded):
+        if scaled is not step.sample and any(find_slot(step.sample, call.arguments) for call in recorded):
             raise ValueError("the model gets the sample without its scheduler's scale_model_input")
         raise ValueError("the scheduler's sample is not found among what the model is given")
     fits = [fit for choice in range(MOST_SLOTS) if (fit := _weigh(step, matches, choice))]

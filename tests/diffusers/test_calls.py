@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -126,11 +127,11 @@ def test_a_latent_that_is_zero_in_parts_is_followed(zeros):
     """The second call of a step shows the same latent, whose zeros count."""
     net, scheduler = Net(), FlowMatchEulerDiscreteScheduler(shift=3.0)
 
-    class Loop:
-        def __init__(self):
-            self.unet, self.scheduler = net, scheduler
-
-    with detail(Loop(), every=1, start=0.0) as run, run.attached(), torch.no_grad():
+    with (
+        detail(SimpleNamespace(unet=net, scheduler=scheduler), every=1, start=0.0) as run,
+        run.attached(),
+        torch.no_grad(),
+    ):
         scheduler.set_timesteps(8)
         x = field(0)
         for t in scheduler.timesteps:
@@ -169,11 +170,11 @@ def test_a_preview_with_other_flags_stays_plain():
 
     net, scheduler = Flagged(), DDIMScheduler(**SD, clip_sample=False)
 
-    class Loop:
-        def __init__(self):
-            self.unet, self.scheduler = net, scheduler
-
-    with detail(Loop(), every=1, start=0.0, mask_override="zeros") as run, run.attached(), torch.no_grad():
+    with (
+        detail(SimpleNamespace(unet=net, scheduler=scheduler), every=1, start=0.0, mask_override="zeros") as run,
+        run.attached(),
+        torch.no_grad(),
+    ):
         scheduler.set_timesteps(8)
         x = field(0)
         for i, t in enumerate(scheduler.timesteps):
@@ -198,13 +199,9 @@ def test_dicts_that_cannot_be_copied_are_handed_on():
 
     net, scheduler = Keeping(), DDIMScheduler(**SD, clip_sample=False)
 
-    class Loop:
-        def __init__(self):
-            self.unet, self.scheduler = net, scheduler
-
     for settings in ({"strength": 0.0}, {"every": 1, "start": 0.0}):
         store = Store("cache")
-        with detail(Loop(), **settings) as run, run.attached(), torch.no_grad():
+        with detail(SimpleNamespace(unet=net, scheduler=scheduler), **settings) as run, run.attached(), torch.no_grad():
             scheduler.set_timesteps(8)
             x = field(0)
             for t in scheduler.timesteps:
@@ -218,11 +215,11 @@ def test_levels_between_those_of_the_table(kind):
     net = Net()
     scheduler = kind(**SD, use_karras_sigmas=True)
 
-    class Loop:
-        def __init__(self):
-            self.unet, self.scheduler = net, scheduler
-
-    with detail(Loop(), every=1, start=0.0, mask_override="zeros") as run, run.attached(), torch.no_grad():
+    with (
+        detail(SimpleNamespace(unet=net, scheduler=scheduler), every=1, start=0.0, mask_override="zeros") as run,
+        run.attached(),
+        torch.no_grad(),
+    ):
         scheduler.set_timesteps(30)
         x = field(0) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
@@ -234,11 +231,11 @@ def test_a_time_that_is_told_by_position_and_by_keyword_in_turns():
     """Each of the two forms costs one plain step, in which it is learned."""
     net, scheduler = Net(), DDIMScheduler(**SD, clip_sample=False)
 
-    class Loop:
-        def __init__(self):
-            self.unet, self.scheduler = net, scheduler
-
-    with detail(Loop(), every=1, start=0.0, mask_override="zeros") as run, run.attached(), torch.no_grad():
+    with (
+        detail(SimpleNamespace(unet=net, scheduler=scheduler), every=1, start=0.0, mask_override="zeros") as run,
+        run.attached(),
+        torch.no_grad(),
+    ):
         scheduler.set_timesteps(8)
         x = field(0)
         for i, t in enumerate(scheduler.timesteps):
